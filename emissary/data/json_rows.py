@@ -1,0 +1,137 @@
+"""Rows of a JSON Lines file, and of a file that is one JSON array."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from emissary.data import strict_json
+from emissary.data.text import lines, pieces
+from emissary.errors import InvalidInput
+
+_SPACE = " \t\r\n"
+# A value cut off at the end of what has been read so far fails at most this many characters before the end
+# (the longest literal and a pair of \u escapes are shorter), except in a string, which says so.
+_CUT_OFF = 16
+
+
+def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (line number, row) of a file with one JSON object a line; blank lines are skipped."""
+    for number, line in enumerate(lines(path), start=1):
+        if not line.strip(_SPACE):
+            continue
+        try:
+            row = strict_json.decode(line)
+        except ValueError as error:
+            if number == 1 and line.startswith("["):
+                raise InvalidInput(
+                    "Line 1: the file looks like one JSON array and not like one object a line. "
+                    "Name it with the extension .json, or write one object a line."
+                ) from None
+            column = f", column {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else ""
+            raise InvalidInput(f"Line {number}{column}: invalid JSON: {_reason(error)}.") from None
+        if not isinstance(row, dict):
+            raise InvalidInput(f'Line {number}: the row is not a JSON object such as {{"prompt": …}}.')
+        yield number, row
+
+
+def read_json_array(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (row number, row) of a file that is one JSON array of objects, holding a few rows at a time."""
+    text = _Window(pieces(path))
+    if text.next_character() != "[":
+        raise InvalidInput(
+            f"{text.place()}: the file is not a JSON array of rows. Begin it with '[', "
+            "or write one object a line and name it with the extension .jsonl."
+        )
+    text.position += 1
+    number = 0
+    closed = text.next_character() == "]"
+    while not closed:
+        number += 1
+        if text.next_character() not in ("{", ""):
+            raise InvalidInput(f'{text.place()}: row {number} is not a JSON object such as {{"prompt": …}}.')
+        yield number, text.take_value()
+        separator = text.next_character()
+        if separator not in (",", "]"):
+            raise InvalidInput(
+                f"{text.place()}: invalid JSON: expecting ',' or ']' after row {number}. "
+                "Is the file cut off, or a comma missing?"
+            )
+        closed = separator == "]"
+        text.position += not closed
+    text.position += 1
+    if text.next_character():
+        raise InvalidInput(f"{text.place()}: invalid JSON: there is more text after the array's end.")
+
+
+def _reason(error: ValueError) -> str:
+    message = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+    return (
+        message[:1].lower() + message[1:]
+        if message.startswith(("Expecting", "Extra", "Untermi"))
+        else message
+    )
+
+
+class _Window:
+    """The part of a text that is being read: what is before `position` is done with and dropped on `more`."""
+
+    def __init__(self, source: Iterator[str]) -> None:
+        self.source = source
+        self.text = ""
+        self.position = 0
+        self.lines_dropped = 0
+        self.columns_dropped = 0
+
+    def more(self) -> bool:
+        """Read on, doubling what is unread so that a long row is not scanned often; False at the end."""
+        unread = self.text[self.position :]
+        added: list[str] = []
+        while sum(map(len, added)) < max(1, len(unread)) and (piece := next(self.source, "")):
+            added.append(piece)
+        if not added:
+            return False
+        done = self.text[: self.position]
+        if newlines := done.count("\n"):
+            self.lines_dropped += newlines
+            self.columns_dropped = len(done) - done.rfind("\n") - 1
+        else:
+            self.columns_dropped += len(done)
+        self.text, self.position = "".join([unread, *added]), 0
+        return True
+
+    def next_character(self) -> str:
+        """Go to the next character that is not white space and return it, '' at the end."""
+        while True:
+            while self.position < len(self.text):
+                if self.text[self.position] not in _SPACE:
+                    return self.text[self.position]
+                self.position += 1
+            if not self.more():
+                return ""
+
+    def take_value(self) -> Any:
+        """Return the JSON object at the position and go behind it; raises InvalidInput with its place."""
+        while True:
+            try:
+                value, self.position = strict_json.decode_at(self.text, self.position)
+            except json.JSONDecodeError as error:
+                cut_off = error.pos >= len(self.text) - _CUT_OFF or error.msg.startswith(
+                    "Unterminated string"
+                )
+                if cut_off and self.more():
+                    continue
+                raise InvalidInput(f"{self.place(error.pos)}: invalid JSON: {_reason(error)}.") from None
+            except ValueError as error:
+                raise InvalidInput(
+                    f"{self.place()}: invalid JSON in the row that begins here: {error}."
+                ) from None
+            else:
+                return value
+
+    def place(self, position: int | None = None) -> str:
+        """Say where a position of the text (by default the current one) is in the file."""
+        before = self.text[: self.position if position is None else position]
+        newlines = before.count("\n")
+        column = len(before) - before.rfind("\n") if newlines else self.columns_dropped + len(before) + 1
+        return f"Line {self.lines_dropped + newlines + 1}, column {column}"

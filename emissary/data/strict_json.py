@@ -1,0 +1,43 @@
+"""JSON as the standard has it: no NaN or Infinity, no string that UTF-8 cannot hold."""
+
+import json
+import re
+from typing import Any, NoReturn
+
+_SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON value")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+
+
+def decode(text: str) -> Any:
+    """Return the value of a JSON text; raises ValueError (json.JSONDecodeError where a position is known)."""
+    start = len(text) - len(text.lstrip(" \t\r\n"))
+    value, end = decode_at(text, start)
+    if rest := text[end:].lstrip(" \t\r\n"):
+        raise json.JSONDecodeError("Extra data", text, len(text) - len(rest))
+    return value
+
+
+def decode_at(text: str, start: int) -> tuple[Any, int]:
+    """Return the JSON value that begins at `text[start]` and the index after it; raises as `decode`."""
+    try:
+        value, end = _DECODER.raw_decode(text, start)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    except json.JSONDecodeError:
+        raise
+    except ValueError as error:
+        if "digits" in str(error):
+            raise ValueError("a number has too many digits") from None
+        raise
+    if _SURROGATE_ESCAPE.search(text, start, end):
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise ValueError("a \\u escape is half of a surrogate pair") from None
+    return value, end

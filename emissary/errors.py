@@ -1,0 +1,51 @@
+"""Errors that reach a person.
+
+Every one carries the HTTP status and the code that the API answers with, and a sentence that says what is wrong,
+where, and what to do:
+
+    EmissaryError
+    ├── InvalidInput    400  what was asked for cannot be
+    ├── Unauthorized    401  no key, or one that is unknown or revoked
+    ├── NotFound        404  there is no such thing, or not for this caller
+    └── Unavailable     503  it will work later
+"""
+
+
+class EmissaryError(Exception):
+    """The base of all errors meant for a person; `str(error)` is the sentence."""
+
+    status = 500
+    code = "internal_error"
+
+    def __init__(self, sentence: str, code: str | None = None) -> None:
+        super().__init__(sentence)
+        if code is not None:
+            self.code = code
+
+
+class InvalidInput(EmissaryError):
+    """What was asked for cannot be."""
+
+    status = 400
+    code = "invalid_input"
+
+
+class Unauthorized(EmissaryError):
+    """The request carries no valid key."""
+
+    status = 401
+    code = "unauthorized"
+
+
+class NotFound(EmissaryError):
+    """There is no such thing, or not for this caller."""
+
+    status = 404
+    code = "object_not_found"
+
+
+class Unavailable(EmissaryError):
+    """It cannot be answered now and will work later."""
+
+    status = 503
+    code = "unavailable"

@@ -1,0 +1,180 @@
+"""The built-in engine's HTTP server: private, called by the platform only."""
+
+import asyncio
+import hashlib
+import hmac
+import logging
+import time
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, Literal
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, StreamingResponse
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from emissary.errors import EmissaryError, InvalidInput, NotFound, Unauthorized
+from emissary.schemas.inference import ChatCompletionRequest, CompletionRequest, Sampling
+from emissary.serving.batching import Batcher
+from emissary.serving.decoding import GenerationRequest, GenerationResult
+from emissary.serving.generation import Generator
+from emissary.serving.openai_answers import Answer, envelope
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_MAX_TOKENS = 256
+
+
+class AdapterRequest(BaseModel):
+    """POST /adapters."""
+
+    name: str = Field(
+        pattern=r"^[^\x00-\x1f/]{1,200}$", description="Name that requests call the adapter by."
+    )
+    folder: Path = Field(description="Folder on the engine's machine that PEFT saved the adapter in.")
+
+
+def create_engine_app(batcher: Batcher, generator: Generator, *, base_model: str, token: str) -> FastAPI:
+    """The engine's application: `generator` behind `batcher`, its base model called `base_model`.
+
+    Every route but /health asks for `Authorization: Bearer <token>`. Errors are {"status", "error", "code"}.
+    """
+    app = FastAPI(title="Emissary engine", docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_middleware(_RequireToken, token=token)
+    _add_error_handlers(app)
+    identity = f"{base_model} {generator.model.dtype} {generator.model.num_parameters()}"
+    fingerprint = f"fp_{hashlib.sha256(identity.encode()).hexdigest()[:10]}"
+    access = {"last": int(time.time()), "requests": 0}
+
+    @app.get("/health")
+    async def health() -> dict[str, Any]:
+        return {
+            "status": "ok",
+            "base_model": base_model,
+            "adapters": generator.adapters,
+            "last_access": int(time.time()) if batcher.in_flight else access["last"],
+            "requests": access["requests"],
+            "in_flight": batcher.in_flight,
+        }
+
+    @app.post("/adapters", status_code=201)
+    async def load_adapter(body: AdapterRequest) -> dict[str, Any]:
+        if body.name == base_model:
+            raise InvalidInput(f"name: {body.name!r} is the base model's name; choose another.")
+        await asyncio.to_thread(generator.load_adapter, body.name, body.folder)
+        return {"name": body.name, "adapters": generator.adapters}
+
+    @app.delete("/adapters/{name}", status_code=204)
+    async def unload_adapter(name: str) -> None:
+        generator.unload_adapter(name)
+
+    @app.post("/v1/chat/completions")
+    async def chat_completions(body: ChatCompletionRequest, request: Request) -> Response:
+        _require_model(body)
+        messages = [message.model_dump() for message in body.messages]
+        prompt = await asyncio.to_thread(generator.chat_prompt, messages)
+        return await answer("chat", body, prompt, request)
+
+    @app.post("/v1/completions")
+    async def completions(body: CompletionRequest, request: Request) -> Response:
+        _require_model(body)
+        prompt = await asyncio.to_thread(generator.text_prompt, body.prompt)
+        return await answer("text", body, prompt, request)
+
+    def _require_model(body: Sampling) -> None:
+        if body.model != base_model and body.model not in generator.adapters:
+            raise NotFound(
+                f"model: this engine serves no {body.model!r}; it serves "
+                f"{', '.join([base_model, *generator.adapters])}."
+            )
+
+    async def answer(
+        kind: Literal["chat", "text"], body: Sampling, prompt: list[int], request: Request
+    ) -> Response:
+        wanted = GenerationRequest(
+            prompt_ids=prompt,
+            adapter=None if body.model == base_model else body.model,
+            max_new_tokens=body.token_limit or DEFAULT_MAX_TOKENS,
+            temperature=1.0 if body.temperature is None else body.temperature,
+            top_p=1.0 if body.top_p is None else body.top_p,
+            top_k=body.top_k or 0,
+            stop=body.stop_strings,
+            seed=body.seed,
+        )
+        access.update(last=int(time.time()), requests=access["requests"] + 1)
+        frame = Answer(kind, body.model, fingerprint)
+        if body.stream:
+            events = frame.events(batcher.stream(wanted), body.include_usage)
+            return StreamingResponse(
+                events, media_type="text/event-stream", headers={"Cache-Control": "no-cache"}
+            )
+        result = await _while_connected(request, batcher.submit(wanted))
+        access["last"] = int(time.time())
+        if result is None:
+            return Response(status_code=499)  # nobody reads it
+        return JSONResponse(frame.whole(result))
+
+    return app
+
+
+async def _while_connected(
+    request: Request, work: Coroutine[Any, Any, GenerationResult]
+) -> GenerationResult | None:
+    """The result of `work`, or None, with `work` cancelled, when the client goes away first."""
+
+    async def gone() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    task, watch = asyncio.create_task(work), asyncio.create_task(gone())
+    try:
+        await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
+        return task.result() if task.done() else None
+    finally:
+        task.cancel()
+        watch.cancel()
+
+
+class _RequireToken:
+    """Answers 401 to whoever does not send the token, before anything of the request is read."""
+
+    def __init__(self, app: ASGIApp, token: str) -> None:
+        self._app = app
+        self._expected = f"Bearer {token}".encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] != "/health":
+            given = dict(scope["headers"]).get(b"authorization", b"")
+            if not hmac.compare_digest(given, self._expected):
+                error = Unauthorized("The engine's token is missing or wrong; send it as Bearer.")
+                await JSONResponse(envelope(error), error.status)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+def _add_error_handlers(app: FastAPI) -> None:
+    @app.exception_handler(EmissaryError)
+    async def expected(_request: Request, error: EmissaryError) -> JSONResponse:
+        return JSONResponse(envelope(error), error.status)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
+        problems = (
+            f"{'.'.join(str(part) for part in problem['loc'] if part != 'body') or 'body'}: {problem['msg']}"
+            for problem in error.errors()
+        )
+        return await expected(_request, InvalidInput(f"The request is not valid. {'; '.join(problems)}."))
+
+    @app.exception_handler(HTTPException)
+    async def routing(_request: Request, error: HTTPException) -> JSONResponse:
+        code = {404: "object_not_found", 405: "method_not_allowed"}.get(error.status_code, "invalid_input")
+        body = {"status": error.status_code, "error": str(error.detail), "code": code}
+        return JSONResponse(body, error.status_code)
+
+    @app.exception_handler(Exception)
+    async def unexpected(_request: Request, error: Exception) -> JSONResponse:
+        logger.error("The engine failed on a request", exc_info=error)
+        return JSONResponse(envelope(EmissaryError("The engine failed; its log says why.")), 500)

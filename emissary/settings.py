@@ -1,0 +1,100 @@
+"""Every EMISSARY_* variable, described once."""
+
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+
+
+class Settings(BaseSettings):
+    """Settings of the platform, read from the environment (`EMISSARY_HOME`, `EMISSARY_PORT`, …)."""
+
+    model_config = SettingsConfigDict(env_prefix="EMISSARY_", extra="ignore")
+
+    home: Path = Field(
+        default=Path("~/.emissary"),
+        description="Folder of all state of the embedded default: database, artifacts, models, Prefect's own.",
+    )
+    host: str = Field(default="127.0.0.1", description="Address the API listens on.")
+    port: int = Field(default=8000, ge=0, le=65535, description="Port of the API.")
+    prefect_port: int = Field(default=4200, ge=1, le=65535, description="Port of the embedded Prefect server.")
+    api_key: SecretStr | None = Field(
+        default=None,
+        description="The first API key. Unset: made once and kept in $EMISSARY_HOME/api-key.",
+    )
+    database_url: str | None = Field(
+        default=None,
+        description="postgresql://… of a PostgreSQL server. Unset: an embedded one in EMISSARY_HOME.",
+    )
+    artifacts: str | None = Field(
+        default=None, description="Folder of the artifact store. Unset: $EMISSARY_HOME/artifacts."
+    )
+    models: Path | None = Field(
+        default=None, description="Folder of base models already on this machine; models resolve from it first."
+    )
+    sandbox: Literal["bwrap", "none"] = Field(
+        default="bwrap",
+        description="Isolation of testing functions. `none` must be asked for by name and warns.",
+    )
+    signing_key: SecretStr | None = Field(
+        default=None,
+        description="Secret that signs download links; the same on every machine that runs the API. "
+        "Unset: made once and kept in $EMISSARY_HOME/signing-key.",
+    )
+    public_url: str | None = Field(
+        default=None, description="URL under which clients reach the API, for download links. Unset: its address."
+    )
+    max_upload_mb: int = Field(default=100, ge=1, description="Largest dataset file of a direct upload, in MiB.")
+    link_seconds: int = Field(default=3600, ge=1, description="How long a download link works, in seconds.")
+    testing_seconds: float = Field(
+        default=60.0, gt=0, description="Time limit of one testing function over one checkpoint's rows, in seconds."
+    )
+    training_runs: int = Field(
+        default=1, ge=1, description="Training runs at once on the `training` work pool (applied by `emissary up`)."
+    )
+
+    @field_validator("home", "models")
+    @classmethod
+    def _absolute(cls, value: Path | None) -> Path | None:
+        return None if value is None else value.expanduser().resolve()
+
+    @field_validator("artifacts")
+    @classmethod
+    def _local_folder(cls, value: str | None) -> str | None:
+        if value is not None and "://" in value:
+            raise ValueError(
+                f"EMISSARY_ARTIFACTS is {value!r}, but only a folder is supported by this version; give a path."
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _fill(self) -> Self:
+        self.home = self.home.expanduser().resolve()
+        return self
+
+    @property
+    def artifacts_folder(self) -> Path:
+        """Folder of the artifact store."""
+        return Path(self.artifacts).expanduser().resolve() if self.artifacts else self.home / "artifacts"
+
+    @property
+    def api_url(self) -> str:
+        """Where clients on this machine reach the API."""
+        host = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host  # noqa: S104 - compared, not bound
+        return self.public_url or f"http://{host}:{self.port}"
+
+    @property
+    def prefect_api_url(self) -> str:
+        """Prefect's API: the one that is set already, else the embedded server's."""
+        return os.environ.get("PREFECT_API_URL") or f"http://127.0.0.1:{self.prefect_port}/api"
+
+
+@lru_cache
+def settings() -> Settings:
+    """The settings of this process, read once."""
+    return Settings()

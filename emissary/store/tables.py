@@ -1,0 +1,160 @@
+"""The catalogue's tables. Rows say what a thing is; `status` is written by the projection of flow-run states."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import BigInteger, DateTime, ForeignKey, Index, String, func, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+Json = dict[str, Any]
+
+
+class Base(DeclarativeBase):
+    """All tables."""
+
+    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy reads it from the class
+        Json: JSONB,
+        list[str]: JSONB,
+        list[Json]: JSONB,
+        datetime: DateTime(timezone=True),
+        str: String,
+    }
+
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now(), sort_order=90)
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.now(), onupdate=func.now(), sort_order=91)
+
+
+class FlowBacked:
+    """What a row has whose state is that of a Prefect flow run."""
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    status: Mapped[str]
+    error: Mapped[str | None]
+    flow_run_id: Mapped[UUID | None] = mapped_column(unique=True)
+    attempt: Mapped[int] = mapped_column(server_default=text("1"))
+    """Counts flow runs of this row (an engine that is reactivated gets a new one)."""
+    crashes: Mapped[int] = mapped_column(server_default=text("0"))
+
+
+class User(Base):
+    """A person or program that holds keys."""
+
+    __tablename__ = "users"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+
+
+class ApiKey(Base):
+    """A key, of which only the SHA-256 is kept."""
+
+    __tablename__ = "api_keys"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id"))
+    name: Mapped[str]
+    sha256: Mapped[str] = mapped_column(unique=True)
+    last_used_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+
+
+class Project(Base):
+    """A workspace: datasets, training jobs and deployments live in one."""
+
+    __tablename__ = "projects"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    created_by: Mapped[str] = mapped_column(ForeignKey("users.id"))
+
+
+class Dataset(Base):
+    """An uploaded file that has been validated; its bytes are in the artifact store under `artifact`."""
+
+    __tablename__ = "datasets"
+    __table_args__ = (Index("datasets_project", "project_id", "created_at"),)
+    id: Mapped[str] = mapped_column(primary_key=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    name: Mapped[str]
+    file_name: Mapped[str]
+    artifact: Mapped[str]
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[str]
+    report: Mapped[Json]
+    upload_by: Mapped[str] = mapped_column(ForeignKey("users.id"))
+
+
+class TrainingJob(FlowBacked, Base):
+    """A fine-tuning job; its checkpoints are rows of their own."""
+
+    __tablename__ = "training_jobs"
+    __table_args__ = (Index("training_jobs_project", "project_id", "created_at"),)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    name: Mapped[str]
+    description: Mapped[str | None]
+    training_technique: Mapped[str]
+    task_type: Mapped[str]
+    base_model_option: Mapped[str]
+    base_model: Mapped[str]
+    train_dataset_id: Mapped[str] = mapped_column(ForeignKey("datasets.id"))
+    test_dataset_id: Mapped[str | None] = mapped_column(ForeignKey("datasets.id"))
+    train_test_split_ratio: Mapped[float | None]
+    test_functions: Mapped[list[str]]
+    hyper_parameters: Mapped[Json]
+    progress: Mapped[int] = mapped_column(server_default=text("0"))
+    training_loss: Mapped[list[Json]] = mapped_column(server_default=text("'[]'"))
+    best_checkpoint: Mapped[int | None]
+    created_by: Mapped[str] = mapped_column(ForeignKey("users.id"))
+    train_dataset: Mapped[Dataset] = relationship(foreign_keys=[train_dataset_id], lazy="raise")
+    test_dataset: Mapped[Dataset | None] = relationship(foreign_keys=[test_dataset_id], lazy="raise")
+
+
+class Checkpoint(Base):
+    """A complete adapter of a training job; listed only once its manifest is published."""
+
+    __tablename__ = "checkpoints"
+    training_job_id: Mapped[str] = mapped_column(ForeignKey("training_jobs.id"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    artifact: Mapped[str]
+    train_loss: Mapped[float | None]
+    test_loss: Mapped[float | None]
+    scores: Mapped[Json | None]
+    results_artifact: Mapped[str | None]
+
+
+class Engine(FlowBacked, Base):
+    """An inference engine: one base model, many adapters, served by a long-lived flow run."""
+
+    __tablename__ = "engines"
+    name: Mapped[str]
+    base_model: Mapped[str]
+    task_type: Mapped[str]
+    resource_management_config: Mapped[Json]
+    endpoint: Mapped[str | None]
+    """http://host:port of the server inside the flow run, while it is Active."""
+    last_access_at: Mapped[datetime | None]
+    created_by: Mapped[str] = mapped_column(ForeignKey("users.id"))
+
+
+class Deployment(FlowBacked, Base):
+    """A name under which a checkpoint (or, with checkpoint 0, a base model) is called."""
+
+    __tablename__ = "deployments"
+    __table_args__ = (
+        Index("deployments_project", "project_id", "created_at"),
+        Index(
+            "deployments_live_name",
+            "name",
+            unique=True,
+            postgresql_where=text("status NOT IN ('Terminated', 'Failed', 'Cancelled', 'TimedOut')"),
+        ),
+    )
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    name: Mapped[str]
+    description: Mapped[str | None]
+    base_model: Mapped[str]
+    task_type: Mapped[str]
+    training_job_id: Mapped[str | None] = mapped_column(ForeignKey("training_jobs.id"))
+    checkpoint: Mapped[int]
+    engine_id: Mapped[str] = mapped_column(ForeignKey("engines.id"))
+    created_by: Mapped[str] = mapped_column(ForeignKey("users.id"))
+    engine: Mapped[Engine] = relationship(lazy="raise")
