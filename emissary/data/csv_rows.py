@@ -29,7 +29,7 @@ def read_csv(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     for line, fields in records:
         if len(fields) != len(columns):
             raise InvalidInput(
-                f"Line {line}: the row has {len(fields)} fields and the header has {len(columns)}. "
+                f"Line {line}: the row's number of fields is {len(fields)} and the header's is {len(columns)}. "
                 "Put a value that contains a comma, a quote or a line break in double quotes."
             )
         row: dict[str, Any] = dict(zip(columns, fields, strict=True))

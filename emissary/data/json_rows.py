@@ -66,11 +66,8 @@ def read_json_array(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _reason(error: ValueError) -> str:
     message = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
-    return (
-        message[:1].lower() + message[1:]
-        if message.startswith(("Expecting", "Extra", "Untermi"))
-        else message
-    )
+    message = message.removesuffix(" starting at").removesuffix(" at")
+    return message if message.startswith(("NaN", "Infinity")) else message[:1].lower() + message[1:]
 
 
 class _Window:
@@ -116,16 +113,12 @@ class _Window:
             try:
                 value, self.position = strict_json.decode_at(self.text, self.position)
             except json.JSONDecodeError as error:
-                cut_off = error.pos >= len(self.text) - _CUT_OFF or error.msg.startswith(
-                    "Unterminated string"
-                )
+                cut_off = error.pos >= len(self.text) - _CUT_OFF or error.msg.startswith("Unterminated string")
                 if cut_off and self.more():
                     continue
                 raise InvalidInput(f"{self.place(error.pos)}: invalid JSON: {_reason(error)}.") from None
             except ValueError as error:
-                raise InvalidInput(
-                    f"{self.place()}: invalid JSON in the row that begins here: {error}."
-                ) from None
+                raise InvalidInput(f"{self.place()}: invalid JSON in the row that begins here: {error}.") from None
             else:
                 return value
 

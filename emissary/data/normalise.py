@@ -73,9 +73,7 @@ def _groups(path: Path, filename: str) -> Iterator[list[dict[str, Any]]]:
     for row_number, row in read_rows(path, filename):
         if not fit(row):
             reason = problem(row, meant_for(row))
-            raise InvalidInput(
-                f"{number_means(filename)} {row_number}: {reason}. Correct the row and upload again."
-            )
+            raise InvalidInput(f"{number_means(filename)} {row_number}: {reason}. Correct the row and upload again.")
         record = _record(row)
         group.append(record)
         characters += _characters(record)

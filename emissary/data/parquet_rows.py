@@ -39,12 +39,8 @@ def _batches(path: Path) -> Iterator[list[dict[str, Any]]]:
                 rows = batch.to_pylist(maps_as_pydicts="strict")
                 yield [_as_json(row) | unused for row in rows]
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
-        reason = (
-            str(error).strip().splitlines()[0][:200].rstrip(".") if str(error).strip() else "unknown error"
-        )
-        raise InvalidInput(
-            f"The file cannot be read as Parquet: {reason}. Write it again and upload it."
-        ) from None
+        reason = str(error).strip().splitlines()[0][:200].rstrip(".") if str(error).strip() else "unknown error"
+        raise InvalidInput(f"The file cannot be read as Parquet: {reason}. Write it again and upload it.") from None
 
 
 def _as_json(value: Any) -> Any:

@@ -6,8 +6,8 @@ classification   {"prompt": text, "completion": {label: 0 or 1, …}}
 regression       {"prompt": text, "completion": number}
 embedding        {"itemA": {"text": text}, "itemB": {"text": text}, "similarity": number from -1 to 1}
 
-As a file may only be able to hold text (a CSV cell), a number or a label object written as text counts as what
-it says, so one row may fit several task types. A field that is null counts as missing.
+A number or a label object written as text, as in a CSV cell, counts as what it says, so one row may fit
+several task types. A field that is null counts as missing.
 """
 
 import math

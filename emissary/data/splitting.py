@@ -18,9 +18,7 @@ def split(
     1 to 99, and ValueError if `strata` is not as long as there are rows.
     """
     if not 1 <= percent_test <= 99:
-        raise InvalidInput(
-            f"The percentage of rows held out for testing must be from 1 to 99, and is {percent_test}."
-        )
+        raise InvalidInput(f"The percentage of rows held out for testing must be from 1 to 99, and is {percent_test}.")
     if strata is not None and len(strata) != rows:
         raise ValueError(f"There are {len(strata)} strata for {rows} rows.")
     if rows < 2:
@@ -40,9 +38,7 @@ def split(
     for stratum in by_loss[: total - sum(counts.values())]:
         counts[stratum] += 1
 
-    test = {
-        index for stratum, indices in members.items() for index in generator.sample(indices, counts[stratum])
-    }
+    test = {index for stratum, indices in members.items() for index in generator.sample(indices, counts[stratum])}
     return [index for index in range(rows) if index not in test], sorted(test)
 
 

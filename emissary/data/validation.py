@@ -64,9 +64,7 @@ def validate(path: Path, filename: str) -> DatasetReport:
     compatible = [task_type for task_type in TASK_TYPES if not misfits[task_type].count]
     if not compatible:
         nearest = min(TASK_TYPES, key=lambda task_type: (misfits[task_type].count, -meant[task_type]))
-        raise InvalidInput(
-            f"{misfits[nearest].sentence(means)} Correct or remove such rows and upload again."
-        )
+        raise InvalidInput(f"{misfits[nearest].sentence(means)} Correct or remove such rows and upload again.")
     label_kind = classes.kind() if "classification" in compatible else None
     class_counts = classes.counts() if label_kind else {}
     return DatasetReport(

@@ -14,9 +14,7 @@ StopString = Annotated[str, Field(strict=True, min_length=1, max_length=200)]
 class StreamOptions(BaseModel):
     """What a streamed answer carries besides the text."""
 
-    include_usage: bool | None = Field(
-        default=None, strict=True, description="Send token counts in a last chunk."
-    )
+    include_usage: bool | None = Field(default=None, strict=True, description="Send token counts in a last chunk.")
 
 
 class Sampling(BaseModel):

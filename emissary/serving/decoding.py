@@ -70,9 +70,7 @@ class Row:
 
     def result(self, reason: Literal["stop", "length", "cancelled"]) -> GenerationResult:
         """The row as it stands, ended for `reason`."""
-        return GenerationResult(
-            self.text.text, len(self.request.prompt_ids), self.tokens, reason, self.text.stopped_by
-        )
+        return GenerationResult(self.text.text, len(self.request.prompt_ids), self.tokens, reason, self.text.stopped_by)
 
 
 @dataclass(frozen=True)
@@ -119,9 +117,7 @@ class Batch:
         self._keep([i for i, row in enumerate(self.rows) if not row.cancelled])
         if not self.rows:
             return events
-        tokens = next_tokens(
-            self._logits, [row.request for row in self.rows], [row.random for row in self.rows]
-        )
+        tokens = next_tokens(self._logits, [row.request for row in self.rows], [row.random for row in self.rows])
         advanced = [self._advance(row, token) for row, token in zip(self.rows, tokens.tolist(), strict=True)]
         going = [i for i, event in enumerate(advanced) if event.result is None]
         self._keep(going)
@@ -161,9 +157,7 @@ class Batch:
             for old, fresh in zip(self._cache.layers, cache.layers, strict=True):
                 old.keys = torch.cat([_widen(old.keys, width), _widen(fresh.keys, width)])
                 old.values = torch.cat([_widen(old.values, width), _widen(fresh.values, width)])
-            mask = torch.cat(
-                [functional.pad(part, (width - part.shape[1], 0)) for part in (self._mask, mask)]
-            )
+            mask = torch.cat([functional.pad(part, (width - part.shape[1], 0)) for part in (self._mask, mask)])
             logits = torch.cat([self._logits, logits])
         else:
             self._cache = cache

@@ -42,9 +42,7 @@ class Generator:
                 trust_remote_code=False,
             )
         except (OSError, ValueError) as error:
-            raise InvalidInput(
-                f"{model_dir} holds no causal language model as safetensors: {error}"
-            ) from error
+            raise InvalidInput(f"{model_dir} holds no causal language model as safetensors: {error}") from error
         self.model: Any = model.to(target).eval()
         self.context: int = self.model.config.get_text_config().max_position_embeddings
         self._adapters = Adapters(self.model)
@@ -76,9 +74,7 @@ class Generator:
         Raises InvalidInput when the model has no chat template or its template refuses the messages.
         """
         if not self.tokenizer.chat_template:
-            raise InvalidInput(
-                "This base model has no chat template and takes no messages; use /v1/completions."
-            )
+            raise InvalidInput("This base model has no chat template and takes no messages; use /v1/completions.")
         try:
             encoded = self.tokenizer.apply_chat_template(
                 list(messages), add_generation_prompt=True, tokenize=True, return_dict=True

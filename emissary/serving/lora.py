@@ -81,9 +81,7 @@ class Adapters:
             raise self._unknown(name) from None
 
     def _unknown(self, name: str) -> NotFound:
-        return NotFound(
-            f"No adapter named {name!r} is loaded; loaded are: {', '.join(self.names) or 'none'}."
-        )
+        return NotFound(f"No adapter named {name!r} is loaded; loaded are: {', '.join(self.names) or 'none'}.")
 
     def select(self, rows: Sequence[Adapter | None]) -> None:
         """Let row i of the following forward passes use `rows[i]`; None is the base model."""
@@ -152,9 +150,7 @@ def _read(folder: Path, linears: dict[str, nn.Linear]) -> dict[str, tuple[Tensor
             pair.append(state[key].to(linear.weight.device))
         alpha = config.alpha_pattern.get(get_pattern_key(config.alpha_pattern, module), config.lora_alpha)
         sane = isinstance(rank, int) and rank > 0 and isinstance(alpha, int | float)
-        _refuse_unless(
-            sane, folder, f"rank {rank!r} and lora_alpha {alpha!r} of {module} are not numbers above 0"
-        )
+        _refuse_unless(sane, folder, f"rank {rank!r} and lora_alpha {alpha!r} of {module} are not numbers above 0")
         scaling = alpha / (rank**0.5 if config.use_rslora else rank)
         dtype = linear.weight.dtype
         a, b = pair[0].to(dtype), (pair[1].float() * scaling).to(dtype)
@@ -168,9 +164,7 @@ def _read(folder: Path, linears: dict[str, nn.Linear]) -> dict[str, tuple[Tensor
 def _read_config(folder: Path) -> Any:
     for file in ("adapter_config.json", "adapter_model.safetensors"):
         if not (folder / file).is_file():
-            raise InvalidInput(
-                f"{folder} holds no adapter: {file} is missing; give a folder that PEFT saved."
-            )
+            raise InvalidInput(f"{folder} holds no adapter: {file} is missing; give a folder that PEFT saved.")
     try:
         config = PeftConfig.from_pretrained(str(folder))
     except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
@@ -189,9 +183,7 @@ def _read_config(folder: Path) -> Any:
         "alora_invocation_tokens",
         "target_parameters",
     ):
-        _refuse_unless(
-            not getattr(config, option, None), folder, f"its {option} is not supported by this engine"
-        )
+        _refuse_unless(not getattr(config, option, None), folder, f"its {option} is not supported by this engine")
     _refuse_unless(config.bias == "none", folder, "trained biases are not supported by this engine")
     return config
 

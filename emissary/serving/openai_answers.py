@@ -36,9 +36,7 @@ class Answer:
         name = "chat.completion" if self.kind == "chat" else "text_completion"
         return self._frame(name) | {"choices": [choice], "usage": self._usage(result)}
 
-    async def events(
-        self, items: AsyncGenerator[str | GenerationResult], include_usage: bool
-    ) -> AsyncGenerator[str]:
+    async def events(self, items: AsyncGenerator[str | GenerationResult], include_usage: bool) -> AsyncGenerator[str]:
         """The answer as server-sent events, ended by `data: [DONE]`; an error on the way is the last event
         instead.
         """

@@ -31,9 +31,7 @@ DEFAULT_MAX_TOKENS = 256
 class AdapterRequest(BaseModel):
     """POST /adapters."""
 
-    name: str = Field(
-        pattern=r"^[^\x00-\x1f/]{1,200}$", description="Name that requests call the adapter by."
-    )
+    name: str = Field(pattern=r"^[^\x00-\x1f/]{1,200}$", description="Name that requests call the adapter by.")
     folder: Path = Field(description="Folder on the engine's machine that PEFT saved the adapter in.")
 
 
@@ -91,9 +89,7 @@ def create_engine_app(batcher: Batcher, generator: Generator, *, base_model: str
                 f"{', '.join([base_model, *generator.adapters])}."
             )
 
-    async def answer(
-        kind: Literal["chat", "text"], body: Sampling, prompt: list[int], request: Request
-    ) -> Response:
+    async def answer(kind: Literal["chat", "text"], body: Sampling, prompt: list[int], request: Request) -> Response:
         wanted = GenerationRequest(
             prompt_ids=prompt,
             adapter=None if body.model == base_model else body.model,
@@ -108,9 +104,7 @@ def create_engine_app(batcher: Batcher, generator: Generator, *, base_model: str
         frame = Answer(kind, body.model, fingerprint)
         if body.stream:
             events = frame.events(batcher.stream(wanted), body.include_usage)
-            return StreamingResponse(
-                events, media_type="text/event-stream", headers={"Cache-Control": "no-cache"}
-            )
+            return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
         result = await _while_connected(request, batcher.submit(wanted))
         access["last"] = int(time.time())
         if result is None:
@@ -120,9 +114,7 @@ def create_engine_app(batcher: Batcher, generator: Generator, *, base_model: str
     return app
 
 
-async def _while_connected(
-    request: Request, work: Coroutine[Any, Any, GenerationResult]
-) -> GenerationResult | None:
+async def _while_connected(request: Request, work: Coroutine[Any, Any, GenerationResult]) -> GenerationResult | None:
     """The result of `work`, or None, with `work` cancelled, when the client goes away first."""
 
     async def gone() -> None:

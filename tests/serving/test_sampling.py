@@ -50,9 +50,7 @@ def test_every_row_obeys_its_own_parameters() -> None:
     generators = [torch.Generator().manual_seed(i) for i in range(len(rows))]
     seen: list[set[int]] = [set() for _ in rows]
     for _ in range(300):
-        for found, token in zip(
-            seen, next_tokens(LOGITS.expand(6, -1), rows, generators).tolist(), strict=True
-        ):
+        for found, token in zip(seen, next_tokens(LOGITS.expand(6, -1), rows, generators).tolist(), strict=True):
             found.add(token)
     assert seen == [{1}, {1}, {1}, {1, 2}, {1, 2, 3}, {0, 1, 2, 3, 4}]
 

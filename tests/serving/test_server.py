@@ -42,14 +42,9 @@ def client(generator: Generator) -> Iterator[httpx.Client]:
     batcher.close()
 
 
-def in_flight(client: httpx.Client) -> int:
-    count: int = client.get("/health").json()["in_flight"]
-    return count
-
-
 def wait_in_flight(client: httpx.Client, count: int) -> None:
     deadline = time.monotonic() + 10
-    while in_flight(client) != count:
+    while client.get("/health").json()["in_flight"] != count:
         assert time.monotonic() < deadline
         time.sleep(0.02)
 
@@ -70,9 +65,7 @@ def test_health_is_open_and_everything_else_is_not(client: httpx.Client) -> None
     }
     for given in ("", "Bearer wrong", TOKEN, "Bearer \xff"):
         for method, path in (("POST", "/v1/chat/completions"), ("DELETE", "/adapters/red"), ("GET", "/x")):
-            answer = client.request(
-                method, path, content=b"{", headers={"Authorization": given.encode("latin1")}
-            )
+            answer = client.request(method, path, content=b"{", headers={"Authorization": given.encode("latin1")})
             assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized")
 
 
@@ -95,10 +88,10 @@ def test_chat_completion_has_the_contracts_shape(client: httpx.Client) -> None:
 
 
 def test_completion_has_the_contracts_shape(client: httpx.Client) -> None:
-    request = {"model": "red", "prompt": "The capital of France is", "temperature": 0}
+    request = {"model": "blue", "prompt": "The capital of France is", "temperature": 0}
     body = client.post("/v1/completions", json=request | {"max_completion_tokens": 5, "max_tokens": 9}).json()
     assert body["id"].startswith("cmpl-")
-    assert (body["object"], body["model"]) == ("text_completion", "red")
+    assert (body["object"], body["model"]) == ("text_completion", "blue")
     (choice,) = body["choices"]
     assert choice.keys() == {
         "index",
@@ -148,16 +141,14 @@ def test_clients_that_go_away_free_their_rows(client: httpx.Client) -> None:
     }
     with client.stream("POST", "/v1/chat/completions", json=endless | {"stream": True}) as response:
         next(response.iter_lines())
-        assert in_flight(client) == 1
+        wait_in_flight(client, 1)
     wait_in_flight(client, 0)
     with pytest.raises(httpx.ReadTimeout):
         client.post("/v1/chat/completions", json=endless, timeout=0.5)
     wait_in_flight(client, 0)
 
 
-def test_adapters_are_loaded_and_unloaded(
-    client: httpx.Client, adapter_dirs: dict[str, Path], tmp_path: Path
-) -> None:
+def test_adapters_are_loaded_and_unloaded(client: httpx.Client, adapter_dirs: dict[str, Path], tmp_path: Path) -> None:
     request = {"name": "green", "folder": str(adapter_dirs["red"])}
     loaded = client.post("/adapters", json=request)
     assert (loaded.status_code, loaded.json()["adapters"]) == (201, ["blue", "green", "red"])
@@ -195,9 +186,7 @@ def test_adapters_are_loaded_and_unloaded(
         ({"messages": [{"role": "user", "content": "word " * 9000}]}, "context holds 8192"),
     ],
 )
-def test_bad_requests_are_refused_naming_the_field(
-    client: httpx.Client, change: dict[str, object], word: str
-) -> None:
+def test_bad_requests_are_refused_naming_the_field(client: httpx.Client, change: dict[str, object], word: str) -> None:
     for stream in ({}, {"stream": True}):
         answer = client.post("/v1/chat/completions", json=CHAT | stream | change)
         body = answer.json()
@@ -207,9 +196,7 @@ def test_bad_requests_are_refused_naming_the_field(
 
 def test_bodies_that_are_not_json_and_unknown_routes_have_the_same_envelope(client: httpx.Client) -> None:
     for content in (b"{", b'{"model": "m", "messages": [], "temperature": NaN}', b"[]", b"\xff\xfe", b""):
-        answer = client.post(
-            "/v1/chat/completions", content=content, headers={"Content-Type": "application/json"}
-        )
+        answer = client.post("/v1/chat/completions", content=content, headers={"Content-Type": "application/json"})
         assert (answer.status_code, answer.json().keys()) == (400, {"status", "error", "code"})
     assert client.get("/nowhere").json()["status"] == 404
     assert client.get("/v1/completions").json()["status"] == 405

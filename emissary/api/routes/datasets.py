@@ -1,0 +1,146 @@
+"""Datasets: upload, list, retrieve, delete."""
+
+import hashlib
+import shutil
+import tempfile
+from pathlib import Path, PurePath
+from typing import IO, Any
+
+from fastapi import APIRouter, Request
+from pydantic import TypeAdapter, ValidationError
+from starlette.concurrency import run_in_threadpool
+
+from emissary.api import links
+from emissary.api.auth import CurrentUser
+from emissary.api.upload import uploaded_form
+from emissary.data.validation import DatasetReport, validate
+from emissary.errors import InvalidInput
+from emissary.ids import new_id
+from emissary.schemas.datasets import DatasetDetail, DatasetSummary
+from emissary.schemas.fields import Name
+from emissary.settings import settings
+from emissary.store import datasets, projects
+from emissary.store.artifacts import ArtifactStore
+from emissary.store.database import transaction
+from emissary.store.tables import Dataset
+
+router = APIRouter(tags=["Datasets"])
+_NAME: TypeAdapter[str] = TypeAdapter(Name)
+_FORM: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "properties": {
+                        "file": {"type": "string", "format": "binary", "description": "JSONL, JSON, CSV or Parquet."},
+                        "name": {"type": "string", "description": "Name of the dataset; default the file's."},
+                    },
+                }
+            }
+        },
+    }
+}
+
+
+@router.post(
+    "/v1/projects/{project_id}/datasets",
+    status_code=201,
+    operation_id="createDataset",
+    summary="Upload dataset",
+    openapi_extra=_FORM,
+)
+async def create_dataset(project_id: str, request: Request, user: CurrentUser) -> DatasetSummary:
+    """Stores a dataset after reading every row of it; one that cannot be used is refused and leaves nothing."""
+    async with transaction() as session:
+        await projects.get(session, project_id)
+    async with uploaded_form(request, settings().max_upload_mb) as (upload, given_name):
+        file_name = _checked("file", PurePath(upload.filename or "").name)
+        name = _checked("name", given_name if given_name is not None else PurePath(file_name).stem)
+        row = await run_in_threadpool(_store, upload.file, file_name)
+    row.project_id, row.name, row.upload_by = project_id, name, user.id
+    try:
+        async with transaction() as session:
+            session.add(row)
+            await session.flush()
+            return DatasetSummary.model_validate(row)
+    except BaseException:
+        ArtifactStore(settings().artifacts_folder).delete(row.artifact)
+        raise
+
+
+def _checked(field: str, name: str) -> str:
+    try:
+        return _NAME.validate_python(name)
+    except ValidationError as error:
+        raise InvalidInput(f"{field}: the name {name!r} is not allowed: {error.errors()[0]['msg']}.") from error
+
+
+def _store(source: IO[bytes], file_name: str) -> Dataset:
+    """Validate the upload and publish it as an artifact. Raises InvalidInput; nothing is left then."""
+    dataset_id = new_id("ds")
+    with tempfile.TemporaryDirectory(prefix="emissary-upload-") as scratch:
+        path = Path(scratch) / f"original{PurePath(file_name).suffix.lower()}"
+        source.seek(0)
+        with path.open("wb") as target:
+            shutil.copyfileobj(source, target, 1024 * 1024)
+        report: DatasetReport = validate(path, file_name)
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        size = path.stat().st_size
+        artifact = f"datasets/{dataset_id}"
+        ArtifactStore(settings().artifacts_folder).publish(artifact, Path(scratch), {"file": path.name}, move=True)
+    return Dataset(
+        id=dataset_id,
+        file_name=file_name,
+        artifact=artifact,
+        bytes=size,
+        sha256=sha256,
+        report=report.model_dump(mode="json"),
+    )
+
+
+@router.get("/v1/projects/{project_id}/datasets", operation_id="listDatasets", summary="List datasets")
+async def list_datasets(project_id: str, _user: CurrentUser) -> list[DatasetSummary]:
+    """The project's datasets, the newest first."""
+    async with transaction() as session:
+        await projects.get(session, project_id)
+        return [DatasetSummary.model_validate(row) for row in await datasets.list_all(session, project_id)]
+
+
+@router.get(
+    "/v1/projects/{project_id}/datasets/{dataset_id}", operation_id="retrieveDatasetById", summary="Retrieve dataset"
+)
+async def retrieve_dataset(project_id: str, dataset_id: str, _user: CurrentUser) -> DatasetDetail:
+    """A dataset with what its validation found."""
+    async with transaction() as session:
+        row = await datasets.get(session, project_id, dataset_id)
+    suffix = PurePath(row.file_name).suffix.lower()
+    return DatasetDetail(
+        id=row.id,
+        name=row.name,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        upload_by=row.upload_by,
+        dataset_download_url=links.sign(row.artifact, f"original{suffix}", row.file_name),
+        compatible_task_types=row.report["compatible_task_types"],
+        profile=row.report | {"bytes": row.bytes, "sha256": row.sha256},
+    )
+
+
+@router.delete(
+    "/v1/projects/{project_id}/datasets/{dataset_id}",
+    status_code=204,
+    operation_id="deleteDatasetById",
+    summary="Delete dataset",
+)
+async def delete_dataset(project_id: str, dataset_id: str, _user: CurrentUser) -> None:
+    """Removes row and files; 400 while a training job was made from it."""
+    async with transaction() as session:
+        row = await datasets.get(session, project_id, dataset_id)
+        await datasets.delete(session, row)
+    store = ArtifactStore(settings().artifacts_folder)
+    await run_in_threadpool(store.delete, row.artifact)
+    await run_in_threadpool(store.delete, f"prepared/{dataset_id}")

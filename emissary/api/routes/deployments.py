@@ -1,0 +1,57 @@
+"""Deployments of a project."""
+
+from fastapi import APIRouter
+
+from emissary.api import engine_client, submit
+from emissary.api.auth import CurrentUser
+from emissary.schemas.deployments import DeploymentCreate, DeploymentDetail, DeploymentSummary
+from emissary.store import deployments, projects
+from emissary.store.database import transaction
+
+router = APIRouter(prefix="/v1/projects/{project_id}/deployments", tags=["Deployments"])
+
+
+@router.post("", status_code=201, operation_id="createDeployment", summary="Create deployment")
+async def create_deployment(project_id: str, body: DeploymentCreate, user: CurrentUser) -> DeploymentSummary:
+    """Serve a checkpoint under a name, on an engine that fits."""
+    async with transaction() as session:
+        deployment = await deployments.create(
+            session,
+            await projects.get(session, project_id),
+            training_job_id=body.training_job_id,
+            checkpoint=body.checkpoint,
+            name=body.name,
+            description=body.description,
+            engine=None,
+            inactive_seconds=body.inactive_timeout,
+            user_id=user.id,
+        )
+        engine = (await deployments.get(session, deployment.id)).engine
+    if engine.flow_run_id is None:
+        await submit.submit(engine)
+    await submit.submit(deployment)
+    return DeploymentSummary.model_validate(deployment)
+
+
+@router.get("", operation_id="listDeployments", summary="List deployments")
+async def list_deployments(project_id: str, _user: CurrentUser) -> list[DeploymentSummary]:
+    """The project's deployments, the newest first."""
+    async with transaction() as session:
+        await projects.get(session, project_id)
+        return [DeploymentSummary.model_validate(row) for row in await deployments.list_all(session, project_id)]
+
+
+@router.get("/{deployment_id}", operation_id="retrieveDeploymentById", summary="Retrieve deployment")
+async def retrieve_deployment(project_id: str, deployment_id: str, _user: CurrentUser) -> DeploymentDetail:
+    """A deployment with what it serves."""
+    async with transaction() as session:
+        return DeploymentDetail.model_validate(await deployments.get(session, deployment_id, project_id))
+
+
+@router.delete("/{deployment_id}", status_code=204, operation_id="deleteDeploymentById", summary="Delete deployment")
+async def delete_deployment(project_id: str, deployment_id: str, _user: CurrentUser) -> None:
+    """Stop serving it; the engine goes on."""
+    async with transaction() as session:
+        deployment = await deployments.get(session, deployment_id, project_id)
+        deployment.status = "Terminated"
+    await engine_client.unload(deployment.engine, deployment.id)

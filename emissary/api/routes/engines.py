@@ -1,0 +1,128 @@
+"""Inference engines: create, list, retrieve, deploy on, delete."""
+
+from fastapi import APIRouter
+from prefect.client.orchestration import get_client
+from prefect.states import Cancelling
+
+from emissary.api import engine_client, submit
+from emissary.api.auth import CurrentUser
+from emissary.errors import InvalidInput, Unavailable
+from emissary.schemas.deployments import DeploymentSummary
+from emissary.schemas.engines import EngineCreate, EngineDeploy, EngineDetail, EngineSummary, EngineUndeploy
+from emissary.store import deployments, engines, projects
+from emissary.store.database import transaction
+from emissary.store.tables import Engine
+
+router = APIRouter(prefix="/v1/engines", tags=["Inference Engines"])
+
+
+def _summary(engine: Engine, deployment_counts: int) -> EngineSummary:
+    return EngineSummary(
+        id=engine.id,
+        name=engine.name,
+        status=engine.status,
+        base_model=engine.base_model,
+        task_type=engine.task_type,
+        deployment_counts=deployment_counts,
+        created_at=engine.created_at,
+    )
+
+
+@router.post("", status_code=201, operation_id="createEngine", summary="Create Inference Engine")
+async def create_engine(body: EngineCreate, user: CurrentUser) -> EngineSummary:
+    """A new engine; it is Active once its base model is loaded."""
+    async with transaction() as session:
+        engine = await engines.create(
+            session,
+            name=body.name,
+            base_model=body.base_model,
+            task_type=body.task_type,
+            management=body.resource_management_config.model_dump(),
+            user_id=user.id,
+        )
+    await submit.submit(engine)
+    return _summary(engine, 0)
+
+
+@router.get("", operation_id="listEngines", summary="List Inference Engines")
+async def list_engines(
+    _user: CurrentUser, base_model: str | None = None, task_type: str | None = None
+) -> list[EngineSummary]:
+    """Engines, the newest first."""
+    async with transaction() as session:
+        return [_summary(engine, count) for engine, count in await engines.list_all(session, base_model, task_type)]
+
+
+@router.get("/{engine_id}", operation_id="getEngine", summary="Retrieve Inference Engine")
+async def retrieve_engine(engine_id: str, _user: CurrentUser) -> EngineDetail:
+    """An engine with its deployments."""
+    async with transaction() as session:
+        engine = await engines.get(session, engine_id)
+        served = await engines.deployments(session, engine_id)
+    return EngineDetail(
+        id=engine.id,
+        name=engine.name,
+        status=engine.status,
+        base_model=engine.base_model,
+        task_type=engine.task_type,
+        deployments=[DeploymentSummary.model_validate(row) for row in served],
+        last_access_timestamp=engine.last_access_at or engine.created_at,
+        resource_management_config=engine.resource_management_config,
+        error=engine.error,
+        created_at=engine.created_at,
+    )
+
+
+@router.post("/{engine_id}/deploy", status_code=201, operation_id="deployOnEngine", summary="Deploy on Engine")
+async def deploy_on_engine(engine_id: str, body: EngineDeploy, user: CurrentUser) -> DeploymentSummary:
+    """Serve a checkpoint on this engine."""
+    async with transaction() as session:
+        engine = await engines.get(session, engine_id)
+        deployment = await deployments.create(
+            session,
+            await projects.get(session, body.project_id),
+            training_job_id=body.training_id,
+            checkpoint=body.checkpoint,
+            name=body.name,
+            description=None,
+            engine=engine,
+            inactive_seconds=None,
+            user_id=user.id,
+        )
+    await submit.submit(deployment)
+    return DeploymentSummary.model_validate(deployment)
+
+
+@router.post(
+    "/{engine_id}/undeploy", status_code=204, operation_id="unDeployFromEngine", summary="Undeploy from Engine"
+)
+async def undeploy_from_engine(engine_id: str, body: EngineUndeploy, _user: CurrentUser) -> None:
+    """Stop serving a deployment."""
+    async with transaction() as session:
+        engine = await engines.get(session, engine_id)
+        found = [row for row in await engines.deployments(session, engine_id) if row.name == body.deployment_name]
+        if not found:
+            raise InvalidInput(f"deployment_name: the engine {engine_id} has no deployment {body.deployment_name!r}.")
+        found[0].status = "Terminated"
+    await engine_client.unload(engine, found[0].id)
+
+
+@router.delete("/{engine_id}", status_code=204, operation_id="deleteEngineById", summary="Delete Inference Engine")
+async def delete_engine(engine_id: str, _user: CurrentUser) -> None:
+    """Ends an engine that serves nothing; 400 while it has deployments."""
+    async with transaction() as session:
+        engine = await engines.get(session, engine_id)
+        served = await engines.deployments(session, engine_id)
+    if served:
+        names = ", ".join(row.name for row in served)
+        raise InvalidInput(f"The engine {engine_id} still serves {names}; delete those deployments first.")
+    if engine.flow_run_id is not None and engine.status != "Inactive":
+        try:
+            async with get_client() as client:
+                await client.set_flow_run_state(engine.flow_run_id, Cancelling())
+        except submit.PREFECT_AWAY as error:
+            raise Unavailable(
+                "Prefect cannot be reached, so the engine cannot be ended now; try again soon."
+            ) from error
+    async with transaction() as session:
+        await engines.delete(session, engine_id)

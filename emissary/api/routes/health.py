@@ -1,0 +1,43 @@
+"""Whether jobs can run."""
+
+from typing import Any
+
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse
+from prefect.client.orchestration import get_client
+from sqlalchemy import text
+
+from emissary.store.database import transaction
+
+router = APIRouter(tags=["Health"])
+POOLS = ("training", "engines")
+
+
+@router.get("/healthz", summary="Whether jobs can run")
+async def healthz() -> JSONResponse:
+    """200 once jobs can run, else 503 and what is missing."""
+    parts = {"api": await _api(), "prefect": "down", "worker": "down"}
+    try:
+        async with get_client() as client:
+            await client.hello()
+            parts["prefect"] = "ok"
+            online = [await _has_worker(client, pool) for pool in POOLS]
+            parts["worker"] = "ok" if all(online) else "down"
+    except Exception as error:
+        parts["missing"] = f"Prefect: {error}"
+    ready = all(parts[name] == "ok" for name in ("api", "prefect", "worker"))
+    return JSONResponse(parts, 200 if ready else 503)
+
+
+async def _api() -> str:
+    try:
+        async with transaction() as session:
+            await session.execute(text("SELECT 1"))
+    except Exception as error:
+        return f"no database: {error}"
+    return "ok"
+
+
+async def _has_worker(client: Any, pool: str) -> bool:
+    workers = await client.read_workers_for_work_pool(pool)
+    return any(worker.status == "ONLINE" for worker in workers)

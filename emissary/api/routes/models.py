@@ -1,0 +1,31 @@
+"""Base models."""
+
+from fastapi import APIRouter
+
+from emissary import base_models
+from emissary.api.auth import CurrentUser
+from emissary.errors import NotFound
+from emissary.schemas.models import BaseModelSummary
+
+router = APIRouter(tags=["Base Models"])
+
+
+def _summary(name: str) -> BaseModelSummary:
+    entry = base_models.get(name)
+    return BaseModelSummary(
+        name=name, type=entry.type, task_types=list(entry.task_types), parameter_template=dict(entry.parameter_template)
+    )
+
+
+@router.get("/v1/models", operation_id="listBaseModels", summary="List base models")
+async def list_base_models(_user: CurrentUser) -> list[BaseModelSummary]:
+    """All base models of the catalogue with their default hyperparameters."""
+    return [_summary(name) for name in base_models.catalogue()]
+
+
+@router.get("/v1/models/{base_model_name}", operation_id="retrieveBaseModelByName", summary="Retrieve base model")
+async def retrieve_base_model(base_model_name: str, _user: CurrentUser) -> BaseModelSummary:
+    """One base model."""
+    if base_model_name not in base_models.catalogue():
+        raise NotFound(f"There is no base model {base_model_name!r}.")
+    return _summary(base_model_name)

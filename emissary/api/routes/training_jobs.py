@@ -1,0 +1,137 @@
+"""Training jobs: create, follow, cancel, and their checkpoints."""
+
+from fastapi import APIRouter
+from prefect.client.orchestration import get_client
+from prefect.states import Cancelling
+from sqlalchemy import update
+from starlette.concurrency import run_in_threadpool
+
+from emissary.api import links, submit
+from emissary.api.auth import CurrentUser
+from emissary.errors import InvalidInput, Unavailable
+from emissary.schemas.datasets import DatasetSummary
+from emissary.schemas.training_jobs import (
+    LossPoint,
+    TestResults,
+    TrainingJobCheckpoint,
+    TrainingJobCreate,
+    TrainingJobDetail,
+    TrainingJobSummary,
+)
+from emissary.settings import settings
+from emissary.store import projects, training_jobs
+from emissary.store.artifacts import ArtifactStore
+from emissary.store.database import transaction
+from emissary.store.tables import Checkpoint, TrainingJob
+
+router = APIRouter(prefix="/v1/projects/{project_id}/training-jobs", tags=["Training Jobs"])
+
+
+def summary(job: TrainingJob) -> TrainingJobSummary:
+    """A job, loaded with its datasets, as lists show it."""
+    shown = {name: getattr(job, name) for name in TrainingJobSummary.model_fields if hasattr(job, name)}
+    return TrainingJobSummary(train_dataset_name=job.train_dataset.name, **shown)
+
+
+def _detail(job: TrainingJob) -> TrainingJobDetail:
+    return TrainingJobDetail(
+        **summary(job).model_dump(),
+        description=job.description,
+        train_dataset=DatasetSummary.model_validate(job.train_dataset),
+        test_dataset=DatasetSummary.model_validate(job.test_dataset) if job.test_dataset else None,
+        train_test_split_ratio=job.train_test_split_ratio,
+        training_loss=[LossPoint(**point) for point in job.training_loss],
+        hyper_parameters=job.hyper_parameters,
+        best_checkpoint=job.best_checkpoint,
+        error=job.error,
+        flow_run_id=str(job.flow_run_id) if job.flow_run_id else None,
+    )
+
+
+@router.post("", status_code=201, operation_id="createTrainingJob", summary="Create SFT training job")
+async def create_training_job(project_id: str, body: TrainingJobCreate, user: CurrentUser) -> TrainingJobSummary:
+    """Checks everything, keeps the job, and has it run."""
+    async with transaction() as session:
+        job = await training_jobs.create(session, await projects.get(session, project_id), body, user.id)
+    await submit.submit(job)
+    return summary(job)
+
+
+@router.get("", operation_id="listTrainingJobs", summary="List training jobs")
+async def list_training_jobs(project_id: str, _user: CurrentUser) -> list[TrainingJobSummary]:
+    """The project's jobs, the newest first."""
+    async with transaction() as session:
+        await projects.get(session, project_id)
+        return [summary(job) for job in await training_jobs.list_all(session, project_id)]
+
+
+@router.get("/{training_job_id}", operation_id="retrieveTrainingJobById", summary="Retrieve training job")
+async def retrieve_training_job(project_id: str, training_job_id: str, _user: CurrentUser) -> TrainingJobDetail:
+    """A job with its status, progress and loss."""
+    async with transaction() as session:
+        return _detail(await training_jobs.get(session, training_job_id, project_id))
+
+
+@router.post(
+    "/{training_job_id}/cancel", status_code=204, operation_id="cancelTrainingJobById", summary="Cancel training job"
+)
+async def cancel_training_job(project_id: str, training_job_id: str, _user: CurrentUser) -> None:
+    """Stops the job; complete checkpoints stay. 400 when it has ended already."""
+    async with transaction() as session:
+        job = await training_jobs.get(session, training_job_id, project_id)
+        if job.status in training_jobs.TERMINAL:
+            raise InvalidInput(f"The training job {job.id} has ended already (status {job.status}).")
+        if job.flow_run_id is None:
+            job.status = "Cancelled"
+            return
+    try:
+        async with get_client() as client:
+            await client.set_flow_run_state(job.flow_run_id, Cancelling())
+    except submit.PREFECT_AWAY as error:
+        raise Unavailable("Prefect cannot be reached, so the job cannot be cancelled now; try again soon.") from error
+    async with transaction() as session:
+        await session.execute(
+            update(TrainingJob)
+            .where(TrainingJob.id == job.id, TrainingJob.status.not_in(training_jobs.TERMINAL))
+            .values(status="Cancelled")
+        )
+
+
+@router.delete(
+    "/{training_job_id}", status_code=204, operation_id="deleteTrainingJobById", summary="Delete training job"
+)
+async def delete_training_job(project_id: str, training_job_id: str, _user: CurrentUser) -> None:
+    """Removes an ended job with its checkpoints and files; 400 while it runs or is deployed."""
+    async with transaction() as session:
+        job = await training_jobs.get(session, training_job_id, project_id)
+        await training_jobs.delete(session, job)
+    await run_in_threadpool(ArtifactStore(settings().artifacts_folder).delete, f"training-jobs/{training_job_id}")
+
+
+@router.get("/{training_job_id}/checkpoints", operation_id="listCheckpoints", summary="List checkpoints")
+async def list_checkpoints(project_id: str, training_job_id: str, _user: CurrentUser) -> list[TrainingJobCheckpoint]:
+    """The job's complete checkpoints with their scores."""
+    async with transaction() as session:
+        job = await training_jobs.get(session, training_job_id, project_id)
+        return [_checkpoint(job, row) for row in await training_jobs.checkpoints(session, training_job_id)]
+
+
+def _checkpoint(job: TrainingJob, row: Checkpoint) -> TrainingJobCheckpoint:
+    results = None
+    if row.results_artifact is not None and row.scores is not None:
+        name = f"{job.name}-checkpoint-{row.number}-results"
+        results = TestResults(
+            general_test_result=links.sign(row.results_artifact, "results.csv", f"{name}.csv"),
+            general_test_result_parquet=links.sign(row.results_artifact, "results.parquet", f"{name}.parquet"),
+            aggregated_test_result={function: f"{score:.6g}" for function, score in row.scores.items()},
+        )
+    return TrainingJobCheckpoint(
+        checkpoint=row.number,
+        model_download_url=links.sign(row.artifact, None, f"{job.name}-checkpoint-{row.number}.zip"),
+        test_results=results,
+        train_loss=row.train_loss,
+        test_loss=row.test_loss,
+        is_best=row.number == job.best_checkpoint,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+    )

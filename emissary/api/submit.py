@@ -1,0 +1,84 @@
+"""Turns rows into Prefect flow runs: each row once, now or, when Prefect is away, later by the sweep.
+
+A row is committed before it is submitted, and its id and attempt are the flow run's idempotency key: asking twice
+gives the same flow run.
+"""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+import httpx
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+from sqlalchemy import select, update
+
+from emissary.store.database import transaction
+from emissary.store.tables import Deployment, Engine, FlowBacked, TrainingJob
+
+logger = logging.getLogger(__name__)
+
+PREFECT_AWAY = (httpx.TransportError, PrefectHTTPStatusError, ObjectNotFound)
+WAITING = {TrainingJob: "Pending", Engine: "Creating", Deployment: "Pending"}
+"""Kinds of rows that are submitted, and the status in which they wait for it."""
+
+
+def _flow(row: FlowBacked) -> tuple[str, dict[str, Any], list[str]]:
+    """(flow deployment, parameters, tags) of the run that brings the row about."""
+    match row:
+        case TrainingJob():
+            return "train_sft/train_sft", {"training_job_id": row.id}, [row.project_id, row.id]
+        case Engine():
+            return "serve_engine/serve_engine", {"engine_id": row.id}, [row.id]
+        case Deployment():
+            parameters = {"deployment_id": row.id}
+            return "deploy_checkpoint/deploy_checkpoint", parameters, [row.project_id, row.id, row.engine_id]
+    raise TypeError(f"{type(row).__name__} rows have no flow")
+
+
+async def submit(row: FlowBacked) -> None:
+    """Create the row's flow run and note its id on the row. Where Prefect is away the row is left for the sweep."""
+    try:
+        async with get_client() as client:
+            await _submit(client, row)
+    except PREFECT_AWAY as error:
+        logger.warning("%s waits for Prefect, which cannot be reached: %s", row.id, error)
+
+
+async def _submit(client: PrefectClient, row: FlowBacked) -> None:
+    name, parameters, tags = _flow(row)
+    flow_deployment = await client.read_deployment_by_name(name)
+    run = await client.create_flow_run_from_deployment(
+        flow_deployment.id,
+        parameters=parameters,
+        name=row.id if row.attempt == 1 else f"{row.id}-{row.attempt}",
+        tags=tags,
+        idempotency_key=f"{row.id}:{row.attempt}",
+    )
+    await _note(row, run.id)
+
+
+async def _note(row: FlowBacked, flow_run_id: UUID) -> None:
+    async with transaction() as session:
+        kind = type(row)
+        await session.execute(
+            update(kind)
+            .where(kind.id == row.id, kind.attempt == row.attempt, kind.flow_run_id.is_(None))
+            .values(flow_run_id=flow_run_id)
+        )
+    row.flow_run_id = flow_run_id
+
+
+async def submit_waiting() -> None:
+    """Submit every row that waits without a flow run. Raises what `PREFECT_AWAY` names."""
+    rows: list[FlowBacked] = []
+    async with transaction() as session:
+        for kind, status in WAITING.items():
+            query = select(kind).where(kind.flow_run_id.is_(None), kind.status == status).order_by(kind.created_at)
+            found: Sequence[Any] = (await session.scalars(query)).all()
+            rows.extend(found)
+    if rows:
+        async with get_client() as client:
+            for row in rows:
+                await _submit(client, row)

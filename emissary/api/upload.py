@@ -1,0 +1,44 @@
+"""Reads a multipart upload to disk without holding it in memory, and stops when it grows past the limit."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import Request
+from starlette.datastructures import UploadFile
+from starlette.types import Message
+
+from emissary.errors import InvalidInput
+
+_FORM_OVERHEAD = 64 * 1024
+
+
+@asynccontextmanager
+async def uploaded_form(request: Request, max_mb: int) -> AsyncIterator[tuple[UploadFile, str | None]]:
+    """The form's `file`, spooled to disk, and its `name`. Raises InvalidInput naming the field that is wrong."""
+    if not request.headers.get("content-type", "").startswith("multipart/form-data"):
+        raise InvalidInput("The body must be multipart/form-data with the dataset as the field `file`.")
+    limit = max_mb * 1024 * 1024
+    received = 0
+    receive = request.receive
+
+    async def counted() -> Message:
+        nonlocal received
+        message = await receive()
+        received += len(message.get("body", b""))
+        if received > limit + _FORM_OVERHEAD:
+            raise InvalidInput(
+                f"file: it is larger than the limit of {max_mb} MiB (EMISSARY_MAX_UPLOAD_MB).", code="too_large"
+            )
+        return message
+
+    async with Request(request.scope, counted).form(max_files=1, max_fields=8) as form:
+        file, name = form.get("file"), form.get("name")
+        if not isinstance(file, UploadFile):
+            raise InvalidInput("file: the dataset file is missing from the form.")
+        if (file.size or 0) > limit:
+            raise InvalidInput(
+                f"file: it is larger than the limit of {max_mb} MiB (EMISSARY_MAX_UPLOAD_MB).", code="too_large"
+            )
+        if name is not None and not isinstance(name, str):
+            raise InvalidInput("name: it must be text, not a file.")
+        yield file, name

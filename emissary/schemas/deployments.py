@@ -1,0 +1,61 @@
+"""Deployments: names under which checkpoints are called."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from emissary.schemas.fields import Description, Name, UnixTime
+
+DeploymentStatus = Literal[
+    "Pending",
+    "Deploying",
+    "Deployed",
+    "Failed",
+    "Cancelled",
+    "Terminated",
+    "Deactivated",
+    "Reactivating",
+    "TimedOut",
+]
+Checkpoint = Annotated[
+    Annotated[int, Field(strict=True, ge=0)] | Literal["best"],
+    Field(description="Number of the checkpoint, `best`, or 0 for the base model."),
+]
+
+
+class DeploymentCreate(BaseModel):
+    """POST …/deployments: serve a checkpoint on an engine that fits, which is made when there is none."""
+
+    training_job_id: str = Field(
+        strict=True, min_length=1, description="The training job; with checkpoint 0 also a base model's name."
+    )
+    checkpoint: Checkpoint
+    name: Name | None = Field(default=None, description="Name to call it by; default `<job>-checkpoint-<n>`.")
+    description: Description | None = None
+    inactive_timeout: int = Field(
+        default=3600, strict=True, ge=1, description="Seconds without a request after which the engine ends."
+    )
+
+
+class DeploymentSummary(BaseModel):
+    """A deployment in a list."""
+
+    model_config = ConfigDict(from_attributes=True)
+    id: str
+    name: str
+    status: DeploymentStatus
+    created_at: UnixTime
+
+
+class DeploymentDetail(DeploymentSummary):
+    """A deployment with what it serves."""
+
+    task_type: str
+    metadata: dict[str, Any] = {}
+    description: str | None
+    base_model: str
+    training_id: str | None = Field(validation_alias="training_job_id")
+    checkpoint: int
+    engine_id: str
+    error: str | None
+    updated_at: UnixTime

@@ -1,0 +1,86 @@
+"""Inference engines: one base model, many adapters."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from emissary.schemas.deployments import Checkpoint, DeploymentSummary
+from emissary.schemas.fields import Name, UnixTime
+from emissary.schemas.training_jobs import TaskType
+
+EngineStatus = Literal["Creating", "Active", "Inactive"]
+DEFAULT_INACTIVE_SECONDS = 3600
+
+
+class InactiveTimeout(BaseModel):
+    """`management_config` of `inactive_timeout`."""
+
+    inactive_duration: int = Field(
+        default=DEFAULT_INACTIVE_SECONDS,
+        strict=True,
+        ge=1,
+        description="Seconds without a request, then the engine ends.",
+    )
+
+
+class ResourceManagement(BaseModel):
+    """When an engine ends by itself."""
+
+    management_type: Literal["inactive_timeout"] = "inactive_timeout"
+    management_config: InactiveTimeout = Field(default_factory=InactiveTimeout)
+
+
+class EngineCreate(BaseModel):
+    """POST /v1/engines."""
+
+    name: Name | None = Field(default=None, description="Name of the engine.")
+    base_model: str = Field(strict=True, min_length=1, description="The base model it serves.")
+    task_type: TaskType = Field(default="text-generation", description="What its deployments do.")
+    resource_management_config: ResourceManagement = Field(default_factory=ResourceManagement)
+
+
+class EngineDeploy(BaseModel):
+    """POST /v1/engines/{engine_id}/deploy."""
+
+    name: Name | None = Field(default=None, description="Name of the deployment.")
+    project_id: str = Field(strict=True, description="Project of the training job.")
+    training_id: str = Field(strict=True, description="Training job, or with checkpoint 0 a base model's name.")
+    checkpoint: Checkpoint
+
+
+class EngineUndeploy(BaseModel):
+    """POST /v1/engines/{engine_id}/undeploy."""
+
+    deployment_name: str = Field(strict=True)
+
+
+class EngineSummary(BaseModel):
+    """An engine in a list."""
+
+    model_config = ConfigDict(from_attributes=True)
+    id: str
+    name: str
+    status: EngineStatus
+    base_model: str
+    server_type: str = "on-demand"
+    task_type: TaskType
+    deployment_counts: int
+    created_at: UnixTime
+
+
+class EngineDetail(BaseModel):
+    """An engine with its deployments."""
+
+    model_config = ConfigDict(from_attributes=True)
+    id: str
+    name: str
+    status: EngineStatus
+    base_model: str
+    base_model_option: str = "pre-trained"
+    server_type: str = "on-demand"
+    task_type: TaskType
+    deployments: list[DeploymentSummary]
+    last_access_timestamp: UnixTime
+    resource_management_config: dict[str, Any]
+    error: str | None
+    created_at: UnixTime

@@ -1,0 +1,110 @@
+"""Training jobs and their checkpoints."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from emissary.schemas.datasets import DatasetSummary
+from emissary.schemas.fields import Description, Name, UnixTime
+
+TaskType = Literal["text-generation", "classification", "embedding", "regression"]
+JobStatus = Literal["Pending", "Running", "Testing", "Success", "Failed", "TimedOut", "Cancelled"]
+Percentage = Annotated[float, Field(strict=True, ge=1, le=99, allow_inf_nan=False)]
+
+
+class TrainingJobCreate(BaseModel):
+    """POST …/training-jobs: supervised fine-tuning (SFT) of a base model on a dataset."""
+
+    base_model_option: Literal["pre-trained", "fine-tuned"] = Field(
+        default="pre-trained", description="Start from a base model, or from a checkpoint of an earlier job."
+    )
+    base_model: str = Field(
+        strict=True,
+        min_length=1,
+        description="Name of the base model, see GET /v1/models.",
+        examples=["SmolLM2-135M-Instruct"],
+    )
+    train_dataset_id: str = Field(strict=True, min_length=1, description="Dataset to train on.")
+    test_dataset_id: str | None = Field(default=None, strict=True, description="Dataset to test checkpoints on.")
+    train_test_split_ratio: Percentage | None = Field(
+        default=None, description="Percentage of the training rows that is held out for testing, 1 to 99."
+    )
+    test_functions: list[Annotated[str, Field(strict=True)]] = Field(
+        default=[],
+        max_length=16,
+        description="Testing functions; the first one decides which checkpoint is best.",
+        examples=[["exact_match_shared"]],
+    )
+    name: Name | None = Field(default=None, description="Name of the job.")
+    description: Description | None = Field(default=None, description="What the job is for.")
+    task_type: TaskType = Field(default="text-generation", description="What the model is to do.")
+    parameters: dict[str, Any] = Field(
+        default={}, description="Hyperparameters that differ from the model's parameter_template."
+    )
+    rebalance_data: dict[str, float] | None = Field(
+        default=None, description="Classification only: label to ratio or number of rows."
+    )
+    hf_model_link: str | None = Field(default=None, strict=True, description="For base_model HF_MODEL only.")
+
+
+class TrainingJobSummary(BaseModel):
+    """A training job in a list."""
+
+    model_config = ConfigDict(from_attributes=True)
+    id: str
+    name: str
+    training_technique: Literal["SFT", "GRPO"]
+    task_type: TaskType
+    base_model_option: Literal["pre-trained", "fine-tuned"]
+    base_model: str
+    train_dataset_name: str
+    test_functions: list[str]
+    status: JobStatus
+    progress: int = Field(description="Percent of the whole job, testing included.")
+    created_by: str
+    created_at: UnixTime
+    updated_at: UnixTime
+
+
+class LossPoint(BaseModel):
+    """The training loss at one moment."""
+
+    timestamp: float
+    loss: float
+    step: int
+    epoch: float
+
+
+class TrainingJobDetail(TrainingJobSummary):
+    """A training job with what it trains on, how, and how it goes."""
+
+    description: str | None
+    train_dataset: DatasetSummary
+    test_dataset: DatasetSummary | None
+    train_test_split_ratio: float | None
+    training_loss: list[LossPoint]
+    hyper_parameters: dict[str, str | int | float | bool]
+    best_checkpoint: int | None = Field(description="The checkpoint with the best test score, once known.")
+    error: str | None = Field(description="Why the job failed, and what to do.")
+    flow_run_id: str | None = Field(description="The Prefect flow run that does the work.")
+
+
+class TestResults(BaseModel):
+    """How a checkpoint did on the test rows."""
+
+    general_test_result: str = Field(description="Link to a CSV of every test row with answer and scores; expires.")
+    general_test_result_parquet: str = Field(description="The same as Parquet.")
+    aggregated_test_result: dict[str, str] = Field(description="Mean score per testing function.")
+
+
+class TrainingJobCheckpoint(BaseModel):
+    """A complete checkpoint: a LoRA adapter with its tokenizer."""
+
+    checkpoint: int
+    model_download_url: str = Field(description="Link to the adapter as one archive; expires.")
+    test_results: TestResults | None
+    train_loss: float | None
+    test_loss: float | None
+    is_best: bool
+    created_at: UnixTime
+    updated_at: UnixTime

@@ -1,0 +1,34 @@
+"""Queries of datasets."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import or_, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from emissary.errors import InvalidInput, NotFound
+from emissary.store.tables import Dataset, TrainingJob
+
+
+async def get(session: AsyncSession, project_id: str, dataset_id: str) -> Dataset:
+    """The dataset of the project. Raises NotFound."""
+    dataset = await session.get(Dataset, dataset_id)
+    if dataset is None or dataset.project_id != project_id:
+        raise NotFound(f"There is no dataset {dataset_id!r} in project {project_id!r}.")
+    return dataset
+
+
+async def list_all(session: AsyncSession, project_id: str) -> Sequence[Dataset]:
+    """The project's datasets, the newest first."""
+    query = select(Dataset).where(Dataset.project_id == project_id)
+    return (await session.scalars(query.order_by(Dataset.created_at.desc(), Dataset.id))).all()
+
+
+async def delete(session: AsyncSession, dataset: Dataset) -> None:
+    """Forget the dataset. Raises InvalidInput when a training job was made from it."""
+    used = select(TrainingJob.id).where(
+        or_(TrainingJob.train_dataset_id == dataset.id, TrainingJob.test_dataset_id == dataset.id)
+    )
+    job_id = (await session.scalars(used.limit(1))).first()
+    if job_id is not None:
+        raise InvalidInput(f"The dataset {dataset.id} belongs to training job {job_id}; delete that first.")
+    await session.delete(dataset)

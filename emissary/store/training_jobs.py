@@ -1,0 +1,150 @@
+"""Queries of training jobs and their checkpoints."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import delete as sql_delete
+from sqlalchemy import select, update
+from sqlalchemy.dialects.postgresql import JSONB, insert
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import selectinload
+from sqlalchemy.sql.expression import cast, func
+
+from emissary import base_models, testing_function_files
+from emissary.errors import InvalidInput, NotFound
+from emissary.ids import new_id
+from emissary.schemas.training_jobs import TrainingJobCreate
+from emissary.store.tables import GONE, Checkpoint, Dataset, Deployment, Project, TrainingJob
+
+TERMINAL = frozenset({"Success", "Failed", "TimedOut", "Cancelled"})
+_WITH_DATASETS = (selectinload(TrainingJob.train_dataset), selectinload(TrainingJob.test_dataset))
+
+
+async def create(session: AsyncSession, project: Project, wanted: TrainingJobCreate, user_id: str) -> TrainingJob:
+    """A new job, Pending. Raises InvalidInput for anything it could not be run with, naming the field."""
+    if wanted.base_model_option != "pre-trained":
+        raise InvalidInput("base_model_option: continuing from a fine-tuned model is not supported by this version.")
+    if wanted.hf_model_link is not None or wanted.base_model == "HF_MODEL":
+        raise InvalidInput("hf_model_link: models outside the catalogue are not supported by this version.")
+    if wanted.rebalance_data is not None:
+        raise InvalidInput("rebalance_data: it is for the task type classification only.")
+    entry = base_models.get(wanted.base_model)
+    if wanted.task_type not in entry.task_types:
+        raise InvalidInput(
+            f"task_type: {wanted.base_model} does {', '.join(entry.task_types)}, not {wanted.task_type}."
+        )
+    if wanted.task_type != "text-generation":
+        raise InvalidInput(f"task_type: training for {wanted.task_type} is not supported by this version.")
+    train = await _dataset(session, project, "train_dataset_id", wanted.train_dataset_id, wanted.task_type)
+    test = None
+    if wanted.test_dataset_id is not None:
+        test = await _dataset(session, project, "test_dataset_id", wanted.test_dataset_id, wanted.task_type)
+        if wanted.train_test_split_ratio is not None:
+            raise InvalidInput("train_test_split_ratio: give it or test_dataset_id, not both.")
+    if wanted.train_test_split_ratio is not None and train.report["rows"] < 2:
+        raise InvalidInput("train_test_split_ratio: a dataset of one row cannot be split; upload more rows.")
+    testing_function_files.get(wanted.test_functions)
+    if len(set(wanted.test_functions)) != len(wanted.test_functions):
+        raise InvalidInput("test_functions: a function is named twice; name each once.")
+    job_id = new_id("tr")
+    job = TrainingJob(
+        id=job_id,
+        project_id=project.id,
+        name=wanted.name or f"training-{job_id[3:9]}",
+        description=wanted.description,
+        training_technique="SFT",
+        task_type=wanted.task_type,
+        base_model_option=wanted.base_model_option,
+        base_model=wanted.base_model,
+        train_dataset=train,
+        test_dataset=test,
+        train_test_split_ratio=wanted.train_test_split_ratio,
+        test_functions=wanted.test_functions,
+        hyper_parameters=base_models.resolve_parameters(entry, wanted.parameters),
+        status="Pending",
+        created_by=user_id,
+    )
+    session.add(job)
+    await session.flush()
+    return job
+
+
+async def _dataset(session: AsyncSession, project: Project, field: str, dataset_id: str, task_type: str) -> Dataset:
+    dataset = await session.get(Dataset, dataset_id)
+    if dataset is None or dataset.project_id != project.id:
+        raise InvalidInput(f"{field}: there is no dataset {dataset_id!r} in project {project.id!r}.")
+    if task_type not in dataset.report["compatible_task_types"]:
+        reason = dataset.report["misfits"].get(task_type, "")
+        raise InvalidInput(f"{field}: the dataset {dataset.name!r} does not fit {task_type}. {reason}".rstrip())
+    return dataset
+
+
+async def get(session: AsyncSession, training_job_id: str, project_id: str | None = None) -> TrainingJob:
+    """The job with its datasets, of `project_id` where given. Raises NotFound."""
+    job = await session.get(TrainingJob, training_job_id, options=_WITH_DATASETS)
+    if job is None or (project_id is not None and job.project_id != project_id):
+        raise NotFound(
+            f"There is no training job {training_job_id!r}" + (f" in project {project_id!r}." if project_id else ".")
+        )
+    return job
+
+
+async def list_all(session: AsyncSession, project_id: str) -> Sequence[TrainingJob]:
+    """The project's jobs with their datasets, the newest first."""
+    query = select(TrainingJob).where(TrainingJob.project_id == project_id).options(*_WITH_DATASETS)
+    return (await session.scalars(query.order_by(TrainingJob.created_at.desc(), TrainingJob.id))).all()
+
+
+async def record_loss(session: AsyncSession, training_job_id: str, point: dict[str, Any]) -> None:
+    """Append one point to the job's `training_loss`; a step that is logged again after a resume counts once."""
+    known = TrainingJob.training_loss.contains([{"step": point["step"]}])
+    await session.execute(
+        update(TrainingJob)
+        .where(TrainingJob.id == training_job_id, ~known)
+        .values(training_loss=TrainingJob.training_loss + cast([point], JSONB))
+    )
+
+
+async def record_progress(session: AsyncSession, training_job_id: str, percent: int) -> None:
+    """Set the job's progress; it never goes back."""
+    await session.execute(
+        update(TrainingJob)
+        .where(TrainingJob.id == training_job_id)
+        .values(progress=func.greatest(TrainingJob.progress, percent))
+    )
+
+
+async def record_checkpoint(session: AsyncSession, training_job_id: str, number: int, **values: Any) -> None:
+    """List a complete checkpoint, or add what became known about it; columns as in `Checkpoint`."""
+    row = insert(Checkpoint).values(training_job_id=training_job_id, number=number, **values)
+    await session.execute(
+        row.on_conflict_do_update(
+            index_elements=["training_job_id", "number"], set_={**values, "updated_at": func.now()}
+        )
+    )
+
+
+async def record_best(session: AsyncSession, training_job_id: str, number: int) -> None:
+    """Set the job's best checkpoint."""
+    await session.execute(
+        update(TrainingJob).where(TrainingJob.id == training_job_id).values(best_checkpoint=number, progress=100)
+    )
+
+
+async def checkpoints(session: AsyncSession, training_job_id: str) -> Sequence[Checkpoint]:
+    """The job's complete checkpoints in their order."""
+    query = select(Checkpoint).where(Checkpoint.training_job_id == training_job_id)
+    return (await session.scalars(query.order_by(Checkpoint.number))).all()
+
+
+async def delete(session: AsyncSession, job: TrainingJob) -> None:
+    """Forget an ended job and its checkpoints. Raises InvalidInput while it runs or something of it is deployed."""
+    if job.status not in TERMINAL:
+        raise InvalidInput(f"The training job {job.id} is {job.status}; cancel it first.")
+    live = select(Deployment.id).where(Deployment.training_job_id == job.id, Deployment.status.not_in(GONE))
+    deployment_id = (await session.scalars(live.limit(1))).first()
+    if deployment_id is not None:
+        raise InvalidInput(f"The deployment {deployment_id} serves the training job {job.id}; delete that first.")
+    await session.execute(update(Deployment).where(Deployment.training_job_id == job.id).values(training_job_id=None))
+    await session.execute(sql_delete(Checkpoint).where(Checkpoint.training_job_id == job.id))
+    await session.delete(job)

@@ -1,0 +1,48 @@
+"""The testing functions that ship with the platform: the files of `emissary/testing_functions/`.
+
+Each file defines one public function, named like the file. They are read as text and run in the sandbox, as
+everybody's are; nothing imports them.
+"""
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from emissary.errors import InvalidInput
+
+FOLDER = Path(__file__).parent / "testing_functions"
+
+
+class TestingFunction(BaseModel):
+    """Source of a function `name(input_text: str, expected_output: str, predicted_output: str) -> float`."""
+
+    __test__ = False  # pytest takes classes named Test… for tests
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    content: str
+    dependencies: list[str] = []
+
+
+def shipped() -> dict[str, TestingFunction]:
+    """The functions that ship, by name, in the order of their names."""
+    return {
+        file.stem: TestingFunction(name=file.stem, content=file.read_text(encoding="utf-8"))
+        for file in sorted(FOLDER.glob("*.py"))
+    }
+
+
+def get(names: list[str]) -> list[TestingFunction]:
+    """The functions of `names`, in that order.
+
+    Raises InvalidInput where a name is unknown, naming the entry and the functions there are.
+    """
+    known = shipped()
+    for position, name in enumerate(names):
+        if name not in known:
+            raise InvalidInput(
+                f"test_functions[{position}] is {name!r}, but there is no such testing function; "
+                f"known are: {', '.join(known)}."
+            )
+    return [known[name] for name in names]

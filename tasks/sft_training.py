@@ -1,0 +1,167 @@
+"""Supervised fine-tuning with LoRA: one checkpoint per epoch, resumable after a kill at any moment."""
+
+import logging
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from peft import LoraConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback
+from transformers.trainer_pt_utils import get_length_grouped_indices
+from transformers.utils.logging import disable_progress_bar
+from trl import SFTConfig, SFTTrainer
+
+from emissary.hardware import default_dtype, device
+from tasks.adapter_folders import last_state, save_adapter
+from tasks.sft_rows import Conversation, tokenised
+from tasks.training_steps import FinishedCheckpoint, LossPoint, Steps, Stopped, finite, mean_loss
+
+logger = logging.getLogger(__name__)
+
+
+def train_sft(
+    *,
+    model_dir: Path,
+    model_name: str,
+    train_rows: Sequence[Conversation],
+    test_rows: Sequence[Conversation],
+    parameters: dict[str, Any],
+    work_dir: Path,
+    on_log: Callable[[LossPoint], None],
+    on_progress: Callable[[float], None],
+    on_checkpoint: Callable[[FinishedCheckpoint], None],
+    should_stop: Callable[[], bool],
+) -> int:
+    """Train a LoRA adapter of the model in `model_dir` on the last assistant turn of every row.
+
+    Each epoch's adapter lies in `work_dir`/checkpoints/<n>, with `model_name` as its base model. `on_progress`
+    gets the share of steps done, 0 to 1. Called again with the same `work_dir`, it goes on from the last
+    trainer state (saved every `save_steps` and each epoch) and ends in the same bytes; `on_log` then repeats
+    the points since that state, and `on_checkpoint` is called for a checkpoint until it once returned. When
+    `should_stop()` turns true, training ends within a step, without another checkpoint.
+
+    A row longer than `max_length` or the model's context loses the beginning of its prompt. Returns the number
+    of rows so cut. Raises InvalidInput when a row does not suit the model's chat template, or the loss is no
+    longer finite.
+    """
+    disable_progress_bar()
+    target = device()
+    dtype = default_dtype(target)
+    tokenizer = AutoTokenizer.from_pretrained(model_dir, local_files_only=True, trust_remote_code=False)
+    model = AutoModelForCausalLM.from_pretrained(
+        model_dir, dtype=dtype, use_safetensors=True, local_files_only=True, trust_remote_code=False
+    )
+    max_length = min(parameters["max_length"], model.config.get_text_config().max_position_embeddings)
+    train, train_cut = tokenised(train_rows, tokenizer, max_length)
+    test, test_cut = tokenised(test_rows, tokenizer, max_length)
+    cut = train_cut + test_cut
+    if cut:
+        total = len(train_rows) + len(test_rows)
+        logger.warning("%d of %d rows exceed %d tokens and lose their beginning.", cut, total, max_length)
+
+    batches = math.ceil(len(train) / parameters["per_device_train_batch_size"])
+    epoch_steps = math.ceil(batches / parameters["gradient_accumulation_steps"])
+    steps = math.ceil(parameters["num_train_epochs"] * epoch_steps)
+    on_gpu = target.type == "cuda"
+    args = SFTConfig(
+        output_dir=str(work_dir / "trainer"),
+        **{name: parameters[name] for name in _TRAINER_PARAMETERS},
+        warmup_steps=math.ceil(parameters["warmup_ratio"] * steps),
+        loss_type="dft" if parameters["dynamic_loss"] else "nll",
+        train_sampling_strategy="group_by_length",
+        save_strategy="steps",
+        save_total_limit=2,
+        use_cpu=not on_gpu,
+        bf16=dtype == torch.bfloat16,
+        # Trades speed for memory, which is the scarcer only on a GPU.
+        activation_checkpointing=on_gpu,
+        dataloader_pin_memory=on_gpu,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        # A NaN must show, not be averaged away.
+        logging_nan_inf_filter=False,
+        report_to=[],
+        disable_tqdm=True,
+    )
+    lora = LoraConfig(
+        r=parameters["lora_r"],
+        lora_alpha=parameters["lora_alpha"],
+        lora_dropout=parameters["lora_dropout"],
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
+    trainer = _Trainer(
+        model=model,
+        args=args,
+        train_dataset=train,
+        eval_dataset=test,
+        processing_class=tokenizer,
+        peft_config=lora,
+        epoch_steps=epoch_steps,
+    )
+    trainer.remove_callback(PrinterCallback)
+
+    def finish(number: int) -> None:
+        done = work_dir / "complete" / str(number)
+        if done.exists():
+            return
+        folder = work_dir / "checkpoints" / str(number)
+        train_loss = mean_loss(trainer.state.log_history, (number - 1) * epoch_steps)
+        test_loss = None
+        if test is not None:
+            # Drawing no random numbers leaves them as in a run that resumes from the state just saved.
+            with torch.random.fork_rng():
+                test_loss = finite(trainer.evaluate()["eval_loss"], trainer.state.global_step, args.learning_rate)
+        save_adapter(trainer.model, tokenizer, model_name, folder)
+        on_checkpoint(FinishedCheckpoint(number, folder, trainer.state.epoch, train_loss, test_loss))
+        done.parent.mkdir(exist_ok=True)
+        done.touch()
+
+    trainer.add_callback(Steps(epoch_steps, on_log, on_progress, should_stop, finish))
+    with suppress(Stopped):
+        trainer.train(resume_from_checkpoint=last_state(work_dir / "trainer"))
+    return cut
+
+
+_TRAINER_PARAMETERS = (
+    "learning_rate",
+    "num_train_epochs",
+    "per_device_train_batch_size",
+    "per_device_eval_batch_size",
+    "gradient_accumulation_steps",
+    "lr_scheduler_type",
+    "weight_decay",
+    "seed",
+    "logging_steps",
+    "save_steps",
+)
+
+
+class _EpochSampler(torch.utils.data.Sampler[int]):
+    """Rows grouped by length in an order that depends on seed and epoch alone, so a resumed epoch has the
+    same one.
+    """
+
+    def __init__(self, lengths: list[int], group: int, seed: int, epoch: Callable[[], int]) -> None:
+        self._lengths, self._group, self._seed, self._epoch = lengths, group, seed, epoch
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        random = torch.Generator().manual_seed(self._seed + self._epoch())
+        return iter(get_length_grouped_indices(self._lengths, self._group, generator=random))
+
+
+class _Trainer(SFTTrainer):  # type: ignore[misc]
+    def __init__(self, *, epoch_steps: int, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._epoch_steps = epoch_steps
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> _EpochSampler:
+        lengths = [len(ids) for ids in (train_dataset or self.train_dataset)["input_ids"]]
+        group = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        return _EpochSampler(lengths, group, self.args.seed, lambda: self.state.global_step // self._epoch_steps)

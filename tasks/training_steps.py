@@ -1,0 +1,118 @@
+"""What the steps of a training tell the caller, and where they stop and save."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+from emissary.errors import InvalidInput
+
+
+@dataclass(frozen=True)
+class LossPoint:
+    """The training loss, a mean over the steps since the point before; `timestamp` in UNIX seconds."""
+
+    timestamp: int
+    step: int
+    epoch: float
+    loss: float
+    learning_rate: float
+
+
+@dataclass(frozen=True)
+class FinishedCheckpoint:
+    """A complete adapter in `folder`, ready to load or download: epoch `number`'s, counted from 1.
+
+    `train_loss` is the mean over the epoch's steps, `test_loss` None without test rows.
+    """
+
+    number: int
+    folder: Path
+    epoch: float
+    train_loss: float
+    test_loss: float | None
+
+
+class Stopped(Exception):
+    """Unwinds the trainer when it is asked to stop."""
+
+
+class Steps(TrainerCallback):
+    """Reports to the caller, and saves at the end of each epoch; after a save, `finish(n)` makes checkpoint n."""
+
+    def __init__(
+        self,
+        epoch_steps: int,
+        on_log: Callable[[LossPoint], None],
+        on_progress: Callable[[float], None],
+        should_stop: Callable[[], bool],
+        finish: Callable[[int], None],
+    ) -> None:
+        self._epoch_steps = epoch_steps
+        self._on_log, self._on_progress = on_log, on_progress
+        self._should_stop, self._finish = should_stop, finish
+
+    def on_train_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
+        self._stop_if_asked()
+        self._on_progress(state.global_step / state.max_steps)
+        # Resumed from a state saved just before a kill: its checkpoint may still be missing.
+        self._finish_epoch(state)
+
+    def on_substep_end(self, *_: Any, **__: Any) -> None:
+        self._stop_if_asked()
+
+    def on_prediction_step(self, *_: Any, **__: Any) -> None:
+        self._stop_if_asked()
+
+    def on_step_end(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._stop_if_asked()
+        self._on_progress(state.global_step / state.max_steps)
+        control.should_save = control.should_save or self._ends_epoch(state)
+        # The loss since the last point is not part of the saved state. It is also looked at, before the save.
+        control.should_log = control.should_log or control.should_save
+
+    def on_log(self, args: Any, state: Any, _control: Any, logs: dict[str, float], **_: Any) -> None:
+        if "loss" not in logs:
+            return
+        loss = finite(logs["loss"], state.global_step, args.learning_rate)
+        finite(logs.get("grad_norm", 0.0), state.global_step, args.learning_rate)
+        self._on_log(LossPoint(int(time.time()), state.global_step, state.epoch, loss, float(logs["learning_rate"])))
+
+    def on_save(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
+        self._finish_epoch(state)
+
+    def _ends_epoch(self, state: Any) -> bool:
+        return state.global_step % self._epoch_steps == 0 or state.global_step == state.max_steps
+
+    def _finish_epoch(self, state: Any) -> None:
+        if state.global_step > 0 and self._ends_epoch(state):
+            self._finish(math.ceil(state.global_step / self._epoch_steps))
+
+    def _stop_if_asked(self) -> None:
+        if self._should_stop():
+            raise Stopped
+
+
+def finite(value: float, step: int, learning_rate: float) -> float:
+    """`value`, the loss or its gradient's norm after `step`. Raises InvalidInput when it is NaN or infinite."""
+    if not math.isfinite(value):
+        raise InvalidInput(
+            f"Training diverged: at step {step} the loss or its gradient is no longer a finite number. "
+            f"Lower learning_rate, which is {learning_rate:g}, and train again.",
+            code="training_diverged",
+        )
+    return float(value)
+
+
+def mean_loss(history: list[dict[str, float]], after: int) -> float:
+    """Mean training loss of the steps after step `after`, from logged means of the steps between."""
+    total, last = 0.0, after
+    for entry in history:
+        if "loss" in entry and entry["step"] > after:
+            total += entry["loss"] * (entry["step"] - last)
+            last = int(entry["step"])
+    return total / (last - after)

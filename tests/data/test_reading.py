@@ -1,0 +1,167 @@
+"""read_rows for JSON Lines, JSON arrays and CSV."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from emissary.data.reading import read_rows
+from emissary.data.text import PIECE_BYTES
+from emissary.errors import InvalidInput
+
+ROW = {"prompt": "Hi", "completion": "Hello"}
+
+
+def read(tmp_path: Path, name: str, content: bytes | str) -> list[tuple[int, dict]]:
+    path = tmp_path / "upload"
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return list(read_rows(path, name))
+
+
+def refusal(tmp_path: Path, name: str, content: bytes | str) -> str:
+    with pytest.raises(InvalidInput) as raised:
+        read(tmp_path, name, content)
+    return str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.jsonl", '{"prompt": "Hi", "completion": "Hello"}\n'),
+        ("a.JSONL", '{"prompt": "Hi", "completion": "Hello"}'),
+        ("a.json", '[{"prompt": "Hi", "completion": "Hello"}]'),
+        ("a.json", '[\r\n  {\r\n "prompt": "Hi",\r\n "completion": "Hello"}\r\n]\r\n'),
+    ],
+)
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"], ids=["plain", "BOM"])
+def test_json_formats_are_read_with_and_without_byte_order_mark(tmp_path, name, content, mark):
+    assert read(tmp_path, name, mark + content.encode()) == [(1, ROW)]
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+def test_blank_jsonl_lines_are_skipped_and_still_counted(tmp_path, line_end):
+    content = line_end.join(["", json.dumps(ROW), "  ", json.dumps(ROW), ""])
+    assert read(tmp_path, "a.jsonl", content) == [(2, ROW), (4, ROW)]
+
+
+@pytest.mark.parametrize("character", ["\u2028", "\u2029", "\x85", "\x1e"])
+def test_unicode_line_separators_do_not_end_a_line(tmp_path, character):
+    row = {"prompt": f"a{character}b", "completion": "c"}
+    if character >= " ":
+        assert read(tmp_path, "a.jsonl", json.dumps(row, ensure_ascii=False)) == [(1, row)]
+    assert read(tmp_path, "a.csv", f"input,expected_output\n{row['prompt']},c\n") == [(2, row)]
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv"])
+def test_characters_and_rows_that_straddle_pieces_are_read_whole(tmp_path, name):
+    rows = [{"prompt": "€" * (PIECE_BYTES // 2 + i), "completion": str(i)} for i in range(3)]
+    texts = [json.dumps(row, ensure_ascii=False) for row in rows]
+    content = {
+        "a.jsonl": "\n".join(texts),
+        "a.json": f"[{', '.join(texts)}]",
+        "a.csv": "input,expected_output\n" + "".join(f"{r['prompt']},{r['completion']}\n" for r in rows),
+    }[name]
+    assert [row for _, row in read(tmp_path, name, content)] == rows
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("a.txt", "x", "has the extension '.txt'; supported are .jsonl, .json, .csv and .parquet."),
+        ("data", "x", "has no extension; supported are"),
+        ("a.jsonl", b"", "The file is empty."),
+        ("a.jsonl", b'{"prompt": "\xff"}', "not UTF-8 text: the byte at offset 12 is not valid"),
+        ("a.jsonl", b"\xef\xbb\xbf{}\n\xff", "the byte at offset 6 is not valid"),
+        ("a.json", b'[{"\xe2\x82', "the byte at offset 3 is not valid"),
+        ("a.csv", "input,expected_output\n".encode("utf-16"), "the byte at offset 0 is not valid"),
+        ("a.csv", b"in\0put", "not text: there is a NUL byte at offset 2"),
+        ("a.jsonl", '{"a": 1}\n\n{"a": 1,}\n', "Line 3, column 9: invalid JSON: "),
+        ("a.jsonl", '{"a" 1}', "Line 1, column 6: invalid JSON: expecting ':' delimiter."),
+        ("a.jsonl", '{"a": 1} {"a": 2}', "Line 1, column 10: invalid JSON: extra data."),
+        ("a.jsonl", '{"a": 1}\n{"a": NaN}', "Line 2: invalid JSON: NaN is not a JSON value."),
+        ("a.jsonl", '{"a": -Infinity}', "Line 1: invalid JSON: -Infinity is not a JSON value."),
+        ("a.jsonl", r'{"a": "\ud83d"}', "Line 1: invalid JSON: a \\u escape is half of a surrogate pair."),
+        ("a.jsonl", '{"a": ' + "[" * 100_000, "Line 1: invalid JSON: it is nested too deeply."),
+        ("a.jsonl", '{"a": ' + "1" * 5_000 + "}", "Line 1: invalid JSON: a number has too many digits."),
+        ("a.jsonl", '{"a": 1}\n[1]\n', "Line 2: the row is not a JSON object"),
+        ("a.jsonl", '[\n{"a": 1}\n]', "Line 1: the file looks like one JSON array"),
+        ("a.json", '{"a": 1}\n{"a": 2}\n', "Line 1, column 1: the file is not a JSON array of rows."),
+        ("a.json", " \n ", "the file is not a JSON array"),
+        ("a.json", '[{"a": 1},\n 5]', "Line 2, column 2: row 2 is not a JSON object"),
+        ("a.json", '[{"a": 1},\n]', "Line 2, column 1: row 2 is not a JSON object"),
+        (
+            "a.json",
+            '[\n{"a": 1}\n{"a": 2}]',
+            "Line 3, column 1: invalid JSON: expecting ',' or ']' after row 1.",
+        ),
+        (
+            "a.json",
+            '[{"a": 1}',
+            "Line 1, column 10: invalid JSON: expecting ',' or ']' after row 1. Is the file cut",
+        ),
+        ("a.json", '[{"a": 1},\n{"a": tru', "Line 2, column 7: invalid JSON: expecting value."),
+        ("a.json", '[{"a": "b\n', "Line 1, column 10: invalid JSON: invalid control character."),
+        (
+            "a.json",
+            '[{"a": 1}] []',
+            "Line 1, column 12: invalid JSON: there is more text after the array's end.",
+        ),
+        (
+            "a.json",
+            '[{},\n{"a": NaN}]',
+            "Line 2, column 1: invalid JSON in the row that begins here: NaN is not",
+        ),
+        ("a.csv", "\n\n", "the CSV header has no column 'input' and no column 'expected_output'"),
+        (
+            "a.csv",
+            "input,output\na,b\n",
+            "Line 1: the CSV header has no column 'expected_output'. It must be",
+        ),
+        ("a.csv", "text1,text2\na,b\n", "Line 1: the CSV header has no column 'score'."),
+        ("a.csv", "input,input,expected_output\n", "names the column 'input' more than once"),
+        (
+            "a.csv",
+            'input,expected_output\n"a\nb",c\nx\n1,2,3\n',
+            "Line 4: the row's number of fields is 1 and the header's is 2.",
+        ),
+        (
+            "a.csv",
+            'input,expected_output\na,"b\nc\n',
+            "Line 2: the row that begins here is not valid CSV: unexpected",
+        ),
+        ("a.csv", 'input,expected_output\na,"b"c\n', "Line 2: the row that begins here is not valid CSV"),
+    ],
+)
+def test_bad_file_is_refused_with_a_sentence_that_says_where(tmp_path, name, content, sentence):
+    assert sentence in refusal(tmp_path, name, content)
+
+
+def test_json_array_error_behind_the_first_piece_has_the_right_place(tmp_path):
+    filler = json.dumps({"a": "x" * 3000})
+    one_line = "[" + f"{filler}," * 1000
+    assert f"Line 1, column {len(one_line) + 7}: " in refusal(tmp_path, "a.json", one_line + '{"a" :x}]')
+    many_lines = "[\n" + f"{filler},\n" * 1000
+    assert "Line 1002, column 7: " in refusal(tmp_path, "a.json", many_lines + '{"a" :x}]')
+
+
+def test_json_array_may_be_empty(tmp_path):
+    assert read(tmp_path, "a.json", " [ ] ") == []
+
+
+def test_csv_prompt_columns_become_prompt_and_completion(tmp_path):
+    content = '\ufeffexpected_output, input ,note\r\n"say ""hi""","a, b\r\nc",n\r\n\r\n3.5,d,\r\n'
+    assert read(tmp_path, "a.csv", content) == [
+        (2, {"prompt": "a, b\r\nc", "completion": 'say "hi"', "note": "n"}),
+        (5, {"prompt": "d", "completion": "3.5", "note": ""}),
+    ]
+
+
+def test_csv_pair_columns_become_items_and_similarity(tmp_path):
+    assert read(tmp_path, "a.csv", "text1,text2,score\na,b,0.5\n") == [
+        (2, {"itemA": {"text": "a"}, "itemB": {"text": "b"}, "similarity": "0.5"})
+    ]
+
+
+def test_csv_cell_may_be_a_long_document(tmp_path):
+    [(_, row)] = read(tmp_path, "a.csv", f"input,expected_output\n{'x' * 300_000},y\n")
+    assert len(row["prompt"]) == 300_000
