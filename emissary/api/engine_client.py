@@ -1,6 +1,5 @@
 """Calls to an engine's private server."""
 
-
 import httpx
 
 from emissary.errors import EmissaryError, Unavailable

@@ -1,0 +1,87 @@
+"""A checkpoint's answers to the test rows, and the files and figures made of their scores."""
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+
+from emissary.serving.generation import GenerationRequest, Generator
+from tasks.sft_rows import Conversation
+
+
+def answer_rows(
+    generator: Generator,
+    rows: Sequence[Conversation],
+    adapter: str | None,
+    max_new_tokens: int,
+    on_progress: Callable[[float], None],
+) -> list[str]:
+    """Greedy answers to all but the last message of each row, in the rows' order.
+
+    `adapter` is the name of a loaded adapter, None the base model. A prompt that leaves no room for
+    `max_new_tokens` in the model's context loses its beginning. `on_progress` gets the share of rows answered,
+    0 to 1; what it raises ends the work. Raises InvalidInput as `Generator.row` and `Generator.chat_prompt`.
+    """
+    room = generator.context - max_new_tokens
+    prompts = [_prompt(generator, row)[-max(1, room) :] for row in rows]
+    # Prompts of like length decode together with little padding; the longest first, so that what does not fit
+    # into memory shows at once.
+    order = sorted(range(len(rows)), key=lambda i: len(prompts[i]), reverse=True)
+    index = {
+        generator.row(GenerationRequest(prompts[i], adapter=adapter, max_new_tokens=max_new_tokens)): i for i in order
+    }
+    waiting, batch = deque(index), generator.new_batch()
+    answers: dict[int, str] = {}
+    while waiting or batch.rows:
+        batch.admit(waiting)
+        for event in batch.step():
+            if event.result is not None:
+                answers[index[event.row]] = event.result.text
+                on_progress(len(answers) / len(rows))
+    return [answers[i] for i in range(len(rows))]
+
+
+def write_results(
+    folder: Path,
+    rows: Sequence[Conversation],
+    outputs: Sequence[str],
+    scores: Mapping[str, Sequence[float | None]],
+) -> None:
+    """Write results.csv and results.parquet to `folder`, a line per row.
+
+    Columns: input (the last user message), expected_output, output, and each testing function's score, empty
+    where it gave none. Texts are exactly as they were, also those that a spreadsheet takes for formulas.
+    """
+    table = pa.table(
+        {
+            "input": pa.array([_input(row) for row in rows], pa.string()),
+            "expected_output": pa.array([row["messages"][-1]["content"] for row in rows], pa.string()),
+            "output": pa.array(outputs, pa.string()),
+            **{function: pa.array(values, pa.float64()) for function, values in scores.items()},
+        }
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    pyarrow.csv.write_csv(table, folder / "results.csv")
+    pyarrow.parquet.write_table(table, folder / "results.parquet", compression="zstd")
+
+
+def aggregate(scores: Mapping[str, Sequence[float | None]]) -> dict[str, float]:
+    """Each testing function's mean over the rows that it scored; a function that scored none is left out."""
+    scored = {name: [value for value in values if value is not None] for name, values in scores.items()}
+    return {name: sum(values) / len(values) for name, values in scored.items() if values}
+
+
+def _prompt(generator: Generator, row: Conversation) -> list[int]:
+    """The prompt's token ids, as in training."""
+    if row["kind"] == "prompt" and not generator.tokenizer.chat_template:
+        return generator.text_prompt(row["messages"][0]["content"])
+    return generator.chat_prompt(row["messages"][:-1])
+
+
+def _input(row: Conversation) -> str:
+    before = row["messages"][:-1]
+    asked = [message["content"] for message in before if message["role"] == "user"]
+    return asked[-1] if asked else before[-1]["content"]

@@ -1,0 +1,31 @@
+"""The loss curve of a training as a picture."""
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+
+def loss_curve_png(points: Sequence[dict[str, Any]], title: str) -> bytes:
+    """A PNG of the training loss over the steps.
+
+    `points` are dicts with at least "step" and "loss", in any order; of several for one step, which a resumed
+    training reports, the last counts. Without points, the axes are empty.
+    """
+    losses = {point["step"]: point["loss"] for point in points}
+    steps = sorted(losses)
+    figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
+    # The canvas is named, so that no window system and no state of pyplot is involved: this runs in threads.
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.add_subplot(xlabel="step", ylabel="training loss", xlim=(0, max(steps, default=1)), ylim=(0, None))
+    axes.plot(steps, [losses[step] for step in steps], marker="." if len(steps) <= 50 else None)
+    axes.set_ylim(bottom=0)
+    axes.set_title(title, parse_math=False)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)
+    picture = io.BytesIO()
+    canvas.print_png(picture)
+    return picture.getvalue()
