@@ -19,6 +19,8 @@ def save_adapter(model: Any, tokenizer: Any, model_name: str, folder: Path) -> N
     config_file = folder / "adapter_config.json"
     config = json.loads(config_file.read_text())
     config["base_model_name_or_path"] = model_name
+    # A set, whose order differs from process to process.
+    config["target_modules"] = sorted(config["target_modules"])
     config_file.write_text(json.dumps(config, indent=2, sort_keys=True))
 
 

@@ -15,6 +15,7 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 from transformers.utils.logging import disable_progress_bar
 from trl import SFTConfig, SFTTrainer
 
+from emissary.errors import InvalidInput
 from emissary.hardware import default_dtype, device
 from tasks.adapter_folders import last_state, save_adapter
 from tasks.sft_rows import Conversation, tokenised
@@ -56,6 +57,8 @@ def train_sft(
         model_dir, dtype=dtype, use_safetensors=True, local_files_only=True, trust_remote_code=False
     )
     max_length = min(parameters["max_length"], model.config.get_text_config().max_position_embeddings)
+    if not train_rows:
+        raise InvalidInput("There are no training rows; add rows or hold out fewer of them for testing.")
     train, train_cut = tokenised(train_rows, tokenizer, max_length)
     test, test_cut = tokenised(test_rows, tokenizer, max_length)
     cut = train_cut + test_cut

@@ -41,7 +41,7 @@ class Stopped(Exception):
     """Unwinds the trainer when it is asked to stop."""
 
 
-class Steps(TrainerCallback):
+class Steps(TrainerCallback):  # type: ignore[misc]
     """Reports to the caller, and saves at the end of each epoch; after a save, `finish(n)` makes checkpoint n."""
 
     def __init__(
@@ -86,7 +86,7 @@ class Steps(TrainerCallback):
         self._finish_epoch(state)
 
     def _ends_epoch(self, state: Any) -> bool:
-        return state.global_step % self._epoch_steps == 0 or state.global_step == state.max_steps
+        return bool(state.global_step % self._epoch_steps == 0 or state.global_step == state.max_steps)
 
     def _finish_epoch(self, state: Any) -> None:
         if state.global_step > 0 and self._ends_epoch(state):

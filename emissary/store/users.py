@@ -20,12 +20,13 @@ def _sha256(key: str) -> str:
 
 async def ensure_first_key(session: AsyncSession, key: str) -> None:
     """Makes `key` valid, for the user `admin`; does nothing when it is known already, revoked or not."""
-    user = await _ensure_user(session, "admin")
+    user = await ensure_user(session, "admin")
     row = insert(ApiKey).values(id=new_id("key"), user_id=user.id, name="first key", sha256=_sha256(key))
     await session.execute(row.on_conflict_do_nothing(index_elements=["sha256"]))
 
 
-async def _ensure_user(session: AsyncSession, name: str) -> User:
+async def ensure_user(session: AsyncSession, name: str) -> User:
+    """The user called `name`, made when there is none."""
     row = insert(User).values(id=new_id("user"), name=name)
     await session.execute(row.on_conflict_do_nothing(index_elements=["name"]))
     return (await session.scalars(select(User).where(User.name == name))).one()
@@ -33,7 +34,7 @@ async def _ensure_user(session: AsyncSession, name: str) -> User:
 
 async def create_key(session: AsyncSession, user_name: str, key_name: str) -> tuple[ApiKey, str]:
     """A new key for the user, who is made when unknown. The key itself is returned once and not kept."""
-    user = await _ensure_user(session, user_name)
+    user = await ensure_user(session, user_name)
     key = f"ek-{secrets.token_urlsafe(32)}"
     row = ApiKey(id=new_id("key"), user_id=user.id, name=key_name, sha256=_sha256(key))
     session.add(row)

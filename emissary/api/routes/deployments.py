@@ -2,9 +2,10 @@
 
 from fastapi import APIRouter
 
-from emissary.api import engine_client, submit
+from emissary.api import submit
 from emissary.api.auth import CurrentUser
 from emissary.schemas.deployments import DeploymentCreate, DeploymentDetail, DeploymentSummary
+from emissary.serving import client as engine_client
 from emissary.store import deployments, projects
 from emissary.store.database import transaction
 

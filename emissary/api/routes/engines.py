@@ -4,11 +4,12 @@ from fastapi import APIRouter
 from prefect.client.orchestration import get_client
 from prefect.states import Cancelling
 
-from emissary.api import engine_client, submit
+from emissary.api import submit
 from emissary.api.auth import CurrentUser
 from emissary.errors import InvalidInput, Unavailable
 from emissary.schemas.deployments import DeploymentSummary
 from emissary.schemas.engines import EngineCreate, EngineDeploy, EngineDetail, EngineSummary, EngineUndeploy
+from emissary.serving import client as engine_client
 from emissary.store import deployments, engines, projects
 from emissary.store.database import transaction
 from emissary.store.tables import Engine

@@ -7,7 +7,7 @@ from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.background import BackgroundTask
 
-from emissary.api import engine_client
+from emissary.serving import client as engine_client
 from emissary.api.auth import CurrentUser
 from emissary.errors import Unavailable
 from emissary.schemas.inference import ChatCompletionRequest, CompletionRequest, Sampling

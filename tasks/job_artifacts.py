@@ -1,0 +1,71 @@
+"""What a person sees of a training job in the Prefect UI: a progress bar, the loss curve, the table of checkpoints."""
+
+import base64
+from uuid import UUID
+
+from prefect.artifacts import (
+    acreate_image_artifact,
+    acreate_progress_artifact,
+    acreate_table_artifact,
+    aupdate_progress_artifact,
+)
+
+from emissary.store import training_jobs
+from emissary.store.database import transaction
+from tasks.loss_plot import loss_curve_png
+
+
+class Progress:
+    """The progress bar of a job: on its flow run, and as `progress` in the catalogue."""
+
+    def __init__(self, job_id: str, artifact_id: UUID) -> None:
+        self._job_id, self._artifact_id, self._shown = job_id, artifact_id, -1
+
+    @classmethod
+    async def start(cls, job_id: str) -> "Progress":
+        """A new progress bar."""
+        artifact_id = await acreate_progress_artifact(progress=0.0, description=f"Progress of {job_id}")
+        return cls(job_id, UUID(str(artifact_id)))
+
+    async def update(self, percent: float) -> None:
+        """Show `percent`, 0 to 100; calls that change nothing visible cost nothing."""
+        if int(percent) <= self._shown:
+            return
+        self._shown = int(percent)
+        async with transaction() as session:
+            await training_jobs.record_progress(session, self._job_id, self._shown)
+        await aupdate_progress_artifact(self._artifact_id, float(self._shown))
+
+
+def _key(job_id: str, what: str) -> str:
+    return f"{what}-{job_id}".lower()
+
+
+async def publish_loss_curve(job_id: str) -> None:
+    """Publish the training loss so far as a picture."""
+    async with transaction() as session:
+        job = await training_jobs.get(session, job_id)
+    if not job.training_loss:
+        return
+    picture = base64.b64encode(loss_curve_png(job.training_loss, f"Training loss of {job.name}")).decode()
+    await acreate_image_artifact(
+        image_url=f"data:image/png;base64,{picture}", key=_key(job_id, "loss"), description=f"Training loss of {job.name}"
+    )
+
+
+async def publish_checkpoint_table(job_id: str) -> None:
+    """Publish the job's checkpoints with their losses and scores as a table."""
+    async with transaction() as session:
+        job = await training_jobs.get(session, job_id)
+        rows = await training_jobs.checkpoints(session, job_id)
+    table = [
+        {
+            "checkpoint": row.number,
+            "best": "★" if row.number == job.best_checkpoint else "",
+            "train loss": row.train_loss,
+            "test loss": row.test_loss,
+            **(row.scores or {}),
+        }
+        for row in rows
+    ]
+    await acreate_table_artifact(table=table, key=_key(job_id, "checkpoints"), description=f"Checkpoints of {job.name}")

@@ -1,0 +1,60 @@
+"""From an uploaded dataset to rows that can be trained and tested on."""
+
+import tempfile
+from pathlib import Path
+
+import anyio
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from emissary.data.normalise import normalise, read_normalised
+from emissary.data.splitting import downsample, split
+from emissary.settings import settings
+from emissary.store.artifacts import ArtifactStore
+from emissary.store.database import transaction
+from emissary.store.tables import Dataset, TrainingJob
+from tasks.sft_rows import Conversation
+
+
+@task(task_run_name="prepare-{dataset_id}", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=2)
+async def prepare(dataset_id: str) -> str:
+    """Normalise a dataset to Parquet once; returns the artifact's key. Does nothing when it is there."""
+    key = f"prepared/{dataset_id}"
+    store = ArtifactStore(settings().artifacts_folder)
+    if store.manifest(key) is not None:
+        return key
+    async with transaction() as session:
+        dataset = await session.get_one(Dataset, dataset_id)
+    uploaded = store.folder(dataset.artifact)
+    (source,) = (path for path in uploaded.iterdir() if path.stem == "original")
+
+    def write() -> None:
+        with tempfile.TemporaryDirectory(prefix="emissary-prepare-") as scratch:
+            normalise(source, dataset.file_name, Path(scratch) / "rows.parquet")
+            store.publish(key, Path(scratch), move=True)
+
+    await anyio.to_thread.run_sync(write)
+    return key
+
+
+@task(task_run_name="split", cache_policy=NO_CACHE)
+async def training_and_test_rows(
+    job: TrainingJob, train_key: str, test_key: str | None
+) -> tuple[list[Conversation], list[Conversation]]:
+    """The rows to train on, downsampled as the job says, and those to test on: its test dataset's, or held out."""
+    store = ArtifactStore(settings().artifacts_folder)
+    rows = _conversations(store, train_key)
+    seed, percent = job.hyper_parameters["seed"], job.hyper_parameters["downsample_size"]
+    if test_key is not None:
+        training, test = list(range(len(rows))), _conversations(store, test_key)
+    elif job.train_test_split_ratio is not None:
+        training, held_out = split(len(rows), job.train_test_split_ratio, seed)
+        test = [rows[index] for index in held_out]
+    else:
+        training, test = list(range(len(rows))), []
+    return [rows[index] for index in downsample(training, percent, seed)], test
+
+
+def _conversations(store: ArtifactStore, key: str) -> list[Conversation]:
+    path = store.folder(key) / "rows.parquet"
+    return [{"kind": row["kind"], "messages": row["messages"]} for row in read_normalised(path)]

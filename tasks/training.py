@@ -1,0 +1,89 @@
+"""The training step: runs the trainer in a thread and tells catalogue and store what comes of it."""
+
+import shutil
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.from_thread
+import anyio.to_thread
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+
+from emissary.settings import settings
+from emissary.store import training_jobs
+from emissary.store.artifacts import ArtifactStore
+from emissary.store.database import transaction
+from emissary.store.tables import TrainingJob
+from tasks import job_artifacts
+from tasks.sft_rows import Conversation
+from tasks.sft_training import train_sft
+from tasks.training_steps import FinishedCheckpoint, LossPoint
+
+PREPARED, TRAINED = 5, 75
+"""Percent of the whole job that is done after preparing and after training; testing takes the rest."""
+
+
+@task(task_run_name="train", cache_policy=NO_CACHE)
+async def train(
+    job: TrainingJob, model_dir: Path, train_rows: list[Conversation], test_rows: list[Conversation]
+) -> None:
+    """Train the job's adapter, listing each epoch's checkpoint when it is published; goes on where it was killed."""
+    log = get_run_logger()
+    store = ArtifactStore(settings().artifacts_folder)
+    work_dir = settings().home / "work" / job.id
+    work_dir.mkdir(parents=True, exist_ok=True)
+    progress = await job_artifacts.Progress.start(job.id)
+
+    async def record_log(point: LossPoint) -> None:
+        values = asdict(point)
+        log.info("step %d, epoch %.2f: loss %.4f", point.step, point.epoch, point.loss)
+        async with transaction() as session:
+            await training_jobs.record_loss(session, job.id, values)
+
+    async def record_progress(share: float) -> None:
+        await progress.update(PREPARED + share * (TRAINED - PREPARED))
+
+    async def record_checkpoint(checkpoint: FinishedCheckpoint) -> None:
+        key = f"training-jobs/{job.id}/checkpoints/{checkpoint.number}"
+        await anyio.to_thread.run_sync(partial(store.publish, key, checkpoint.folder))
+        async with transaction() as session:
+            await training_jobs.record_checkpoint(
+                session,
+                job.id,
+                checkpoint.number,
+                artifact=key,
+                train_loss=checkpoint.train_loss,
+                test_loss=checkpoint.test_loss,
+            )
+        await job_artifacts.publish_loss_curve(job.id)
+
+    from_thread = anyio.from_thread.run
+    cut = await anyio.to_thread.run_sync(
+        partial(
+            train_sft,
+            model_dir=model_dir,
+            model_name=job.base_model,
+            train_rows=train_rows,
+            test_rows=test_rows,
+            parameters=dict(job.hyper_parameters),
+            work_dir=work_dir,
+            on_log=partial(_call, from_thread, record_log),
+            on_progress=partial(_call, from_thread, record_progress),
+            on_checkpoint=partial(_call, from_thread, record_checkpoint),
+            should_stop=lambda: False,
+        )
+    )
+    if cut:
+        log.warning("%d rows were longer than max_length and lost the beginning of their prompt", cut)
+
+
+def _call(from_thread: Any, record: Any, value: Any) -> None:
+    from_thread(record, value)
+
+
+def forget_trainer_state(job_id: str) -> None:
+    """Remove what only a resumption would need, once the job is done."""
+    shutil.rmtree(settings().home / "work" / job_id, ignore_errors=True)
