@@ -5,11 +5,9 @@ prepared process is at its flow in under one. The standard library's fork server
 """
 
 import asyncio
-import ctypes
 import multiprocessing
 import os
 import runpy
-import signal
 import socket
 import sys
 from multiprocessing.context import ForkServerProcess
@@ -36,11 +34,11 @@ from prefect.states import Cancelled, Crashed
 from prefect.workers.base import BaseWorker
 from prefect.workers.process import ProcessJobConfiguration, ProcessVariables, ProcessWorkerResult
 
+from emissary.processes import die_with_parent
 from emissary.settings import PROJECT_ROOT
 
 POOLS = ("training", "engines")
 PRELOAD = ["torch", "transformers", "peft", "trl", "prefect.engine", "emissary.store.tables"]
-_PR_SET_PDEATHSIG = 1
 
 
 class WarmWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, ProcessWorkerResult]):
@@ -126,12 +124,6 @@ def _run_engine(environment: dict[str, str]) -> None:
     os.chdir(PROJECT_ROOT)
     sys.path.insert(0, str(PROJECT_ROOT))
     runpy.run_module("prefect.engine", run_name="__main__", alter_sys=True)
-
-
-def die_with_parent() -> None:
-    """Have the kernel kill this process when its parent dies (Linux; elsewhere nothing happens)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _identity(pid: int | None) -> str:

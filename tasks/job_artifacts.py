@@ -49,7 +49,9 @@ async def publish_loss_curve(job_id: str) -> None:
         return
     picture = base64.b64encode(loss_curve_png(job.training_loss, f"Training loss of {job.name}")).decode()
     await acreate_image_artifact(
-        image_url=f"data:image/png;base64,{picture}", key=_key(job_id, "loss"), description=f"Training loss of {job.name}"
+        image_url=f"data:image/png;base64,{picture}",
+        key=_key(job_id, "loss"),
+        description=f"Training loss of {job.name}",
     )
 
 

@@ -17,10 +17,8 @@ class Conversation(TypedDict):
     kind: Literal["chat", "prompt"]
 
 
-def tokenised(rows: Sequence[Conversation], tokenizer: Any, max_length: int) -> tuple[Dataset | None, int]:
-    """`rows` as token ids with labels (-100 on the prompt), None if there are none, and how many were cut."""
-    if not rows:
-        return None, 0
+def tokenised(rows: Sequence[Conversation], tokenizer: Any, max_length: int) -> tuple[Dataset, int]:
+    """`rows` as token ids with labels (-100 on the prompt), and how many of them were cut to `max_length`."""
     columns: dict[str, list[list[int]]] = {"input_ids": [], "labels": []}
     cut = 0
     for number, row in enumerate(rows, 1):

@@ -100,7 +100,7 @@ def train_sft(
         model=model,
         args=args,
         train_dataset=train,
-        eval_dataset=test,
+        eval_dataset=test if test_rows else None,
         processing_class=tokenizer,
         peft_config=lora,
         epoch_steps=epoch_steps,
@@ -114,7 +114,7 @@ def train_sft(
         folder = work_dir / "checkpoints" / str(number)
         train_loss = mean_loss(trainer.state.log_history, (number - 1) * epoch_steps)
         test_loss = None
-        if test is not None:
+        if test_rows:
             # Drawing no random numbers leaves them as in a run that resumes from the state just saved.
             with torch.random.fork_rng():
                 test_loss = finite(trainer.evaluate()["eval_loss"], trainer.state.global_step, args.learning_rate)

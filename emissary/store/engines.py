@@ -1,6 +1,7 @@
 """Queries of inference engines."""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import delete as sql_delete
@@ -111,3 +112,10 @@ async def delete(session: AsyncSession, engine_id: str) -> None:
     """Forget an engine and the deployments that it no longer serves."""
     await session.execute(sql_delete(Deployment).where(Deployment.engine_id == engine_id))
     await session.execute(sql_delete(Engine).where(Engine.id == engine_id))
+
+
+async def record_access(session: AsyncSession, engine_id: str, unix_seconds: float) -> None:
+    """Note when the engine was last called."""
+    await session.execute(
+        update(Engine).where(Engine.id == engine_id).values(last_access_at=datetime.fromtimestamp(unix_seconds, UTC))
+    )

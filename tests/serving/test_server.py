@@ -26,7 +26,7 @@ CHAT = {
 def client(generator: Generator) -> Iterator[httpx.Client]:
     """A client of a real server on a free port."""
     batcher = Batcher(generator)
-    app = create_engine_app(batcher, generator, base_model="SmolLM2-135M-Instruct", token=TOKEN)
+    app = create_engine_app(batcher, generator, base_model="SmolLM2-135M-Instruct", token=TOKEN, fetch=Path)
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
     thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])))
@@ -140,7 +140,8 @@ def test_clients_that_go_away_free_their_rows(client: httpx.Client) -> None:
         "max_tokens": 4000,
     }
     with client.stream("POST", "/v1/chat/completions", json=endless | {"stream": True}) as response:
-        next(response.iter_lines())
+        lines = response.iter_lines()  # kept: a dropped iterator closes the response
+        next(lines)
         wait_in_flight(client, 1)
     wait_in_flight(client, 0)
     with pytest.raises(httpx.ReadTimeout):
@@ -149,7 +150,7 @@ def test_clients_that_go_away_free_their_rows(client: httpx.Client) -> None:
 
 
 def test_adapters_are_loaded_and_unloaded(client: httpx.Client, adapter_dirs: dict[str, Path], tmp_path: Path) -> None:
-    request = {"name": "green", "folder": str(adapter_dirs["red"])}
+    request = {"name": "green", "artifact": str(adapter_dirs["red"])}
     loaded = client.post("/adapters", json=request)
     assert (loaded.status_code, loaded.json()["adapters"]) == (201, ["blue", "green", "red"])
     assert client.post("/adapters", json=request).status_code == 201
@@ -163,7 +164,7 @@ def test_adapters_are_loaded_and_unloaded(client: httpx.Client, adapter_dirs: di
     ):
         assert (answer.status_code, answer.json()["code"]) == (404, "object_not_found")
         assert "green" in answer.json()["error"]
-    for bad in ({"name": "x", "folder": str(tmp_path)}, request | {"name": CHAT["model"]}, {"name": "a/b"}):
+    for bad in ({"name": "x", "artifact": str(tmp_path)}, request | {"name": CHAT["model"]}, {"name": "a/b"}):
         assert client.post("/adapters", json=bad).status_code == 400
     assert client.get("/health").json()["adapters"] == ["blue", "red"]
 

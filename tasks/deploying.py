@@ -1,0 +1,57 @@
+"""Loading a checkpoint's adapter on an engine."""
+
+import asyncio
+import time
+
+import httpx
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from emissary.errors import EmissaryError, Unavailable
+from emissary.serving import client as engine_client
+from emissary.store import deployments, engines
+from emissary.store.database import transaction
+from emissary.store.tables import Engine
+from tasks.serving import artifact_of
+
+# A base model that is fetched first may be many gigabytes.
+ENGINE_DEADLINE_SECONDS = 3600.0
+
+
+@task(task_run_name="wait-for-engine", cache_policy=NO_CACHE)
+async def wait_for_engine(deployment_id: str) -> Engine:
+    """The deployment's engine once it is Active. Raises Unavailable when it ends or takes over an hour."""
+    deadline = time.monotonic() + ENGINE_DEADLINE_SECONDS
+    while time.monotonic() < deadline:
+        async with transaction() as session:
+            deployment = await deployments.get(session, deployment_id)
+            engine = await engines.get(session, deployment.engine_id)
+        if engine.status == "Active" and engine.endpoint:
+            return engine
+        if engine.status == "Inactive":
+            raise Unavailable(
+                f"The engine {engine.id} ended before it could be deployed on. {engine.error or ''}".rstrip()
+            )
+        await asyncio.sleep(0.2)
+    raise Unavailable(f"The engine {engine.id} was not Active within {ENGINE_DEADLINE_SECONDS:.0f} s.")
+
+
+@task(task_run_name="load-adapter", cache_policy=NO_CACHE, retries=3, retry_delay_seconds=2)
+async def load_adapter(deployment_id: str, engine: Engine) -> None:
+    """Have the engine serve the deployment under its id."""
+    async with transaction() as session:
+        artifact = await artifact_of(session, await deployments.get(session, deployment_id))
+    async with engine_client.connect(engine) as client:
+        _check(await client.post("/adapters", json={"name": deployment_id, "artifact": artifact}))
+
+
+@task(task_run_name="probe", cache_policy=NO_CACHE, retries=1, retry_delay_seconds=2)
+async def probe(deployment_id: str, engine: Engine) -> None:
+    """Have the deployment generate one token."""
+    async with engine_client.connect(engine) as client:
+        _check(await client.post("/v1/completions", json={"model": deployment_id, "prompt": "Hello", "max_tokens": 1}))
+
+
+def _check(response: httpx.Response) -> None:
+    if response.is_error:
+        raise EmissaryError(f"The engine refused: {response.json().get('error', response.text)}")

@@ -1,0 +1,93 @@
+"""An engine's life inside its flow run: load, serve, end when idle."""
+
+import asyncio
+import socket
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import uvicorn
+from fastapi import FastAPI
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+
+from emissary.secret_files import signing_key
+from emissary.serving.batching import Batcher
+from emissary.serving.generation import Generator
+from emissary.serving.server import create_engine_app
+from emissary.serving.token import engine_token
+from emissary.settings import settings
+from emissary.store import engines
+from emissary.store.artifacts import ArtifactStore
+from emissary.store.database import transaction
+from emissary.store.tables import Checkpoint, Deployment, Engine
+
+_LOOK_SECONDS = 1.0
+_RECORD_SECONDS = 15.0
+_SERVED = ("Deployed", "Deactivated", "Reactivating")
+
+
+@task(task_run_name="load-base-model", cache_policy=NO_CACHE)
+async def load_generator(model_dir: Path) -> Generator:
+    """The base model, loaded."""
+    return await anyio.to_thread.run_sync(Generator, model_dir)
+
+
+@asynccontextmanager
+async def serving(engine: Engine, generator: Generator) -> AsyncIterator[FastAPI]:
+    """Serve `generator` on a free port, with all adapters that the engine had, and tell the catalogue where."""
+    store = ArtifactStore(settings().artifacts_folder)
+    batcher = Batcher(generator)
+    token = engine_token(signing_key(settings()).get_secret_value(), engine.id)
+    app = create_engine_app(batcher, generator, base_model=engine.base_model, token=token, fetch=store.folder)
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=5))
+        running = asyncio.create_task(server.serve(sockets=[listener]))
+        try:
+            await _restore(engine, generator, app, store)
+            async with transaction() as session:
+                await engines.set_endpoint(session, engine.id, f"http://127.0.0.1:{listener.getsockname()[1]}")
+            yield app
+        finally:
+            async with transaction() as session:
+                await engines.set_endpoint(session, engine.id, None)
+            server.should_exit = True
+            await running
+            await asyncio.to_thread(batcher.close)
+
+
+async def _restore(engine: Engine, generator: Generator, app: FastAPI, store: ArtifactStore) -> None:
+    """Load what the engine served before it ended."""
+    async with transaction() as session:
+        for deployment in await engines.deployments(session, engine.id):
+            if deployment.status in _SERVED:
+                app.state.load(deployment.id, await artifact_of(session, deployment))
+
+
+async def artifact_of(session: object, deployment: Deployment) -> str | None:
+    """The key of the deployment's adapter; None when it serves the base model."""
+    if deployment.checkpoint == 0:
+        return None
+    row = await session.get_one(Checkpoint, (deployment.training_job_id, deployment.checkpoint))  # type: ignore[attr-defined]
+    return str(row.artifact)
+
+
+@task(task_run_name="serve", cache_policy=NO_CACHE)
+async def until_idle(engine: Engine, app: FastAPI) -> str:
+    """Wait until no request came for the engine's inactive duration; says so."""
+    limit = engine.resource_management_config["management_config"]["inactive_duration"]
+    log = get_run_logger()
+    recorded = 0.0
+    log.info("Serving %s; ends after %d s without a request", engine.base_model, limit)
+    while True:
+        last = app.state.last_access()
+        if time.time() - last >= limit:
+            return f"No request for {limit} s."
+        if time.time() - recorded >= _RECORD_SECONDS:
+            recorded = time.time()
+            async with transaction() as session:
+                await engines.record_access(session, engine.id, last)
+        await asyncio.sleep(_LOOK_SECONDS)

@@ -1,0 +1,119 @@
+"""The testing step: every checkpoint answers every test row, the testing functions score the answers."""
+
+import gc
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import anyio
+import anyio.from_thread
+import anyio.to_thread
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+
+from blocks.sandbox import score_rows
+from emissary import testing_function_files
+from emissary.serving.generation import Generator
+from emissary.settings import settings
+from emissary.store import training_jobs
+from emissary.store.artifacts import ArtifactStore
+from emissary.store.database import transaction
+from emissary.store.tables import Checkpoint, TrainingJob
+from tasks import job_artifacts
+from tasks.checkpoint_testing import aggregate, answer_rows, write_results
+from tasks.sft_rows import Conversation
+from tasks.training import TRAINED
+
+
+@task(task_run_name="test-checkpoints", cache_policy=NO_CACHE)
+async def test_checkpoints(job: TrainingJob, model_dir: Path, rows: list[Conversation]) -> None:
+    """Test the checkpoints that are not tested yet, with the base model loaded once."""
+    async with transaction() as session:
+        checkpoints = await training_jobs.checkpoints(session, job.id)
+    waiting = [checkpoint for checkpoint in checkpoints if checkpoint.results_artifact is None]
+    if not waiting:
+        return
+    progress = await job_artifacts.Progress.start(job.id)
+    generator = await anyio.to_thread.run_sync(Generator, model_dir)
+    for checkpoint in waiting:
+        first = TRAINED + (100 - TRAINED) * checkpoints.index(checkpoint) / len(checkpoints)
+        share = (99 - TRAINED) / len(checkpoints)
+
+        async def show(done: float, first: float = first, share: float = share) -> None:
+            await progress.update(first + done * share)
+
+        await _test(job, checkpoint, generator, rows, partial(anyio.from_thread.run, show))
+    del generator
+    gc.collect()
+    await job_artifacts.publish_checkpoint_table(job.id)
+
+
+async def _test(
+    job: TrainingJob,
+    checkpoint: Checkpoint,
+    generator: Generator,
+    rows: list[Conversation],
+    on_progress: Callable[[float], None],
+) -> None:
+    log = get_run_logger()
+    store = ArtifactStore(settings().artifacts_folder)
+    adapter = f"checkpoint-{checkpoint.number}"
+    generator.load_adapter(adapter, await anyio.to_thread.run_sync(store.folder, checkpoint.artifact))
+    outputs = await anyio.to_thread.run_sync(
+        partial(answer_rows, generator, rows, adapter, job.hyper_parameters["max_new_tokens"], on_progress)
+    )
+    generator.unload_adapter(adapter)
+    scores = await _score(job.test_functions, rows, outputs)
+    key = f"training-jobs/{job.id}/results/{checkpoint.number}"
+    with tempfile.TemporaryDirectory(prefix="emissary-results-") as scratch:
+        write_results(Path(scratch), rows, outputs, scores)
+        await anyio.to_thread.run_sync(partial(store.publish, key, Path(scratch)))
+    means = aggregate(scores)
+    async with transaction() as session:
+        await training_jobs.record_checkpoint(
+            session, job.id, checkpoint.number, artifact=checkpoint.artifact, scores=means, results_artifact=key
+        )
+    log.info("checkpoint %d: %s", checkpoint.number, ", ".join(f"{name} {mean:.4f}" for name, mean in means.items()))
+
+
+async def _score(functions: list[str], rows: list[Conversation], outputs: list[str]) -> dict[str, list[float | None]]:
+    """Each testing function's score per row; None where it failed on the row."""
+    triples = [
+        (row["messages"][-2]["content"] if len(row["messages"]) > 1 else "", row["messages"][-1]["content"], output)
+        for row, output in zip(rows, outputs, strict=True)
+    ]
+    scores: dict[str, list[float | None]] = {}
+    for function in testing_function_files.get(functions):
+        found = await score_rows(
+            function, triples, seconds=settings().testing_seconds, isolation=settings().sandbox, trusted=True
+        )
+        scores[function.name] = [row.score for row in found]
+    return scores
+
+
+@task(task_run_name="pick-best", cache_policy=NO_CACHE)
+async def pick_best(job: TrainingJob) -> int | None:
+    """Record the best checkpoint; None when nothing was tested, so that no choice would mean anything."""
+    async with transaction() as session:
+        number = best(await training_jobs.checkpoints(session, job.id), job.test_functions)
+        if number is not None:
+            await training_jobs.record_best(session, job.id, number)
+    await job_artifacts.publish_checkpoint_table(job.id)
+    return number
+
+
+def best(checkpoints: list[Checkpoint] | tuple[Checkpoint, ...], functions: list[str]) -> int | None:
+    """The checkpoint with the highest mean of the first testing function; ties go to the lower test loss, then to the
+    earlier one. None when none has a score or a test loss.
+    """
+    first = functions[0] if functions else None
+    tested = [row for row in checkpoints if row.test_loss is not None or (first and row.scores)]
+    if not tested:
+        return None
+
+    def rank(row: Checkpoint) -> tuple[float, float, int]:
+        score = (row.scores or {}).get(first, float("-inf")) if first else 0.0
+        return (-score, row.test_loss if row.test_loss is not None else float("inf"), row.number)
+
+    return min(tested, key=rank).number

@@ -1,0 +1,32 @@
+"""One uninterrupted training that several tests look at."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tasks.training_steps import FinishedCheckpoint, LossPoint
+from tests.tasks.sft_run import run
+
+
+@dataclass
+class Trained:
+    """What a training reported, and its folder."""
+
+    work_dir: Path
+    points: list[LossPoint] = field(default_factory=list)
+    progress: list[float] = field(default_factory=list)
+    checkpoints: list[FinishedCheckpoint] = field(default_factory=list)
+
+
+@pytest.fixture(scope="session")
+def trained(base_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    done = Trained(tmp_path_factory.mktemp("trained"))
+    run(
+        done.work_dir,
+        model_dir=base_model_dir,
+        on_log=done.points.append,
+        on_progress=done.progress.append,
+        on_checkpoint=done.checkpoints.append,
+    )
+    return done

@@ -1,0 +1,75 @@
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from emissary.serving.generation import Generator
+from tasks.checkpoint_testing import aggregate, answer_rows, write_results
+from tasks.sft_rows import Conversation
+from tests.tasks.conftest import Trained
+from tests.tasks.sft_run import row
+
+CHAT: Conversation = {
+    "kind": "chat",
+    "messages": [
+        {"role": "user", "content": "Hello"},
+        {"role": "assistant", "content": "Hi"},
+        {"role": "user", "content": "What is the capital of France?"},
+        {"role": "assistant", "content": "Paris"},
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def generator(base_model_dir: Path, trained: Trained) -> Generator:
+    generator = Generator(base_model_dir, torch.float32)
+    generator.load_adapter("trained", trained.checkpoints[-1].folder)
+    return generator
+
+
+def test_answers_come_in_the_rows_order(generator: Generator) -> None:
+    progress: list[float] = []
+    rows = [row("Repeat the word: blue", "blue"), CHAT, row("What is 1+1? Be brief." * 3, "2")]
+    answers = answer_rows(generator, rows, None, 8, progress.append)
+    assert "Paris" in answers[1]
+    assert [answer_rows(generator, [single], None, 8, lambda _: None)[0] for single in rows] == answers
+    assert len(progress) == 3
+    assert progress[-1] == 1.0
+
+
+def test_an_adapter_answers_differently(generator: Generator) -> None:
+    rows = [row("Say it. ", "red"), CHAT]
+    assert answer_rows(generator, rows, "trained", 8, lambda _: None) != answer_rows(
+        generator, rows, None, 8, lambda _: None
+    )
+
+
+def test_prompt_beyond_the_context_loses_its_beginning(generator: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generator, "context", 40)
+    long = row("word " * 60 + "What is the capital of France?", "Paris")
+    assert "Paris" in answer_rows(generator, [long], None, 8, lambda _: None)[0]
+
+
+def test_results_hold_exact_texts_and_scores(tmp_path: Path) -> None:
+    rows = [row('=SUM(A1), "quoted"\nnext line', "α"), CHAT]
+    write_results(tmp_path / "new", rows, ["", "Paris, of course"], {"exact": [0.5, None], "length": [1.0, 2.0]})
+    records = pq.read_table(tmp_path / "new" / "results.parquet").to_pylist()
+    assert records == [
+        {"input": '=SUM(A1), "quoted"\nnext line', "expected_output": "α", "output": "", "exact": 0.5, "length": 1.0},
+        {
+            "input": "What is the capital of France?",
+            "expected_output": "Paris",
+            "output": "Paris, of course",
+            "exact": None,
+            "length": 2.0,
+        },
+    ]
+    read = pd.read_csv(tmp_path / "new" / "results.csv", keep_default_na=False)
+    assert read.to_dict("records")[0] == {**records[0], "exact": "0.5"}
+    assert read.to_dict("records")[1] == {**records[1], "exact": ""}
+
+
+def test_aggregate_is_the_mean_over_scored_rows() -> None:
+    assert aggregate({"exact": [1.0, None, 0.0], "none": [None, None]}) == {"exact": 0.5}

@@ -1,0 +1,120 @@
+import json
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from emissary.errors import InvalidInput
+from tests.tasks import sft_run
+from tests.tasks.conftest import Trained
+from tests.tasks.sft_run import ROWS, run
+
+
+def test_every_epoch_leaves_a_checkpoint_with_falling_loss(trained: Trained) -> None:
+    first, second = trained.checkpoints
+    assert (first.number, first.epoch, second.number, second.epoch) == (1, 1.0, 2, 2.0)
+    assert first.folder == trained.work_dir / "checkpoints" / "1"
+    assert second.train_loss < first.train_loss
+    assert first.test_loss is not None
+    assert second.test_loss is not None
+    assert second.test_loss < first.test_loss
+
+
+def test_loss_points_and_progress_cover_all_steps(trained: Trained) -> None:
+    assert [point.step for point in trained.points] == [2, 3, 4, 6, 8]
+    assert trained.points[-1].epoch == 2.0
+    assert trained.points[0].learning_rate == pytest.approx(1e-3)
+    assert trained.progress == [step / 8 for step in range(9)]
+
+
+def test_checkpoint_holds_what_users_download_and_names_no_folder(trained: Trained, base_model_dir: Path) -> None:
+    folder = trained.checkpoints[-1].folder
+    assert {file.name for file in folder.iterdir()} == {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "chat_template.jinja",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    }
+    assert json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"] == (
+        "SmolLM2-135M-Instruct"
+    )
+    for file in folder.iterdir():
+        assert str(base_model_dir).encode() not in file.read_bytes()
+
+
+def test_checkpoint_loads_with_peft(trained: Trained, base_model_dir: Path) -> None:
+    folder = trained.checkpoints[-1].folder
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base_model_dir), folder)
+    assert model.peft_config["default"].r == 2
+    weights = load_file(folder / "adapter_model.safetensors")
+    assert all(weight.any() for name, weight in weights.items() if "lora_B" in name)
+    assert AutoTokenizer.from_pretrained(folder).chat_template
+
+
+def test_failed_and_killed_training_resumes_to_the_same_bytes(trained: Trained, tmp_path: Path) -> None:
+    def fail(_checkpoint: object) -> None:
+        raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        run(tmp_path, on_checkpoint=fail)
+
+    # The second life hands over checkpoint 1 again, and dies in epoch 2, a step after the state of step 6.
+    killed = subprocess.run([sys.executable, "-m", sft_run.__name__, str(tmp_path), "7"], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert (tmp_path / "complete" / "1").exists()
+    states = tmp_path / "trainer"
+    assert (states / "checkpoint-6").exists()
+    (states / "checkpoint-7").mkdir()
+    (states / "checkpoint-7" / "trainer_state.json").write_text('{"epoch": 1.75, "glob')
+
+    again = Trained(tmp_path)
+    run(tmp_path, on_log=again.points.append, on_progress=again.progress.append, on_checkpoint=again.checkpoints.append)
+    assert again.progress == [6 / 8, 7 / 8, 1.0]
+    assert [checkpoint.number for checkpoint in again.checkpoints] == [2]
+    assert again.checkpoints[0].train_loss == trained.checkpoints[1].train_loss
+    assert again.checkpoints[0].test_loss == trained.checkpoints[1].test_loss
+    assert [(point.step, point.loss) for point in again.points] == [(8, trained.points[-1].loss)]
+    for number in ("1", "2"):
+        for name in ("adapter_model.safetensors", "adapter_config.json"):
+            uninterrupted = trained.work_dir / "checkpoints" / number / name
+            assert (tmp_path / "checkpoints" / number / name).read_bytes() == uninterrupted.read_bytes()
+
+
+def test_finished_training_does_nothing_again(trained: Trained) -> None:
+    again = Trained(trained.work_dir)
+    run(trained.work_dir, on_log=again.points.append, on_checkpoint=again.checkpoints.append)
+    assert (again.points, again.checkpoints) == ([], [])
+
+
+def test_training_in_another_thread_stops_when_asked(tmp_path: Path) -> None:
+    progress: list[float] = []
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(
+            run,
+            tmp_path,
+            parameters={"gradient_accumulation_steps": 2, "dynamic_loss": True},
+            on_progress=progress.append,
+            should_stop=lambda: len(progress) == 2,
+        ).result()
+    assert progress == [0.0, 0.25]
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_divergence_names_the_learning_rate(tmp_path: Path) -> None:
+    parameters = {"learning_rate": 1e30, "warmup_ratio": 0.0, "logging_steps": 1}
+    with pytest.raises(InvalidInput, match=r"Lower learning_rate, which is 1e\+30") as raised:
+        run(tmp_path, parameters=parameters)
+    assert raised.value.code == "training_diverged"
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_no_training_rows_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="no training rows"):
+        run(tmp_path, train_rows=[], test_rows=ROWS)
