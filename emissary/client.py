@@ -23,7 +23,7 @@ class ApiError(EmissaryError):
 
 
 class Client:
-    """Calls the API at `url` with a key; answers are parsed JSON. Raises ApiError, or Unavailable when nothing is there."""
+    """Calls the API at `url` with a key; answers are parsed JSON. Raises ApiError, and Unavailable where none is."""
 
     def __init__(self, url: str, api_key: str) -> None:
         self.http = httpx.Client(base_url=url, headers={"X-API-Key": api_key}, timeout=_TIMEOUT, trust_env=False)

@@ -162,7 +162,7 @@ def _exact_match(answers: list[str], tests: list[dict[str, Any]]) -> float:
     right = [
         answer.strip() == row["messages"][-1]["content"].strip() for answer, row in zip(answers, tests, strict=True)
     ]
-    return sum(right) / len(right)
+    return float(sum(right) / len(right))
 
 
 def _show(

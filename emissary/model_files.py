@@ -1,7 +1,6 @@
 """The files of base models on this machine: where they lie, and fetching those that do not yet."""
 
 import fcntl
-import functools
 import json
 import os
 import shutil
@@ -155,25 +154,32 @@ def _from_hub(name: str, source: HubSource, partial: Path, tell: Progress) -> No
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError
 
-    snapshot = functools.partial(
-        snapshot_download,
-        source.repo,
-        local_dir=partial / "model",
-        allow_patterns=_HUB_FILES,
-        ignore_patterns=_HUB_OTHER_COPIES,
-    )
+    folder = partial / "model"
     try:
         with _no_progress_bars():
-            planned = snapshot(dry_run=True)
-            with _sizes_told(partial / "model", sum(file.file_size for file in planned), tell):
-                snapshot()
-    except GatedRepoError as error:
-        reason = f"accept the licence on the page of {source.repo} and set HF_TOKEN"
-        raise _unavailable(name, "the Hugging Face hub", reason) from error
+            planned = snapshot_download(
+                source.repo,
+                local_dir=folder,
+                allow_patterns=_HUB_FILES,
+                ignore_patterns=_HUB_OTHER_COPIES,
+                dry_run=True,
+            )
+            with _sizes_told(folder, sum(file.file_size or 0 for file in planned), tell):
+                # The revision that was planned, should the repository change meanwhile.
+                snapshot_download(
+                    source.repo,
+                    revision=planned[0].commit_hash if planned else None,
+                    local_dir=folder,
+                    allow_patterns=_HUB_FILES,
+                    ignore_patterns=_HUB_OTHER_COPIES,
+                )
     except (OSError, httpx2.HTTPError) as error:
-        # The hub's own error says what it could not do; its cause, where it has one, says why.
-        raise _unavailable(name, "the Hugging Face hub", str(error.__cause__ or error)) from error
-    shutil.rmtree(partial / "model" / ".cache", ignore_errors=True)
+        # The client's own error says what it could not do; its cause, where it has one, says why.
+        why = error.__cause__ or error
+        gated = f"accept the licence on the page of {source.repo} and set HF_TOKEN"
+        reason = gated if isinstance(why, GatedRepoError) else str(why)
+        raise _unavailable(name, "the Hugging Face hub", reason) from error
+    shutil.rmtree(folder / ".cache", ignore_errors=True)
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from uuid import UUID
 
 import anyio
 import anyio.abc
+import anyio.to_thread
 import psutil
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.filters import (
@@ -38,7 +39,7 @@ from emissary.processes import die_with_parent
 from emissary.settings import PROJECT_ROOT
 
 POOLS = ("training", "engines")
-PRELOAD = ["torch", "transformers", "peft", "trl", "prefect.engine", "emissary.store.tables"]
+PRELOAD = ["torch", "transformers", "peft", "trl", "datasets", "prefect.flows", "emissary.store.tables"]
 
 
 class WarmWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, ProcessWorkerResult]):
@@ -54,7 +55,7 @@ class WarmWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, ProcessWo
         self,
         flow_run: FlowRun,
         configuration: ProcessJobConfiguration,
-        task_status: anyio.abc.TaskStatus[str] | None = None,
+        task_status: anyio.abc.TaskStatus[Any] | None = None,
     ) -> ProcessWorkerResult:
         """Run `flow_run` in a forked process until it ends; Prefect's executor handles cancelling and crashes."""
         async with FlowRunExecutorContext() as context:
@@ -123,6 +124,7 @@ def _run_engine(environment: dict[str, str]) -> None:
     os.environ.update(environment)
     os.chdir(PROJECT_ROOT)
     sys.path.insert(0, str(PROJECT_ROOT))
+    sys.modules.pop("prefect.engine", None)  # it is run here as a program, not the imported module
     runpy.run_module("prefect.engine", run_name="__main__", alter_sys=True)
 
 
@@ -159,9 +161,17 @@ async def report_dead_runs(client: PrefectClient, pools: tuple[str, ...]) -> lis
     return [run.id for run in dead]
 
 
+def warm_up() -> None:
+    """Start the fork server and have it do its imports, so that the first run does not wait for them."""
+    set_forkserver_preload(PRELOAD)
+    first = multiprocessing.get_context("forkserver").Process(target=die_with_parent)
+    first.start()
+    first.join()
+
+
 async def serve(pools: tuple[str, ...] = POOLS) -> None:
     """Work for `pools` until cancelled."""
-    set_forkserver_preload(PRELOAD)
+    await anyio.to_thread.run_sync(warm_up)
     async with get_client() as client:
         await report_dead_runs(client, pools)
     async with anyio.create_task_group() as group:

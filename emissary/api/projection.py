@@ -183,7 +183,7 @@ async def sweep() -> None:
                 if run.state.type == StateType.CRASHED:
                     await _crashed(client, run.id, run.state, *rows[run.id])
                 else:
-                    await apply(run.id, run.state.type.value, run.state.name, run.state.message)
+                    await apply(run.id, run.state.type.value, run.state.name or "", run.state.message)
 
 
 async def _crashed(
@@ -194,7 +194,7 @@ async def _crashed(
     async with transaction() as session:
         await session.execute(update(kind).where(kind.flow_run_id == flow_run_id).values(crashes=crashes + 1))
     if crashes + 1 < MOST_CRASHES:
-        again = Scheduled(name="AwaitingRetry", message=f"Restarted after its process died: {state.message}")
+        again: State = Scheduled(name="AwaitingRetry", message=f"Restarted after its process died: {state.message}")
         await client.set_flow_run_state(flow_run_id, again, force=True)
     else:
         await client.set_flow_run_state(flow_run_id, Failed(message=crash_sentence(state.message)), force=True)

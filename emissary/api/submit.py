@@ -20,7 +20,7 @@ from emissary.store.tables import Deployment, Engine, FlowBacked, TrainingJob
 logger = logging.getLogger(__name__)
 
 PREFECT_AWAY = (httpx.TransportError, PrefectHTTPStatusError, ObjectNotFound)
-WAITING = {TrainingJob: "Pending", Engine: "Creating", Deployment: "Pending"}
+WAITING: dict[type[FlowBacked], str] = {TrainingJob: "Pending", Engine: "Creating", Deployment: "Pending"}
 """Kinds of rows that are submitted, and the status in which they wait for it."""
 
 
@@ -75,7 +75,7 @@ async def submit_waiting() -> None:
     rows: list[FlowBacked] = []
     async with transaction() as session:
         for kind, status in WAITING.items():
-            query = select(kind).where(kind.flow_run_id.is_(None), kind.status == status).order_by(kind.created_at)
+            query = select(kind).where(kind.flow_run_id.is_(None), kind.status == status).order_by(kind.id)
             found: Sequence[Any] = (await session.scalars(query)).all()
             rows.extend(found)
     if rows:

@@ -62,6 +62,8 @@ def create_engine_app(
             raise InvalidInput(f"name: {name!r} is the base model's name; choose another.")
         if artifact is not None:
             generator.load_adapter(name, fetch(artifact))
+        elif name in generator.adapters:
+            generator.unload_adapter(name)
         served[name] = None if artifact is None else name
 
     app.state.load, app.state.last_access = load, last_access
@@ -91,25 +93,28 @@ def create_engine_app(
 
     @app.post("/v1/chat/completions")
     async def chat_completions(body: ChatCompletionRequest, request: Request) -> Response:
-        _require_model(body)
+        adapter = _adapter(body.model)
         messages = [message.model_dump() for message in body.messages]
         prompt = await asyncio.to_thread(generator.chat_prompt, messages)
-        return await answer("chat", body, prompt, request)
+        return await answer("chat", body, adapter, prompt, request)
 
     @app.post("/v1/completions")
     async def completions(body: CompletionRequest, request: Request) -> Response:
-        _require_model(body)
+        adapter = _adapter(body.model)
         prompt = await asyncio.to_thread(generator.text_prompt, body.prompt)
-        return await answer("text", body, prompt, request)
+        return await answer("text", body, adapter, prompt, request)
 
-    def _require_model(body: Sampling) -> None:
-        if body.model not in served:
-            raise NotFound(f"model: this engine serves no {body.model!r}; it serves {', '.join(served)}.")
+    def _adapter(model: str) -> str | None:
+        if model not in served:
+            raise NotFound(f"model: this engine serves no {model!r}; it serves {', '.join(served)}.")
+        return served[model]
 
-    async def answer(kind: Literal["chat", "text"], body: Sampling, prompt: list[int], request: Request) -> Response:
+    async def answer(
+        kind: Literal["chat", "text"], body: Sampling, adapter: str | None, prompt: list[int], request: Request
+    ) -> Response:
         wanted = GenerationRequest(
             prompt_ids=prompt,
-            adapter=served[body.model],
+            adapter=adapter,
             max_new_tokens=body.token_limit or DEFAULT_MAX_TOKENS,
             temperature=1.0 if body.temperature is None else body.temperature,
             top_p=1.0 if body.top_p is None else body.top_p,

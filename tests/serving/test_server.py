@@ -23,10 +23,13 @@ CHAT = {
 
 
 @pytest.fixture
-def client(generator: Generator) -> Iterator[httpx.Client]:
-    """A client of a real server on a free port."""
+def client(generator: Generator, adapter_dirs: dict[str, Path]) -> Iterator[httpx.Client]:
+    """A client of a real server on a free port that serves "red", "blue" and, as "plain", the base model."""
     batcher = Batcher(generator)
     app = create_engine_app(batcher, generator, base_model="SmolLM2-135M-Instruct", token=TOKEN, fetch=Path)
+    for name, folder in adapter_dirs.items():
+        app.state.load(name, str(folder))
+    app.state.load("plain", None)
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
     thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])))
@@ -164,6 +167,8 @@ def test_adapters_are_loaded_and_unloaded(client: httpx.Client, adapter_dirs: di
     ):
         assert (answer.status_code, answer.json()["code"]) == (404, "object_not_found")
         assert "green" in answer.json()["error"]
+    plain = client.post("/v1/chat/completions", json=CHAT | {"model": "plain"}).json()
+    assert plain["choices"][0]["message"]["content"] == "The capital of France is Paris."
     for bad in ({"name": "x", "artifact": str(tmp_path)}, request | {"name": CHAT["model"]}, {"name": "a/b"}):
         assert client.post("/adapters", json=bad).status_code == 400
     assert client.get("/health").json()["adapters"] == ["blue", "red"]

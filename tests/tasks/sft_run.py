@@ -50,9 +50,9 @@ def run(work_dir: Path, **changed: Any) -> int:
         "train_rows": ROWS,
         "test_rows": ROWS[:2],
         "work_dir": work_dir,
-        "on_log": lambda point: None,
-        "on_progress": lambda share: None,
-        "on_checkpoint": lambda checkpoint: None,
+        "on_log": lambda _: None,
+        "on_progress": lambda _: None,
+        "on_checkpoint": lambda _: None,
         "should_stop": lambda: False,
     }
     parameters = PARAMETERS | changed.pop("parameters", {})

@@ -39,11 +39,11 @@ def test_only_the_last_assistant_turn_is_learnt(tokenizer: Any) -> None:
 
 
 def test_long_rows_lose_the_beginning_of_the_prompt(tokenizer: Any) -> None:
-    rows, cut = tokenised([row("word " * 100, "the target"), row("Hi", "Hello")], tokenizer, 40)
+    rows, cut = tokenised([row("word " * 100 + "end", "the target"), row("Hi", "Hello")], tokenizer, 40)
     assert cut == 1
     assert len(rows[0]["input_ids"]) == 40
     assert tokenizer.decode(rows[0]["input_ids"]).endswith(
-        " word<|im_end|>\n<|im_start|>assistant\nthe target<|im_end|>\n"
+        " word end<|im_end|>\n<|im_start|>assistant\nthe target<|im_end|>\n"
     )
 
 
