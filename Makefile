@@ -1,6 +1,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Threads of torch that spin while they wait starve the engine that runs beside the tests.
+export OMP_WAIT_POLICY := PASSIVE
 
 .PHONY: install demo test check acceptance clean
 

@@ -2,6 +2,7 @@
 
 import logging
 import socket
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,14 +31,14 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="session")
-def platform(base_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+def platform(base_model_dir: Path) -> Iterator[Platform]:
     """The whole platform with real parts, in a home of its own."""
-    home = tmp_path_factory.mktemp("home")
-    with pytest.MonkeyPatch.context() as patch:
+    # Not pytest's folder: that is closed to other users, and PostgreSQL runs as one when the tests run as root.
+    with tempfile.TemporaryDirectory(prefix="emissary-test-") as home, pytest.MonkeyPatch.context() as patch:
         for name in ("PREFECT_API_URL", "EMISSARY_DATABASE_URL", "EMISSARY_API_KEY"):
             patch.delenv(name, raising=False)
         values = {
-            "EMISSARY_HOME": str(home),
+            "EMISSARY_HOME": home,
             "EMISSARY_MODELS": str(base_model_dir.parent),
             "EMISSARY_PORT": str(free_port()),
             "EMISSARY_PREFECT_PORT": str(free_port()),

@@ -54,7 +54,7 @@ class DeploymentDetail(DeploymentSummary):
     metadata: dict[str, Any] = {}
     description: str | None
     base_model: str
-    training_id: str | None = Field(validation_alias="training_job_id")
+    training_id: str | None
     checkpoint: int
     engine_id: str
     error: str | None

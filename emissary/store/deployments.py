@@ -65,7 +65,7 @@ async def create(
         task_type=task_type,
         training_job_id=job_id,
         checkpoint=number,
-        engine_id=engine.id,
+        engine=engine,
         status="Pending",
         created_by=user_id,
     )

@@ -1,9 +1,11 @@
 """One uninterrupted training that several tests look at."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import torch
 
 from tasks.training_steps import FinishedCheckpoint, LossPoint
 from tests.tasks.sft_run import run
@@ -19,8 +21,17 @@ class Trained:
     checkpoints: list[FinishedCheckpoint] = field(default_factory=list)
 
 
-@pytest.fixture(scope="session")
-def trained(base_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+@pytest.fixture(scope="package", autouse=True)
+def single_thread() -> Iterator[None]:
+    """Threads that wait for each other are many times slower on cores that others use too."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="package")
+def trained(single_thread: None, base_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     done = Trained(tmp_path_factory.mktemp("trained"))
     run(
         done.work_dir,

@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from tasks.sft_rows import Conversation
 from tasks.sft_training import train_sft
 
@@ -65,4 +67,6 @@ def _kill_at(step: int, share: float) -> None:
 
 
 if __name__ == "__main__":
+    # As in the tests: how sums are split over threads shows in the last bits.
+    torch.set_num_threads(1)
     run(Path(sys.argv[1]), on_progress=lambda share: _kill_at(int(sys.argv[2]), share))

@@ -27,9 +27,8 @@ async def create_deployment(project_id: str, body: DeploymentCreate, user: Curre
             inactive_seconds=body.inactive_timeout,
             user_id=user.id,
         )
-        engine = (await deployments.get(session, deployment.id)).engine
-    if engine.flow_run_id is None:
-        await submit.submit(engine)
+    if deployment.engine.flow_run_id is None:
+        await submit.submit(deployment.engine)
     await submit.submit(deployment)
     return DeploymentSummary.model_validate(deployment)
 
@@ -46,7 +45,21 @@ async def list_deployments(project_id: str, _user: CurrentUser) -> list[Deployme
 async def retrieve_deployment(project_id: str, deployment_id: str, _user: CurrentUser) -> DeploymentDetail:
     """A deployment with what it serves."""
     async with transaction() as session:
-        return DeploymentDetail.model_validate(await deployments.get(session, deployment_id, project_id))
+        row = await deployments.get(session, deployment_id, project_id)
+    return DeploymentDetail(
+        id=row.id,
+        name=row.name,
+        status=row.status,
+        task_type=row.task_type,
+        description=row.description,
+        base_model=row.base_model,
+        training_id=row.training_job_id,
+        checkpoint=row.checkpoint,
+        engine_id=row.engine_id,
+        error=row.error,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+    )
 
 
 @router.delete("/{deployment_id}", status_code=204, operation_id="deleteDeploymentById", summary="Delete deployment")
