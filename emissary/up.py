@@ -54,18 +54,17 @@ def running(chosen: Settings, say: Say) -> Iterator[Platform]:
                 supervisor.start(
                     "prefect", sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", port
                 )
+            asyncio.run(_make_key_valid(address, key))
+            _wait(f"{chosen.prefect_api_url}/health", "Prefect's server", chosen)
             supervisor.start(
                 "api", sys.executable, "-m", "uvicorn", "emissary.api.app:create_app", "--factory",
                 "--host", chosen.host, "--port", str(chosen.port), "--log-level", "warning",
             )  # fmt: skip
-            asyncio.run(_make_key_valid(address, key))
-            _wait(f"{chosen.prefect_api_url}/health", "Prefect's server", chosen)
-            say("Flows: applying deployments.yaml")
+            say("Flows and worker: applying deployments.yaml, importing torch")
             with temporary_settings({PREFECT_API_URL: chosen.prefect_api_url}):
                 asyncio.run(_apply_work_pools(chosen))
-            _apply_flow_deployments(environment)
-            say("Worker: warming up")
             supervisor.start("worker", sys.executable, "-m", "emissary.worker")
+            _apply_flow_deployments(environment)
             _wait(f"{chosen.api_url}/healthz", "the platform", chosen)
             yield Platform(chosen.api_url, chosen.prefect_api_url.removesuffix("/api"), key)
 

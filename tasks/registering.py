@@ -1,4 +1,4 @@
-"""The row that a flow run works for: given by the API, or registered by the run itself when the Prefect UI started it."""
+"""The row that a flow run works for: given by the API, or registered by the run itself when started in Prefect."""
 
 from uuid import UUID
 

@@ -12,6 +12,7 @@ import uvicorn
 from fastapi import FastAPI
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from emissary.secret_files import signing_key
 from emissary.serving.batching import Batcher
@@ -45,15 +46,16 @@ async def serving(engine: Engine, generator: Generator) -> AsyncIterator[FastAPI
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=5))
+        endpoint = f"http://127.0.0.1:{listener.getsockname()[1]}"
         running = asyncio.create_task(server.serve(sockets=[listener]))
         try:
             await _restore(engine, app)
             async with transaction() as session:
-                await engines.set_endpoint(session, engine.id, f"http://127.0.0.1:{listener.getsockname()[1]}")
+                await engines.set_endpoint(session, engine.id, endpoint)
             yield app
         finally:
             async with transaction() as session:
-                await engines.set_endpoint(session, engine.id, None)
+                await engines.clear_endpoint(session, engine.id, endpoint)
             server.should_exit = True
             await running
             await asyncio.to_thread(batcher.close)
@@ -67,11 +69,11 @@ async def _restore(engine: Engine, app: FastAPI) -> None:
                 app.state.load(deployment.id, await artifact_of(session, deployment))
 
 
-async def artifact_of(session: object, deployment: Deployment) -> str | None:
+async def artifact_of(session: AsyncSession, deployment: Deployment) -> str | None:
     """The key of the deployment's adapter; None when it serves the base model."""
     if deployment.checkpoint == 0:
         return None
-    row = await session.get_one(Checkpoint, (deployment.training_job_id, deployment.checkpoint))  # type: ignore[attr-defined]
+    row = await session.get_one(Checkpoint, (deployment.training_job_id, deployment.checkpoint))
     return str(row.artifact)
 
 

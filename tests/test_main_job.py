@@ -3,9 +3,7 @@
 import csv
 import io
 import json
-import time
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,36 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from emissary.client import ApiError, Client
 from emissary.up import Platform
-
-ROWS = [
-    {"messages": [{"role": "user", "content": f"Say {word}."}, {"role": "assistant", "content": word}]}
-    for word in ("red", "green", "blue", "black", "white", "pink", "grey", "brown")
-]
-TINY = {"num_train_epochs": 2, "per_device_train_batch_size": 4, "max_length": 64, "lora_r": 2, "max_new_tokens": 4}
-
-
-def jsonl(rows: list[dict[str, Any]]) -> bytes:
-    return "".join(json.dumps(row) + "\n" for row in rows).encode()
-
-
-def upload(client: Client, project: str, rows: list[dict[str, Any]], name: str = "colours") -> str:
-    files = {"file": (f"{name}.jsonl", jsonl(rows))}
-    return str(client.call("POST", f"/v1/projects/{project}/datasets", files=files)["id"])
-
-
-def until(what: Callable[[], Any], wanted: Callable[[Any], bool], seconds: float = 180.0) -> Any:
-    """Poll `what()` until it is as wanted; fails with the last value at the deadline."""
-    deadline = time.monotonic() + seconds
-    while True:
-        value = what()
-        if wanted(value):
-            return value
-        assert time.monotonic() < deadline, f"still {value}"
-        time.sleep(0.1)
-
-
-def ended(resource: dict[str, Any]) -> bool:
-    return resource["status"] in ("Success", "Failed", "TimedOut", "Cancelled", "Deployed")
+from tests.jobs import ROWS, TINY, ended, until, upload
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +101,20 @@ def test_best_checkpoint_and_base_model_are_deployed_and_answer(
     with pytest.raises(ApiError) as error:
         client.post("/v1/completions", {"model": "plain", "prompt": "Hello"})
     assert error.value.status == 404
+
+
+def test_deactivated_engine_comes_back_with_its_deployments(client: Client, project: str) -> None:
+    (engine,) = client.get("/v1/engines")
+    (tuned,) = [row for row in client.get(f"/v1/projects/{project}/deployments") if row["name"] == "tuned"]
+    path = f"/v1/projects/{project}/deployments/{tuned['id']}"
+    client.post(f"/v1/engines/{engine['id']}/deactivate")
+    until(lambda: client.get(path)["status"], lambda status: status == "Deactivated")
+    with pytest.raises(ApiError) as error:
+        client.post("/v1/completions", {"model": "tuned", "prompt": "Hello"})
+    assert error.value.status == 503
+    client.post(f"{path}/reactivate")
+    until(lambda: client.get(path)["status"], lambda status: status == "Deployed")
+    assert client.post("/v1/completions", {"model": "tuned", "prompt": "Hello", "max_tokens": 1})["choices"]
 
 
 def slow_job(client: Client, project: str) -> str:

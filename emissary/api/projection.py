@@ -133,9 +133,11 @@ async def _deployments_follow(session: Any, engine_id: str, status: str) -> None
 async def follow_events() -> None:
     """Apply every state that Prefect's event stream tells of, for ever; reconnects when the stream breaks."""
     wanted = EventFilter(event=EventNameFilter(prefix=["prefect.flow-run."]))
+    broken = False
     while True:
         try:
             async with get_events_subscriber(filter=wanted) as events:
+                broken = False
                 async for event in events:
                     state = event.payload.get("validated_state") or {}
                     if "type" in state:
@@ -144,7 +146,9 @@ async def follow_events() -> None:
         except asyncio.CancelledError:
             raise
         except Exception as error:
-            logger.warning("Prefect's event stream broke off (%s); the sweep goes on, reconnecting", error)
+            if not broken:
+                logger.warning("Prefect's event stream broke off (%s); the sweep goes on, reconnecting", error)
+            broken = True
             await asyncio.sleep(1)
 
 

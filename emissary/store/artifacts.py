@@ -82,14 +82,13 @@ class ArtifactStore:
             manifest = Manifest(files=files, notes=notes or {})
             (draft / _MANIFEST).write_text(manifest.model_dump_json(indent=1))
             _flush(draft / _MANIFEST)
-            if target.exists():  # what a publisher without a manifest left behind
-                shutil.rmtree(target)
             try:
                 draft.rename(target)
             except OSError:
-                if (winner := self.manifest(key)) is None:
-                    raise
-                return winner
+                if (winner := self.manifest(key)) is not None:
+                    return winner
+                shutil.rmtree(target)  # what a deletion that was broken off left behind, or another error
+                draft.rename(target)
             return manifest
         finally:
             shutil.rmtree(draft, ignore_errors=True)

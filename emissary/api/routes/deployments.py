@@ -4,9 +4,10 @@ from fastapi import APIRouter
 
 from emissary.api import submit
 from emissary.api.auth import CurrentUser
+from emissary.errors import InvalidInput
 from emissary.schemas.deployments import DeploymentCreate, DeploymentDetail, DeploymentSummary
 from emissary.serving import client as engine_client
-from emissary.store import deployments, projects
+from emissary.store import deployments, engines, projects
 from emissary.store.database import transaction
 
 router = APIRouter(prefix="/v1/projects/{project_id}/deployments", tags=["Deployments"])
@@ -60,6 +61,23 @@ async def retrieve_deployment(project_id: str, deployment_id: str, _user: Curren
         created_at=row.created_at,
         updated_at=row.updated_at,
     )
+
+
+@router.post(
+    "/{deployment_id}/reactivate",
+    status_code=204,
+    operation_id="reactivateDeploymentById",
+    summary="Reactivate deployment",
+)
+async def reactivate_deployment(project_id: str, deployment_id: str, _user: CurrentUser) -> None:
+    """Start the engine of a deactivated deployment; 400 unless it is Deactivated."""
+    async with transaction() as session:
+        deployment = await deployments.get(session, deployment_id, project_id)
+        if deployment.status != "Deactivated":
+            raise InvalidInput(f"The deployment {deployment_id} is {deployment.status}, not Deactivated.")
+        if deployment.engine.status == "Inactive":
+            await engines.restart(session, deployment.engine)
+    await submit.submit(deployment.engine)
 
 
 @router.delete("/{deployment_id}", status_code=204, operation_id="deleteDeploymentById", summary="Delete deployment")

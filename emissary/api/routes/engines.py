@@ -108,6 +108,42 @@ async def undeploy_from_engine(engine_id: str, body: EngineUndeploy, _user: Curr
     await engine_client.unload(engine, found[0].id)
 
 
+@router.post(
+    "/{engine_id}/reactivate", status_code=204, operation_id="reactivateEngineById", summary="Reactivate Engine"
+)
+async def reactivate_engine(engine_id: str, _user: CurrentUser) -> None:
+    """Start an engine that has ended, with the deployments it had; 400 unless it is Inactive."""
+    async with transaction() as session:
+        engine = await engines.get(session, engine_id)
+        if engine.status != "Inactive":
+            raise InvalidInput(f"The engine {engine_id} is {engine.status} already.")
+        await engines.restart(session, engine)
+    await submit.submit(engine)
+
+
+@router.post(
+    "/{engine_id}/deactivate", status_code=204, operation_id="deactivateEngineById", summary="Deactivate Engine"
+)
+async def deactivate_engine(engine_id: str, _user: CurrentUser) -> None:
+    """End an engine's run; 400 unless it is Active."""
+    async with transaction() as session:
+        engine = await engines.get(session, engine_id)
+    if engine.status != "Active":
+        raise InvalidInput(f"The engine {engine_id} is {engine.status}, not Active.")
+    await _end(engine)
+
+
+async def _end(engine: Engine) -> None:
+    """Have Prefect cancel the engine's run. Raises Unavailable when it cannot be reached."""
+    if engine.flow_run_id is None or engine.status == "Inactive":
+        return
+    try:
+        async with get_client() as client:
+            await client.set_flow_run_state(engine.flow_run_id, Cancelling())
+    except submit.PREFECT_AWAY as error:
+        raise Unavailable("Prefect cannot be reached, so the engine cannot be ended now; try again soon.") from error
+
+
 @router.delete("/{engine_id}", status_code=204, operation_id="deleteEngineById", summary="Delete Inference Engine")
 async def delete_engine(engine_id: str, _user: CurrentUser) -> None:
     """Ends an engine that serves nothing; 400 while it has deployments."""
@@ -117,13 +153,6 @@ async def delete_engine(engine_id: str, _user: CurrentUser) -> None:
     if served:
         names = ", ".join(row.name for row in served)
         raise InvalidInput(f"The engine {engine_id} still serves {names}; delete those deployments first.")
-    if engine.flow_run_id is not None and engine.status != "Inactive":
-        try:
-            async with get_client() as client:
-                await client.set_flow_run_state(engine.flow_run_id, Cancelling())
-        except submit.PREFECT_AWAY as error:
-            raise Unavailable(
-                "Prefect cannot be reached, so the engine cannot be ended now; try again soon."
-            ) from error
+    await _end(engine)
     async with transaction() as session:
         await engines.delete(session, engine_id)

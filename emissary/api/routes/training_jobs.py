@@ -1,5 +1,7 @@
 """Training jobs: create, follow, cancel, and their checkpoints."""
 
+import shutil
+
 from fastapi import APIRouter
 from prefect.client.orchestration import get_client
 from prefect.states import Cancelling
@@ -106,6 +108,7 @@ async def delete_training_job(project_id: str, training_job_id: str, _user: Curr
         job = await training_jobs.get(session, training_job_id, project_id)
         await training_jobs.delete(session, job)
     await run_in_threadpool(ArtifactStore(settings().artifacts_folder).delete, f"training-jobs/{training_job_id}")
+    await run_in_threadpool(shutil.rmtree, settings().home / "work" / training_job_id, ignore_errors=True)
 
 
 @router.get("/{training_job_id}/checkpoints", operation_id="listCheckpoints", summary="List checkpoints")
