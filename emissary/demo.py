@@ -20,7 +20,7 @@ from emissary.up import Platform
 BASE_MODEL = "SmolLM2-135M-Instruct"
 FUNCTIONS = ["exact_match_shared", "test_similarity_shared"]
 PARAMETERS = {
-    "num_train_epochs": 3,
+    "num_train_epochs": 2,
     "learning_rate": 0.0012,
     "per_device_train_batch_size": 8,
     "max_length": 256,

@@ -87,7 +87,7 @@ class ArtifactStore:
             except OSError:
                 if (winner := self.manifest(key)) is not None:
                     return winner
-                shutil.rmtree(target)  # what a deletion that was broken off left behind, or another error
+                shutil.rmtree(target)  # what a deletion that was broken off left behind
                 draft.rename(target)
             return manifest
         finally:
