@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI, Request
 
 from emissary.api import projection
 from emissary.api.errors import add_error_handlers
@@ -21,6 +21,7 @@ from emissary.api.routes import (
     testing_functions,
     training_jobs,
 )
+from emissary.errors import InvalidInput, NotFound
 from emissary.store.database import dispose
 
 
@@ -36,6 +37,15 @@ async def _lifespan(_app: FastAPI) -> AsyncIterator[None]:
         await dispose()
 
 
+def _without_nul(request: Request) -> None:
+    """PostgreSQL's text has no NUL, so nothing there is has one in its id."""
+    if any("\0" in str(value) for value in request.path_params.values()):
+        raise NotFound(f"There is nothing at {request.url.path}.")
+    for name, value in request.query_params.items():
+        if "\0" in value:
+            raise InvalidInput(f"{name}: must not contain NUL characters.")
+
+
 def create_app() -> FastAPI:
     """The application with all its routes."""
     app = FastAPI(
@@ -43,6 +53,7 @@ def create_app() -> FastAPI:
         version=version("emissary-pipelines"),
         description="Fine-tune, test, deploy and call models of your own.",
         lifespan=_lifespan,
+        dependencies=[Depends(_without_nul)],
     )
     add_error_handlers(app)
     for module in (

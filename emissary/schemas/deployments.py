@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from emissary.schemas.fields import Description, Name, UnixTime
+from emissary.schemas.fields import Description, Name, Reference, UnixTime
 
 DeploymentStatus = Literal[
     "Pending",
@@ -18,7 +18,7 @@ DeploymentStatus = Literal[
     "TimedOut",
 ]
 Checkpoint = Annotated[
-    Annotated[int, Field(strict=True, ge=0)] | Literal["best"],
+    Annotated[int, Field(strict=True, ge=0, lt=2**31)] | Literal["best"],
     Field(description="Number of the checkpoint, `best`, or 0 for the base model."),
 ]
 
@@ -26,9 +26,7 @@ Checkpoint = Annotated[
 class DeploymentCreate(BaseModel):
     """POST …/deployments: serve a checkpoint on an engine that fits, which is made when there is none."""
 
-    training_job_id: str = Field(
-        strict=True, min_length=1, description="The training job; with checkpoint 0 also a base model's name."
-    )
+    training_job_id: Reference = Field(description="The training job; with checkpoint 0 also a base model's name.")
     checkpoint: Checkpoint
     name: Name | None = Field(default=None, description="Name to call it by; default `<job>-checkpoint-<n>`.")
     description: Description | None = None

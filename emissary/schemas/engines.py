@@ -5,7 +5,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from emissary.schemas.deployments import Checkpoint, DeploymentSummary
-from emissary.schemas.fields import Name, UnixTime
+from emissary.schemas.fields import Name, Reference, UnixTime
 from emissary.schemas.training_jobs import TaskType
 
 EngineStatus = Literal["Creating", "Active", "Inactive"]
@@ -34,7 +34,7 @@ class EngineCreate(BaseModel):
     """POST /v1/engines."""
 
     name: Name | None = Field(default=None, description="Name of the engine.")
-    base_model: str = Field(strict=True, min_length=1, description="The base model it serves.")
+    base_model: Reference = Field(description="The base model it serves.")
     task_type: TaskType = Field(default="text-generation", description="What its deployments do.")
     resource_management_config: ResourceManagement = Field(default_factory=ResourceManagement)
 
@@ -43,15 +43,15 @@ class EngineDeploy(BaseModel):
     """POST /v1/engines/{engine_id}/deploy."""
 
     name: Name | None = Field(default=None, description="Name of the deployment.")
-    project_id: str = Field(strict=True, description="Project of the training job.")
-    training_id: str = Field(strict=True, description="Training job, or with checkpoint 0 a base model's name.")
+    project_id: Reference = Field(description="Project of the training job.")
+    training_id: Reference = Field(description="Training job, or with checkpoint 0 a base model's name.")
     checkpoint: Checkpoint
 
 
 class EngineUndeploy(BaseModel):
     """POST /v1/engines/{engine_id}/undeploy."""
 
-    deployment_name: str = Field(strict=True)
+    deployment_name: Reference
 
 
 class EngineSummary(BaseModel):

@@ -10,9 +10,13 @@ def _unix(value: object) -> object:
     return int(value.timestamp()) if isinstance(value, datetime) else value
 
 
-def _plain_name(value: str) -> str:
+def _printable(value: str) -> str:
     if not value.isprintable():
         raise ValueError("must not contain control characters")
+    return value
+
+
+def _plain_name(value: str) -> str:
     if "/" in value or "\\" in value or value.strip(".") == "":
         raise ValueError("must not contain '/' or '\\', nor consist of dots")
     if value != value.strip():
@@ -20,10 +24,22 @@ def _plain_name(value: str) -> str:
     return value
 
 
+def _without_nul(value: str) -> str:
+    if "\0" in value:  # PostgreSQL cannot keep it
+        raise ValueError("must not contain NUL characters")
+    return value
+
+
 UnixTime = Annotated[int, BeforeValidator(_unix)]
 """UNIX seconds; takes a datetime."""
 
-Name = Annotated[str, Field(strict=True, min_length=1, max_length=100), AfterValidator(_plain_name)]
+Name = Annotated[
+    str, Field(strict=True, min_length=1, max_length=100), AfterValidator(_printable), AfterValidator(_plain_name)
+]
 """A name that is safe in a path, a log and a terminal."""
 
-Description = Annotated[str, Field(strict=True, max_length=2000)]
+Reference = Annotated[str, Field(strict=True, min_length=1, max_length=200), AfterValidator(_printable)]
+"""The name or id of something there is."""
+
+Description = Annotated[str, Field(strict=True, max_length=2000), AfterValidator(_without_nul)]
+"""Text of several lines."""

@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
+from emissary.schemas.fields import Reference
+
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Integer = Annotated[int, Field(strict=True)]
 StopString = Annotated[str, Field(strict=True, min_length=1, max_length=200)]
@@ -20,7 +22,7 @@ class StreamOptions(BaseModel):
 class Sampling(BaseModel):
     """The fields that both kinds of request share; null is the same as leaving a field out."""
 
-    model: str = Field(min_length=1, description="Name of a deployment or of a base model.")
+    model: Reference = Field(description="Name of a deployment or of a base model.")
     temperature: Annotated[Number, Field(ge=0, le=2)] | None = Field(
         default=None, description="Sampling temperature; 0 is greedy, left out 1."
     )

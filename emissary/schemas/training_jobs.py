@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from emissary.schemas.datasets import DatasetSummary
-from emissary.schemas.fields import Description, Name, UnixTime
+from emissary.schemas.fields import Description, Name, Reference, UnixTime
 
 TaskType = Literal["text-generation", "classification", "embedding", "regression"]
 JobStatus = Literal["Pending", "Running", "Testing", "Success", "Failed", "TimedOut", "Cancelled"]
@@ -18,14 +18,11 @@ class TrainingJobCreate(BaseModel):
     base_model_option: Literal["pre-trained", "fine-tuned"] = Field(
         default="pre-trained", description="Start from a base model, or from a checkpoint of an earlier job."
     )
-    base_model: str = Field(
-        strict=True,
-        min_length=1,
-        description="Name of the base model, see GET /v1/models.",
-        examples=["SmolLM2-135M-Instruct"],
+    base_model: Reference = Field(
+        description="Name of the base model, see GET /v1/models.", examples=["SmolLM2-135M-Instruct"]
     )
-    train_dataset_id: str = Field(strict=True, min_length=1, description="Dataset to train on.")
-    test_dataset_id: str | None = Field(default=None, strict=True, description="Dataset to test checkpoints on.")
+    train_dataset_id: Reference = Field(description="Dataset to train on.")
+    test_dataset_id: Reference | None = Field(default=None, description="Dataset to test checkpoints on.")
     train_test_split_ratio: Percentage | None = Field(
         default=None, description="Percentage of the training rows that is held out for testing, 1 to 99."
     )

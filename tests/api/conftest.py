@@ -1,0 +1,26 @@
+"""A project with a dataset and a job for requests to refer to."""
+
+import pytest
+
+from emissary.client import Client
+from tests.api.refusals import GOOD, MODEL, upload
+
+
+@pytest.fixture(scope="package")
+def project(client: Client) -> str:
+    return str(client.post("/v1/projects", {"name": "bad-input"})["id"])
+
+
+@pytest.fixture(scope="package")
+def dataset(client: Client, project: str) -> str:
+    return str(upload(client, project, GOOD * 4)["id"])
+
+
+@pytest.fixture(scope="package")
+def job(client: Client, project: str, dataset: str) -> str:
+    """A job without checkpoints, cancelled at once; its request carries fields that the contract does not have."""
+    body = {"base_model": MODEL, "train_dataset_id": dataset, "colour": "red", "nested": {"more": [1]}}
+    path = f"/v1/projects/{project}/training-jobs"
+    created = client.post(path, body)
+    client.post(f"{path}/{created['id']}/cancel")
+    return str(created["id"])

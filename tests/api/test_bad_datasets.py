@@ -1,0 +1,108 @@
+"""Uploads that are refused: in which words, and that nothing is left behind."""
+
+import socket
+
+import httpx
+import pytest
+
+from emissary.client import Client
+from emissary.up import Platform
+from tests.api.refusals import GOOD, LIMIT, bad_name, everything, refused, upload
+
+FILES = {
+    "empty": ("a.jsonl", b"", ["empty"]),
+    "blank lines": ("a.jsonl", b"\n \n", ["no rows"]),
+    "no rows in array": ("a.json", b"[]", ["no rows"]),
+    "wrong extension": ("a.txt", GOOD, [".txt", ".jsonl"]),
+    "no extension": ("a", GOOD, ["no extension"]),
+    "not UTF-8": ("a.jsonl", GOOD + b'{"prompt": "caf\xe9"}', ["not UTF-8", "offset"]),
+    "binary": ("a.csv", b"\x89PNG\r\n\x1a\n\x00\x00", ["not UTF-8", "offset 0"]),
+    "NUL byte": ("a.jsonl", GOOD + b"\x00", ["NUL", "offset"]),
+    "not Parquet": ("a.parquet", GOOD, ["Parquet"]),
+    "invalid JSON": ("a.jsonl", GOOD * 2 + b'{"prompt": "a", "completion": }\n' + GOOD, ["Line 3", "JSON"]),
+    "cut off": ("a.jsonl", GOOD + GOOD[:20], ["Line 2", "JSON"]),
+    "invalid JSON in array": ("a.json", b"[\n" + GOOD + b", {]", ["Line 3", "JSON"]),
+    "array named jsonl": ("a.jsonl", b"[\n" + GOOD + b"]", ["Line 1", ".json"]),
+    "NaN": ("a.jsonl", GOOD + b'{"prompt": "a", "completion": NaN}', ["Line 2", "NaN"]),
+    "row that is no object": ("a.jsonl", GOOD + b"5\n", ["Line 2", "object"]),
+    "no target": ("a.jsonl", GOOD + b'{"prompt": "a"}\n' + GOOD, ["Line 2", "'completion'"]),
+    "null target": ("a.jsonl", GOOD + b'{"prompt": "a", "completion": null}\n', ["Line 2", "'completion'"]),
+    "no assistant's turn": ("a.jsonl", b'{"messages": [{"role": "user", "content": "a"}]}', ["Line 1", "messages"]),
+    "no target in array": ("a.json", b"[" + GOOD + b', {"prompt": "a"}]', ["Row 2", "'completion'"]),
+    "no target in CSV": ("a.csv", b"input,expected_output\na,b\nc,\n", ["Line 3"]),
+    "CSV of other columns": ("a.csv", b"colour,size\na,b\n", ["Line 1", "input", "expected_output"]),
+    "rows of two kinds": ("a.jsonl", GOOD + b'{"messages": 5, "prompt": "a"}\n', ["Line 2", "messages"]),
+}
+
+
+@pytest.mark.parametrize(("file_name", "content", "words"), FILES.values(), ids=FILES)
+def test_unusable_file_is_refused_naming_the_place(
+    client: Client, project: str, file_name: str, content: bytes, words: list[str]
+) -> None:
+    with refused(client, project, *words):
+        upload(client, project, content, file_name)
+
+
+@bad_name
+def test_bad_name_of_a_dataset_is_refused(client: Client, project: str, name: str) -> None:
+    with refused(client, project, "name"):
+        upload(client, project, GOOD, name=name)
+
+
+def test_folders_before_a_file_name_are_dropped(client: Client, project: str) -> None:
+    made = upload(client, project, GOOD, "../../etc/colours.jsonl")
+    assert made["name"] == "colours"
+    client.call("DELETE", f"/v1/projects/{project}/datasets/{made['id']}")
+
+
+def test_upload_without_a_file_or_not_a_form_is_refused(client: Client, project: str) -> None:
+    path = f"/v1/projects/{project}/datasets"
+    with refused(client, project, "file"):
+        client.call("POST", path, files={"other": ("a.jsonl", GOOD)})
+    with refused(client, project, "file"):
+        client.call("POST", path, files={"file": (None, "text")})
+    with refused(client, project, "multipart/form-data"):
+        client.post(path, {"file": "a"})
+    with refused(client, project, "boundary"):
+        client.call("POST", path, content=GOOD, headers={"Content-Type": "multipart/form-data"})
+
+
+def test_upload_to_an_unknown_project_is_not_found(client: Client, project: str) -> None:
+    with refused(client, project, "ms-unknown", status=404):
+        upload(client, "ms-unknown", GOOD)
+
+
+def filled(size: int) -> bytes:
+    """A JSON Lines file of `size` bytes."""
+    empty = b'{"prompt": "a", "completion": ""}\n'
+    return b'{"prompt": "a", "completion": "' + b"x" * (size - len(empty)) + b'"}\n'
+
+
+def test_file_of_the_limit_is_taken(client: Client, project: str) -> None:
+    made = upload(client, project, filled(LIMIT))
+    detail = client.get(f"/v1/projects/{project}/datasets/{made['id']}")
+    assert detail["profile"]["bytes"] == LIMIT
+    client.call("DELETE", f"/v1/projects/{project}/datasets/{made['id']}")
+
+
+@pytest.mark.parametrize("size", [LIMIT + 1, 5 * LIMIT])
+def test_file_over_the_limit_is_refused(client: Client, project: str, size: int) -> None:
+    with refused(client, project, "file", "1 MiB", "EMISSARY_MAX_UPLOAD_MB"):
+        upload(client, project, filled(size))
+
+
+def test_file_over_the_limit_is_refused_while_it_is_being_sent(
+    client: Client, platform: Platform, project: str
+) -> None:
+    part = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.jsonl"\r\n\r\n' + filled(2 * LIMIT)
+    head = (
+        f"POST /v1/projects/{project}/datasets HTTP/1.1\r\nHost: x\r\nX-API-Key: {platform.api_key}\r\n"
+        f"Content-Type: multipart/form-data; boundary=x\r\nContent-Length: {1000 * LIMIT}\r\n\r\n"
+    )
+    url = httpx.URL(platform.api_url)
+    before = everything(client, project)
+    with socket.create_connection((url.host, url.port), timeout=20) as connection:
+        connection.sendall(head.encode() + part)
+        answer = connection.recv(65536)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert everything(client, project) == before
