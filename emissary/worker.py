@@ -10,8 +10,8 @@ import os
 import runpy
 import socket
 import sys
+from multiprocessing import forkserver
 from multiprocessing.context import ForkServerProcess
-from multiprocessing.forkserver import set_forkserver_preload
 from typing import Any
 from uuid import UUID
 
@@ -119,6 +119,8 @@ class _ForkStarter:
 def _run_engine(environment: dict[str, str]) -> None:
     """The forked process: becomes `python -m prefect.engine` for the flow run that `environment` names."""
     os.setsid()
+    # The fork server ends when nobody holds this pipe. Were it held here, a run would outlive its worker.
+    os.close(forkserver._forkserver._forkserver_alive_fd)  # type: ignore[attr-defined]
     die_with_parent()
     os.environ.clear()
     os.environ.update(environment)
@@ -163,7 +165,7 @@ async def report_dead_runs(client: PrefectClient, pools: tuple[str, ...]) -> lis
 
 def warm_up() -> None:
     """Start the fork server and have it do its imports, so that the first run does not wait for them."""
-    set_forkserver_preload(PRELOAD)
+    forkserver.set_forkserver_preload(PRELOAD)
     first = multiprocessing.get_context("forkserver").Process(target=die_with_parent)
     first.start()
     first.join()
