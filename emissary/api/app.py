@@ -8,6 +8,7 @@ from importlib.metadata import version
 from fastapi import Depends, FastAPI, Request
 
 from emissary.api import projection
+from emissary.api.body_limit import BodyLimit
 from emissary.api.errors import add_error_handlers
 from emissary.api.routes import (
     datasets,
@@ -55,6 +56,7 @@ def create_app() -> FastAPI:
         lifespan=_lifespan,
         dependencies=[Depends(_without_nul)],
     )
+    app.add_middleware(BodyLimit)
     add_error_handlers(app)
     for module in (
         health,

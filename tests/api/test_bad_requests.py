@@ -85,3 +85,12 @@ def test_bad_chat_is_refused_naming_the_field(
 ) -> None:
     with refused(client, project, *words, status=status):
         client.post("/v1/chat/completions", {"model": MODEL, "messages": [{"role": "user", "content": "a"}]} | changed)
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_body_over_four_mebibytes_is_refused(client: Client, *, chunked: bool) -> None:
+    body = b'{"name": "' + b"x" * 5 * 1024**2 + b'"}'
+    content = iter([body]) if chunked else body
+    response = client.http.post("/v1/projects", content=content, headers={"Content-Type": "application/json"})
+    assert response.status_code == 400
+    assert set(response.json()) == {"status", "error", "code"}
