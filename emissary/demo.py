@@ -21,10 +21,10 @@ BASE_MODEL = "SmolLM2-135M-Instruct"
 FUNCTIONS = ["exact_match_shared", "test_similarity_shared"]
 PARAMETERS = {
     "num_train_epochs": 2,
-    "learning_rate": 0.0012,
-    "per_device_train_batch_size": 8,
+    "learning_rate": 0.001,
+    "per_device_train_batch_size": 4,
     "max_length": 256,
-    "max_new_tokens": 40,
+    "max_new_tokens": 32,
 }
 _POLL_SECONDS = 0.5
 _DEADLINE_SECONDS = 3600.0
@@ -151,7 +151,7 @@ def _ask_all(client: Client, console: Console, model: str, tests: list[dict[str,
     """The model's greedy answers to all test tickets, asked 32 at once."""
 
     def ask(row: dict[str, Any]) -> str:
-        body = {"model": model, "messages": row["messages"][:-1], "temperature": 0, "max_tokens": 40}
+        body = {"model": model, "messages": row["messages"][:-1], "temperature": 0, "max_tokens": 32}
         return str(client.post("/v1/chat/completions", body)["choices"][0]["message"]["content"])
 
     with console.status(f"{model} answers"), ThreadPoolExecutor(_AT_ONCE) as pool:
