@@ -1,8 +1,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Threads of torch that spin while they wait starve the engine that runs beside the tests.
-export OMP_WAIT_POLICY := PASSIVE
+# Threads of torch that spin long while they wait starve the engine that runs beside the tests.
+export GOMP_SPINCOUNT := 1000
 
 .PHONY: install demo test check acceptance clean
 

@@ -26,7 +26,7 @@ PARAMETERS = {
     "max_length": 256,
     "max_new_tokens": 32,
 }
-_POLL_SECONDS = 0.5
+_POLL_SECONDS = 1.0
 _DEADLINE_SECONDS = 3600.0
 _AT_ONCE = 32
 
