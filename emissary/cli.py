@@ -129,10 +129,17 @@ def _with_catalogue(work: Any) -> Any:
 
 
 @keys_app.command("create")
-def keys_create(name: str, user: Annotated[str, typer.Option(help="Whose key it is.")] = "admin") -> None:
+def keys_create(
+    name: str,
+    user: Annotated[str, typer.Option(help="Whose key it is.")] = "admin",
+    role: Annotated[users.Role, typer.Option(help="What it allows: everything, all but keys, or reading.")] = "member",
+    organization: Annotated[str | None, typer.Option(help="Organization of a new user; unset: `default`.")] = None,
+) -> None:
     """Make a key; it is shown once."""
     with _sentences():
-        row, key = _with_catalogue(lambda session: users.create_key(session, user, name))
+        row, key = _with_catalogue(
+            lambda session: users.create_key(session, user, name, role=role, organization=organization)
+        )
         console.print(f"{row.id}  {key}", soft_wrap=True)
 
 
@@ -140,12 +147,12 @@ def keys_create(name: str, user: Annotated[str, typer.Option(help="Whose key it 
 def keys_list() -> None:
     """All keys, without the keys themselves."""
     with _sentences():
-        table = Table("id", "name", "user", "created", "last used", "revoked")
-        for key, user in _with_catalogue(users.list_keys):
+        table = Table("id", "name", "user", "organization", "role", "created", "last used", "revoked")
+        for key, user, organization in _with_catalogue(users.list_keys):
             times = (
                 f"{when:%Y-%m-%d %H:%M}" if when else "" for when in (key.created_at, key.last_used_at, key.revoked_at)
             )
-            table.add_row(key.id, key.name, user.name, *times)
+            table.add_row(key.id, key.name, user.name, organization.name, key.role, *times)
         console.print(table)
 
 

@@ -6,7 +6,9 @@ where, and what to do:
     EmissaryError
     ├── InvalidInput    400  what was asked for cannot be
     ├── Unauthorized    401  no key, or one that is unknown or revoked
+    ├── Forbidden       403  the key's role does not allow it
     ├── NotFound        404  there is no such thing, or not for this caller
+    ├── Conflict        409  it contradicts what was asked for before
     └── Unavailable     503  it will work later
 """
 
@@ -37,11 +39,25 @@ class Unauthorized(EmissaryError):
     code = "unauthorized"
 
 
+class Forbidden(EmissaryError):
+    """The key's role does not allow it."""
+
+    status = 403
+    code = "forbidden"
+
+
 class NotFound(EmissaryError):
     """There is no such thing, or not for this caller."""
 
     status = 404
     code = "object_not_found"
+
+
+class Conflict(EmissaryError):
+    """It contradicts what was asked for before."""
+
+    status = 409
+    code = "conflict"
 
 
 class Unavailable(EmissaryError):

@@ -9,8 +9,7 @@ from prefect.cache_policies import NO_CACHE
 
 from emissary.data.normalise import normalise, read_normalised
 from emissary.data.splitting import downsample, split
-from emissary.settings import settings
-from emissary.store.artifacts import ArtifactStore
+from emissary.store.artifacts import ArtifactStore, artifact_store
 from emissary.store.database import transaction
 from emissary.store.tables import Dataset, TrainingJob
 from tasks.sft_rows import Conversation
@@ -20,7 +19,7 @@ from tasks.sft_rows import Conversation
 async def prepare(dataset_id: str) -> str:
     """Normalise a dataset to Parquet once; returns the artifact's key. Does nothing when it is there."""
     key = f"prepared/{dataset_id}"
-    store = ArtifactStore(settings().artifacts_folder)
+    store = artifact_store()
     if store.manifest(key) is not None:
         return key
     async with transaction() as session:
@@ -42,7 +41,7 @@ async def training_and_test_rows(
     job: TrainingJob, train_key: str, test_key: str | None
 ) -> tuple[list[Conversation], list[Conversation]]:
     """The rows to train on, downsampled as the job says, and those to test on: its test dataset's, or held out."""
-    store = ArtifactStore(settings().artifacts_folder)
+    store = artifact_store()
     rows = _conversations(store, train_key)
     seed, percent = job.hyper_parameters["seed"], job.hyper_parameters["downsample_size"]
     if test_key is not None:

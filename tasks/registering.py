@@ -9,9 +9,9 @@ from sqlalchemy import select
 from emissary.errors import InvalidInput
 from emissary.schemas.engines import EngineCreate
 from emissary.schemas.training_jobs import TrainingJobCreate
-from emissary.store import engines, projects, training_jobs
+from emissary.store import engines, training_jobs
 from emissary.store.database import transaction
-from emissary.store.tables import Engine, TrainingJob
+from emissary.store.tables import Engine, Project, TrainingJob
 from emissary.store.users import ensure_user
 
 
@@ -28,8 +28,10 @@ async def training_job(
             if training_job_id is None:
                 if project_id is None or request is None:
                     raise InvalidInput("Give project_id and request (or the training_job_id of an existing job).")
-                project = await projects.get(session, project_id)
                 user = await ensure_user(session, "prefect")
+                project = await session.get(Project, project_id)
+                if project is None:
+                    raise InvalidInput(f"project_id: there is no project {project_id!r}.")
                 job = await training_jobs.create(session, project, request, user.id)
                 job.flow_run_id = run_id
                 training_job_id = job.id
@@ -49,6 +51,7 @@ async def engine(engine_id: str | None, request: EngineCreate | None) -> Engine:
                 user = await ensure_user(session, "prefect")
                 row = await engines.create(
                     session,
+                    organization_id=user.organization_id,
                     name=request.name,
                     base_model=request.base_model,
                     task_type=request.task_type,

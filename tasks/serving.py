@@ -21,7 +21,7 @@ from emissary.serving.server import create_engine_app
 from emissary.serving.token import engine_token
 from emissary.settings import settings
 from emissary.store import engines
-from emissary.store.artifacts import ArtifactStore
+from emissary.store.artifacts import artifact_store
 from emissary.store.database import transaction
 from emissary.store.tables import Checkpoint, Deployment, Engine
 
@@ -39,7 +39,7 @@ async def load_generator(model_dir: Path) -> Generator:
 @asynccontextmanager
 async def serving(engine: Engine, generator: Generator) -> AsyncIterator[FastAPI]:
     """Serve `generator` on a free port, with all adapters that the engine had, and tell the catalogue where."""
-    store = ArtifactStore(settings().artifacts_folder)
+    store = artifact_store()
     batcher = Batcher(generator)
     token = engine_token(signing_key(settings()).get_secret_value(), engine.id)
     app = create_engine_app(batcher, generator, base_model=engine.base_model, token=token, fetch=store.folder)

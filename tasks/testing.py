@@ -17,7 +17,7 @@ from emissary import testing_function_files
 from emissary.serving.generation import Generator
 from emissary.settings import settings
 from emissary.store import training_jobs
-from emissary.store.artifacts import ArtifactStore
+from emissary.store.artifacts import artifact_store
 from emissary.store.database import transaction
 from emissary.store.tables import Checkpoint, TrainingJob
 from tasks import job_artifacts
@@ -57,7 +57,7 @@ async def _test(
     on_progress: Callable[[float], None],
 ) -> None:
     log = get_run_logger()
-    store = ArtifactStore(settings().artifacts_folder)
+    store = artifact_store()
     adapter = f"checkpoint-{checkpoint.number}"
     generator.load_adapter(adapter, await anyio.to_thread.run_sync(store.folder, checkpoint.artifact))
     outputs = await anyio.to_thread.run_sync(

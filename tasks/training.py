@@ -14,7 +14,7 @@ from prefect.cache_policies import NO_CACHE
 
 from emissary.settings import settings
 from emissary.store import training_jobs
-from emissary.store.artifacts import ArtifactStore
+from emissary.store.artifacts import artifact_store
 from emissary.store.database import transaction
 from emissary.store.tables import TrainingJob
 from tasks import job_artifacts
@@ -32,7 +32,7 @@ async def train(
 ) -> None:
     """Train the job's adapter, listing each epoch's checkpoint when it is published; goes on where it was killed."""
     log = get_run_logger()
-    store = ArtifactStore(settings().artifacts_folder)
+    store = artifact_store()
     work_dir = settings().home / "work" / job.id
     work_dir.mkdir(parents=True, exist_ok=True)
     progress = await job_artifacts.Progress.start(job.id)

@@ -2,27 +2,69 @@
 
 from typing import Annotated
 
-from fastapi import Depends, Security
-from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
+from fastapi import Depends, Request, Security
+from fastapi.security import APIKeyHeader, HTTPBearer
 
-from emissary.errors import Unauthorized
-from emissary.store import users
+from emissary.errors import Forbidden, Unauthorized
+from emissary.store import engines, projects, users
 from emissary.store.database import transaction
-from emissary.store.tables import User
+from emissary.store.tables import Engine, Project
+from emissary.store.users import Caller
 
-_header = APIKeyHeader(name="X-API-Key", auto_error=False)
-_bearer = HTTPBearer(auto_error=False)
+_SAFE_METHODS = ("GET", "HEAD")
 
 
-async def _current_user(
-    api_key: Annotated[str | None, Security(_header)],
-    bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
-) -> User:
-    key = api_key or (bearer.credentials if bearer else None)
+async def authenticate(request: Request) -> Caller:
+    """The caller, by the request's key. Raises Unauthorized without a valid one, Forbidden where its role stops."""
+    key = request.headers.get("x-api-key")
+    scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
+    if not key and scheme.lower() == "bearer":
+        key = credentials.strip()
     if not key:
         raise Unauthorized("There is no API key in the request; send it as X-API-Key or as Bearer token.")
     async with transaction() as session:
-        return await users.authenticate(session, key)
+        caller = await users.authenticate(session, key)
+    if caller.role == "read-only" and request.method not in _SAFE_METHODS:
+        raise Forbidden("The key is read-only; use one with the role member or admin for this.")
+    return caller
 
 
-CurrentUser = Annotated[User, Depends(_current_user)]
+def _caller(request: Request) -> Caller:
+    """The caller that the route has authenticated before it read the body."""
+    caller: Caller = request.state.caller
+    return caller
+
+
+def _admin(caller: "CurrentCaller") -> Caller:
+    if caller.role != "admin":
+        raise Forbidden("Only a key with the role admin may do this.")
+    return caller
+
+
+async def _project(project_id: str, caller: "CurrentCaller") -> Project:
+    async with transaction() as session:
+        return await projects.get(session, project_id, caller.organization_id)
+
+
+async def _engine(engine_id: str, caller: "CurrentCaller") -> Engine:
+    async with transaction() as session:
+        return await engines.get(session, engine_id, caller.organization_id)
+
+
+CurrentCaller = Annotated[Caller, Depends(_caller)]
+"""Who is calling."""
+
+AdminCaller = Annotated[Caller, Depends(_admin)]
+"""Who is calling, refused unless an admin."""
+
+OwnedProject = Annotated[Project, Depends(_project)]
+"""The path's project, which the caller's organization owns; 404 for another's."""
+
+OwnedEngine = Annotated[Engine, Depends(_engine)]
+"""The path's engine, which the caller's organization owns; 404 for another's."""
+
+KEY_SCHEMES = [
+    Security(APIKeyHeader(name="X-API-Key", auto_error=False)),
+    Security(HTTPBearer(auto_error=False)),
+]
+"""Tells the API's document how to send a key."""

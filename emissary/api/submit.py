@@ -6,6 +6,7 @@ gives the same flow run.
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -14,7 +15,7 @@ from prefect.client.orchestration import PrefectClient, get_client
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from sqlalchemy import select, update
 
-from emissary.store.database import transaction
+from emissary.store.database import after_commit, transaction
 from emissary.store.tables import Deployment, Engine, FlowBacked, TrainingJob
 
 logger = logging.getLogger(__name__)
@@ -38,7 +39,14 @@ def _flow(row: FlowBacked) -> tuple[str, dict[str, Any], list[str]]:
 
 
 async def submit(row: FlowBacked) -> None:
-    """Create the row's flow run and note its id on the row. Where Prefect is away the row is left for the sweep."""
+    """Create the row's flow run once the row is committed, and note its id on it.
+
+    Where Prefect is away the row is left for the sweep.
+    """
+    await after_commit(partial(_submit_now, row))
+
+
+async def _submit_now(row: FlowBacked) -> None:
     try:
         async with get_client() as client:
             await _submit(client, row)

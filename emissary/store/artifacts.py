@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from pydantic import BaseModel
 
 from emissary.errors import EmissaryError, NotFound
+from emissary.settings import settings
 
 _MANIFEST = "manifest.json"
 
@@ -123,6 +124,11 @@ class ArtifactStore:
         for manifest in _manifests(folder):
             manifest.unlink()
         shutil.rmtree(folder)
+
+
+def artifact_store() -> ArtifactStore:
+    """The store that EMISSARY_ARTIFACTS names."""
+    return ArtifactStore(settings().artifacts_folder)
 
 
 def _manifests(folder: Path) -> Iterable[Path]:

@@ -1,8 +1,10 @@
 """The catalogue's PostgreSQL: connection, session, schema upgrade, and the embedded server."""
 
 import warnings
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
@@ -44,11 +46,49 @@ def _sessions() -> async_sessionmaker[AsyncSession]:
     return async_sessionmaker(_engine(), expire_on_commit=False)
 
 
+@dataclass
+class _Shared:
+    session: AsyncSession
+    afterwards: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
+
+
+_shared: ContextVar[_Shared | None] = ContextVar("shared transaction", default=None)
+
+
 @asynccontextmanager
 async def transaction() -> AsyncIterator[AsyncSession]:
-    """One transaction: committed when the block ends well, rolled back when it raises."""
+    """One transaction: committed when the block ends well, rolled back when it raises.
+
+    Inside `one_transaction()` it is a part of that.
+    """
+    if (shared := _shared.get()) is not None:
+        yield shared.session
+        await shared.session.flush()
+        return
     async with _sessions().begin() as session:
         yield session
+
+
+@asynccontextmanager
+async def one_transaction() -> AsyncIterator[AsyncSession]:
+    """Makes all `transaction()` blocks inside one: they are committed together, or none of them."""
+    async with _sessions().begin() as session:
+        shared = _Shared(session)
+        token = _shared.set(shared)
+        try:
+            yield session
+        finally:
+            _shared.reset(token)
+    for action in shared.afterwards:
+        await action()
+
+
+async def after_commit(action: Callable[[], Awaitable[None]]) -> None:
+    """Do `action` once what was written is committed: now, or at the end of `one_transaction()`."""
+    if (shared := _shared.get()) is not None:
+        shared.afterwards.append(action)
+    else:
+        await action()
 
 
 async def dispose() -> None:

@@ -6,6 +6,7 @@ from sqlalchemy import or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from emissary.errors import InvalidInput, NotFound
+from emissary.store.pages import Page, page
 from emissary.store.tables import Dataset, TrainingJob
 
 
@@ -17,10 +18,10 @@ async def get(session: AsyncSession, project_id: str, dataset_id: str) -> Datase
     return dataset
 
 
-async def list_all(session: AsyncSession, project_id: str) -> Sequence[Dataset]:
+async def list_all(session: AsyncSession, project_id: str, wanted: Page) -> Sequence[Dataset]:
     """The project's datasets, the newest first."""
     query = select(Dataset).where(Dataset.project_id == project_id)
-    return (await session.scalars(query.order_by(Dataset.created_at.desc(), Dataset.id))).all()
+    return (await session.scalars(page(query, Dataset, wanted))).all()
 
 
 async def delete(session: AsyncSession, dataset: Dataset) -> None:

@@ -13,6 +13,7 @@ from emissary.errors import InvalidInput, NotFound
 from emissary.ids import new_id
 from emissary.schemas.engines import ResourceManagement
 from emissary.store import engines, training_jobs
+from emissary.store.pages import Page, page
 from emissary.store.tables import GONE, Checkpoint, Deployment, Engine, Project
 
 
@@ -36,13 +37,14 @@ async def create(
     if base_models.catalogue().get(name or ""):
         raise InvalidInput(f"name: {name!r} is the name of a base model; choose another.")
     if engine is None:
-        engine = await engines.find_usable(session, base_model, task_type)
+        engine = await engines.find_usable(session, project.organization_id, base_model, task_type)
     if engine is None:
         management: dict[str, Any] = ResourceManagement.model_validate(
             {"management_config": {"inactive_duration": inactive_seconds} if inactive_seconds else {}}
         ).model_dump()
         engine = await engines.create(
             session,
+            organization_id=project.organization_id,
             name=None,
             base_model=base_model,
             task_type=task_type,
@@ -58,6 +60,7 @@ async def create(
         await engines.restart(session, engine)
     deployment = Deployment(
         id=new_id("dp"),
+        organization_id=project.organization_id,
         project_id=project.id,
         name=name or default_name,
         description=description,
@@ -115,28 +118,34 @@ async def get(session: AsyncSession, deployment_id: str, project_id: str | None 
     return deployment
 
 
-async def list_all(session: AsyncSession, project_id: str) -> Sequence[Deployment]:
+async def list_all(session: AsyncSession, project_id: str, wanted: Page) -> Sequence[Deployment]:
     """The project's deployments, the newest first."""
     query = select(Deployment).where(Deployment.project_id == project_id)
-    return (await session.scalars(query.order_by(Deployment.created_at.desc(), Deployment.id))).all()
+    return (await session.scalars(page(query, Deployment, wanted))).all()
 
 
-async def find_callable(session: AsyncSession, model: str) -> tuple[Engine, str]:
+async def find_callable(session: AsyncSession, organization_id: str, model: str) -> tuple[Engine, str]:
     """The engine that answers for `model` and the name it knows it by.
 
-    `model` is the name or id of a live deployment, or a base model that some engine holds. Raises NotFound when there
-    is no such model.
+    `model` is the name or id of a live deployment of the organization, or a base model that one of its engines holds.
+    Raises NotFound when there is no such model.
     """
     query = (
         select(Deployment)
-        .where((Deployment.name == model) | (Deployment.id == model), Deployment.status.not_in(GONE))
+        .where(
+            Deployment.organization_id == organization_id,
+            (Deployment.name == model) | (Deployment.id == model),
+            Deployment.status.not_in(GONE),
+        )
         .options(joinedload(Deployment.engine))
     )
     deployment = (await session.scalars(query.limit(1))).first()
     if deployment is not None:
         return deployment.engine, deployment.id
     if model in base_models.catalogue():
-        base = select(Engine).where(Engine.base_model == model, Engine.status == "Active")
+        base = select(Engine).where(
+            Engine.organization_id == organization_id, Engine.base_model == model, Engine.status == "Active"
+        )
         engine = (await session.scalars(base.limit(1))).first()
         if engine is not None:
             return engine, model

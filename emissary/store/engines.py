@@ -11,12 +11,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from emissary import base_models
 from emissary.errors import InvalidInput, NotFound
 from emissary.ids import new_id
+from emissary.store.pages import Page, page
 from emissary.store.tables import GONE, Deployment, Engine
 
 
 async def create(
     session: AsyncSession,
     *,
+    organization_id: str,
     name: str | None,
     base_model: str,
     task_type: str,
@@ -32,6 +34,7 @@ async def create(
     engine_id = new_id("engine")
     engine = Engine(
         id=engine_id,
+        organization_id=organization_id,
         name=name or f"{base_model}-engine-{engine_id[7:11]}",
         base_model=base_model,
         task_type=task_type,
@@ -44,25 +47,30 @@ async def create(
     return engine
 
 
-async def get(session: AsyncSession, engine_id: str) -> Engine:
-    """The engine. Raises NotFound."""
+async def get(session: AsyncSession, engine_id: str, organization_id: str | None = None) -> Engine:
+    """The engine, of `organization_id` where given. Raises NotFound."""
     engine = await session.get(Engine, engine_id)
-    if engine is None:
+    if engine is None or (organization_id is not None and engine.organization_id != organization_id):
         raise NotFound(f"There is no engine {engine_id!r}.")
     return engine
 
 
 async def list_all(
-    session: AsyncSession, base_model: str | None = None, task_type: str | None = None
+    session: AsyncSession,
+    organization_id: str,
+    wanted: Page,
+    *,
+    base_model: str | None = None,
+    task_type: str | None = None,
 ) -> Sequence[tuple[Engine, int]]:
-    """Engines with the number of their deployments, the newest first."""
+    """The organization's engines with the number of their deployments, the newest first."""
     count = (
         select(func.count())
         .where(Deployment.engine_id == Engine.id, Deployment.status.not_in(GONE))
         .correlate(Engine)
         .scalar_subquery()
     )
-    query = select(Engine, count).order_by(Engine.created_at.desc(), Engine.id)
+    query = page(select(Engine, count), Engine, wanted).where(Engine.organization_id == organization_id)
     if base_model is not None:
         query = query.where(Engine.base_model == base_model)
     if task_type is not None:
@@ -70,11 +78,16 @@ async def list_all(
     return [(engine, number) for engine, number in await session.execute(query)]
 
 
-async def find_usable(session: AsyncSession, base_model: str, task_type: str) -> Engine | None:
-    """An engine that serves the base model or is about to; an Active one first."""
+async def find_usable(session: AsyncSession, organization_id: str, base_model: str, task_type: str) -> Engine | None:
+    """An engine of the organization that serves the base model or is about to; an Active one first."""
     query = (
         select(Engine)
-        .where(Engine.base_model == base_model, Engine.task_type == task_type, Engine.status != "Inactive")
+        .where(
+            Engine.organization_id == organization_id,
+            Engine.base_model == base_model,
+            Engine.task_type == task_type,
+            Engine.status != "Inactive",
+        )
         .order_by(Engine.status, Engine.created_at)
     )
     return (await session.scalars(query.limit(1))).first()

@@ -41,11 +41,20 @@ class FlowBacked:
     crashes: Mapped[int] = mapped_column(server_default=text("0"))
 
 
+class Organization(Base):
+    """Users who share projects and engines; one organization knows nothing of another."""
+
+    __tablename__ = "organizations"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+
+
 class User(Base):
     """A person or program that holds keys."""
 
     __tablename__ = "users"
     id: Mapped[str] = mapped_column(primary_key=True)
+    organization_id: Mapped[str] = mapped_column(ForeignKey("organizations.id"))
     name: Mapped[str] = mapped_column(unique=True)
 
 
@@ -56,16 +65,32 @@ class ApiKey(Base):
     id: Mapped[str] = mapped_column(primary_key=True)
     user_id: Mapped[str] = mapped_column(ForeignKey("users.id"))
     name: Mapped[str]
+    role: Mapped[str]
+    """`admin`, `member` or `read-only`."""
     sha256: Mapped[str] = mapped_column(unique=True)
     last_used_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
+
+
+class IdempotentAnswer(Base):
+    """What a creating request with an Idempotency-Key was answered, kept for a day."""
+
+    __tablename__ = "idempotent_answers"
+    organization_id: Mapped[str] = mapped_column(ForeignKey("organizations.id"), primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    request_sha256: Mapped[str]
+    """Of method, path and body."""
+    status: Mapped[int]
+    body: Mapped[Json]
 
 
 class Project(Base):
     """A workspace: datasets, training jobs and deployments live in one."""
 
     __tablename__ = "projects"
+    __table_args__ = (Index("projects_organization", "organization_id", "created_at"),)
     id: Mapped[str] = mapped_column(primary_key=True)
+    organization_id: Mapped[str] = mapped_column(ForeignKey("organizations.id"))
     name: Mapped[str]
     created_by: Mapped[str] = mapped_column(ForeignKey("users.id"))
 
@@ -102,6 +127,9 @@ class TrainingJob(FlowBacked, Base):
     test_dataset_id: Mapped[str | None] = mapped_column(ForeignKey("datasets.id"))
     train_test_split_ratio: Mapped[float | None]
     test_functions: Mapped[list[str]]
+    reward_functions: Mapped[Json | None]
+    """GRPO: testing function → weight; the weights sum to 1."""
+    rebalance_data: Mapped[Json | None]
     hyper_parameters: Mapped[Json]
     progress: Mapped[int] = mapped_column(server_default=text("0"))
     training_loss: Mapped[list[Json]] = mapped_column(server_default=text("'[]'"))
@@ -128,6 +156,8 @@ class Engine(FlowBacked, Base):
     """An inference engine: one base model, many adapters, served by a long-lived flow run."""
 
     __tablename__ = "engines"
+    __table_args__ = (Index("engines_organization", "organization_id", "created_at"),)
+    organization_id: Mapped[str] = mapped_column(ForeignKey("organizations.id"))
     name: Mapped[str]
     base_model: Mapped[str]
     task_type: Mapped[str]
@@ -146,11 +176,14 @@ class Deployment(FlowBacked, Base):
         Index("deployments_project", "project_id", "created_at"),
         Index(
             "deployments_live_name",
+            "organization_id",
             "name",
             unique=True,
             postgresql_where=text("status NOT IN ('Terminated', 'Failed', 'Cancelled', 'TimedOut')"),
         ),
+        Index("deployments_engine", "engine_id"),
     )
+    organization_id: Mapped[str] = mapped_column(ForeignKey("organizations.id"))
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
     name: Mapped[str]
     description: Mapped[str | None]
@@ -161,3 +194,42 @@ class Deployment(FlowBacked, Base):
     engine_id: Mapped[str] = mapped_column(ForeignKey("engines.id"))
     created_by: Mapped[str] = mapped_column(ForeignKey("users.id"))
     engine: Mapped[Engine] = relationship(lazy="raise")
+
+
+class TestingFunction(Base):
+    """A testing function that an organization added; those that ship are files."""
+
+    __tablename__ = "testing_functions"
+    __table_args__ = (Index("testing_functions_name", "organization_id", "name", unique=True),)
+    id: Mapped[str] = mapped_column(primary_key=True)
+    organization_id: Mapped[str] = mapped_column(ForeignKey("organizations.id"))
+    name: Mapped[str]
+    content: Mapped[str]
+    dependencies: Mapped[list[str]]
+    created_by: Mapped[str] = mapped_column(ForeignKey("users.id"))
+
+
+class JobEvent(Base):
+    """Something that happened to a training job."""
+
+    __tablename__ = "job_events"
+    __table_args__ = (Index("job_events_job", "training_job_id", "id"),)
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=True)
+    training_job_id: Mapped[str] = mapped_column(ForeignKey("training_jobs.id"))
+    kind: Mapped[str]
+    details: Mapped[Json]
+
+
+class Upload(Base):
+    """A dataset file on its way in parts, until it is completed or given up."""
+
+    __tablename__ = "uploads"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    name: Mapped[str]
+    file_name: Mapped[str]
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    part_bytes: Mapped[int] = mapped_column(BigInteger)
+    state: Mapped[Json]
+    """What the artifact store needs to go on with it."""
+    created_by: Mapped[str] = mapped_column(ForeignKey("users.id"))

@@ -14,6 +14,7 @@ from emissary import base_models, testing_function_files
 from emissary.errors import InvalidInput, NotFound
 from emissary.ids import new_id
 from emissary.schemas.training_jobs import TrainingJobCreate
+from emissary.store.pages import Page, page
 from emissary.store.tables import GONE, Checkpoint, Dataset, Deployment, Project, TrainingJob
 
 TERMINAL = frozenset({"Success", "Failed", "TimedOut", "Cancelled"})
@@ -89,10 +90,10 @@ async def get(session: AsyncSession, training_job_id: str, project_id: str | Non
     return job
 
 
-async def list_all(session: AsyncSession, project_id: str) -> Sequence[TrainingJob]:
+async def list_all(session: AsyncSession, project_id: str, wanted: Page) -> Sequence[TrainingJob]:
     """The project's jobs with their datasets, the newest first."""
     query = select(TrainingJob).where(TrainingJob.project_id == project_id).options(*_WITH_DATASETS)
-    return (await session.scalars(query.order_by(TrainingJob.created_at.desc(), TrainingJob.id))).all()
+    return (await session.scalars(page(query, TrainingJob, wanted))).all()
 
 
 async def record_loss(session: AsyncSession, training_job_id: str, point: dict[str, Any]) -> None:
@@ -131,10 +132,12 @@ async def record_best(session: AsyncSession, training_job_id: str, number: int) 
     )
 
 
-async def checkpoints(session: AsyncSession, training_job_id: str) -> Sequence[Checkpoint]:
-    """The job's complete checkpoints in their order."""
-    query = select(Checkpoint).where(Checkpoint.training_job_id == training_job_id)
-    return (await session.scalars(query.order_by(Checkpoint.number))).all()
+async def checkpoints(
+    session: AsyncSession, training_job_id: str, *, limit: int | None = None, after: int = 0
+) -> Sequence[Checkpoint]:
+    """The job's complete checkpoints in their order, at most `limit` of them, from behind number `after`."""
+    query = select(Checkpoint).where(Checkpoint.training_job_id == training_job_id, Checkpoint.number > after)
+    return (await session.scalars(query.order_by(Checkpoint.number).limit(limit))).all()
 
 
 async def delete(session: AsyncSession, job: TrainingJob) -> None:

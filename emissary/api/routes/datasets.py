@@ -6,12 +6,15 @@ import tempfile
 from pathlib import Path, PurePath
 from typing import IO, Any
 
-from fastapi import APIRouter, Request
+from fastapi import Request, Response
+from fastapi.responses import JSONResponse
 from pydantic import TypeAdapter, ValidationError
 from starlette.concurrency import run_in_threadpool
 
-from emissary.api import links
-from emissary.api.auth import CurrentUser
+from emissary.api import idempotency, links
+from emissary.api.auth import CurrentCaller, OwnedProject
+from emissary.api.paging import WantedPage, link_next
+from emissary.api.routing import keyed_router
 from emissary.api.upload import uploaded_form
 from emissary.data.validation import DatasetReport, validate
 from emissary.errors import InvalidInput
@@ -19,12 +22,12 @@ from emissary.ids import new_id
 from emissary.schemas.datasets import DatasetDetail, DatasetSummary
 from emissary.schemas.fields import Name
 from emissary.settings import settings
-from emissary.store import datasets, projects
-from emissary.store.artifacts import ArtifactStore
+from emissary.store import datasets
+from emissary.store.artifacts import artifact_store
 from emissary.store.database import transaction
 from emissary.store.tables import Dataset
 
-router = APIRouter(tags=["Datasets"])
+router = keyed_router("Datasets")
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
 _FORM: dict[str, Any] = {
     "requestBody": {
@@ -50,25 +53,34 @@ _FORM: dict[str, Any] = {
     status_code=201,
     operation_id="createDataset",
     summary="Upload dataset",
+    response_model=DatasetSummary,
     openapi_extra=_FORM,
 )
-async def create_dataset(project_id: str, request: Request, user: CurrentUser) -> DatasetSummary:
+async def create_dataset(project: OwnedProject, request: Request, caller: CurrentCaller) -> Response:
     """Stores a dataset after reading every row of it; one that cannot be used is refused and leaves nothing."""
-    async with transaction() as session:
-        await projects.get(session, project_id)
     async with uploaded_form(request, settings().max_upload_mb) as (upload, given_name):
         file_name = _checked("file", PurePath(upload.filename or "").name)
         name = _checked("name", given_name if given_name is not None else PurePath(file_name).stem)
-        row = await run_in_threadpool(_store, upload.file, file_name)
-    row.project_id, row.name, row.upload_by = project_id, name, user.id
-    try:
-        async with transaction() as session:
-            session.add(row)
-            await session.flush()
-            return DatasetSummary.model_validate(row)
-    except BaseException:
-        ArtifactStore(settings().artifacts_folder).delete(row.artifact)
-        raise
+
+        async def create() -> Response:
+            row = await run_in_threadpool(_store, upload.file, file_name)
+            row.project_id, row.name, row.upload_by = project.id, name, caller.user_id
+            try:
+                async with transaction() as session:
+                    session.add(row)
+                    await session.flush()
+            except BaseException:
+                artifact_store().delete(row.artifact)
+                raise
+            return JSONResponse(DatasetSummary.model_validate(row).model_dump(mode="json"), 201)
+
+        digest = await run_in_threadpool(_sha256, upload.file)
+        return await idempotency.answer_once(request, f"{name}\n{file_name}\n{digest}".encode(), create)
+
+
+def _sha256(file: IO[bytes]) -> str:
+    file.seek(0)
+    return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
 def _checked(field: str, name: str) -> str:
@@ -88,10 +100,10 @@ def _store(source: IO[bytes], file_name: str) -> Dataset:
             shutil.copyfileobj(source, target, 1024 * 1024)
         report: DatasetReport = validate(path, file_name)
         with path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            sha256 = _sha256(file)
         size = path.stat().st_size
         artifact = f"datasets/{dataset_id}"
-        ArtifactStore(settings().artifacts_folder).publish(artifact, Path(scratch), {"file": path.name}, move=True)
+        artifact_store().publish(artifact, Path(scratch), {"file": path.name}, move=True)
     return Dataset(
         id=dataset_id,
         file_name=file_name,
@@ -103,20 +115,23 @@ def _store(source: IO[bytes], file_name: str) -> Dataset:
 
 
 @router.get("/v1/projects/{project_id}/datasets", operation_id="listDatasets", summary="List datasets")
-async def list_datasets(project_id: str, _user: CurrentUser) -> list[DatasetSummary]:
+async def list_datasets(
+    project: OwnedProject, page: WantedPage, request: Request, response: Response
+) -> list[DatasetSummary]:
     """The project's datasets, the newest first."""
     async with transaction() as session:
-        await projects.get(session, project_id)
-        return [DatasetSummary.model_validate(row) for row in await datasets.list_all(session, project_id)]
+        rows = await datasets.list_all(session, project.id, page)
+    link_next(request, response, page, [row.id for row in rows])
+    return [DatasetSummary.model_validate(row) for row in rows]
 
 
 @router.get(
     "/v1/projects/{project_id}/datasets/{dataset_id}", operation_id="retrieveDatasetById", summary="Retrieve dataset"
 )
-async def retrieve_dataset(project_id: str, dataset_id: str, _user: CurrentUser) -> DatasetDetail:
+async def retrieve_dataset(project: OwnedProject, dataset_id: str) -> DatasetDetail:
     """A dataset with what its validation found."""
     async with transaction() as session:
-        row = await datasets.get(session, project_id, dataset_id)
+        row = await datasets.get(session, project.id, dataset_id)
     suffix = PurePath(row.file_name).suffix.lower()
     return DatasetDetail(
         id=row.id,
@@ -136,11 +151,11 @@ async def retrieve_dataset(project_id: str, dataset_id: str, _user: CurrentUser)
     operation_id="deleteDatasetById",
     summary="Delete dataset",
 )
-async def delete_dataset(project_id: str, dataset_id: str, _user: CurrentUser) -> None:
+async def delete_dataset(project: OwnedProject, dataset_id: str) -> None:
     """Removes row and files; 400 while a training job was made from it."""
     async with transaction() as session:
-        row = await datasets.get(session, project_id, dataset_id)
+        row = await datasets.get(session, project.id, dataset_id)
         await datasets.delete(session, row)
-    store = ArtifactStore(settings().artifacts_folder)
+    store = artifact_store()
     await run_in_threadpool(store.delete, row.artifact)
     await run_in_threadpool(store.delete, f"prepared/{dataset_id}")

@@ -1,32 +1,34 @@
 """Deployments of a project."""
 
-from fastapi import APIRouter
+from fastapi import Request, Response
 
 from emissary.api import submit
-from emissary.api.auth import CurrentUser
+from emissary.api.auth import CurrentCaller, OwnedProject
+from emissary.api.paging import WantedPage, link_next
+from emissary.api.routing import keyed_router
 from emissary.errors import InvalidInput
 from emissary.schemas.deployments import DeploymentCreate, DeploymentDetail, DeploymentSummary
 from emissary.serving import client as engine_client
-from emissary.store import deployments, engines, projects
+from emissary.store import deployments, engines
 from emissary.store.database import transaction
 
-router = APIRouter(prefix="/v1/projects/{project_id}/deployments", tags=["Deployments"])
+router = keyed_router("Deployments", "/v1/projects/{project_id}/deployments")
 
 
 @router.post("", status_code=201, operation_id="createDeployment", summary="Create deployment")
-async def create_deployment(project_id: str, body: DeploymentCreate, user: CurrentUser) -> DeploymentSummary:
+async def create_deployment(project: OwnedProject, body: DeploymentCreate, caller: CurrentCaller) -> DeploymentSummary:
     """Serve a checkpoint under a name, on an engine that fits."""
     async with transaction() as session:
         deployment = await deployments.create(
             session,
-            await projects.get(session, project_id),
+            project,
             training_job_id=body.training_job_id,
             checkpoint=body.checkpoint,
             name=body.name,
             description=body.description,
             engine=None,
             inactive_seconds=body.inactive_timeout,
-            user_id=user.id,
+            user_id=caller.user_id,
         )
     if deployment.engine.flow_run_id is None:
         await submit.submit(deployment.engine)
@@ -35,18 +37,21 @@ async def create_deployment(project_id: str, body: DeploymentCreate, user: Curre
 
 
 @router.get("", operation_id="listDeployments", summary="List deployments")
-async def list_deployments(project_id: str, _user: CurrentUser) -> list[DeploymentSummary]:
+async def list_deployments(
+    project: OwnedProject, page: WantedPage, request: Request, response: Response
+) -> list[DeploymentSummary]:
     """The project's deployments, the newest first."""
     async with transaction() as session:
-        await projects.get(session, project_id)
-        return [DeploymentSummary.model_validate(row) for row in await deployments.list_all(session, project_id)]
+        rows = await deployments.list_all(session, project.id, page)
+    link_next(request, response, page, [row.id for row in rows])
+    return [DeploymentSummary.model_validate(row) for row in rows]
 
 
 @router.get("/{deployment_id}", operation_id="retrieveDeploymentById", summary="Retrieve deployment")
-async def retrieve_deployment(project_id: str, deployment_id: str, _user: CurrentUser) -> DeploymentDetail:
+async def retrieve_deployment(project: OwnedProject, deployment_id: str) -> DeploymentDetail:
     """A deployment with what it serves."""
     async with transaction() as session:
-        row = await deployments.get(session, deployment_id, project_id)
+        row = await deployments.get(session, deployment_id, project.id)
     return DeploymentDetail(
         id=row.id,
         name=row.name,
@@ -69,10 +74,10 @@ async def retrieve_deployment(project_id: str, deployment_id: str, _user: Curren
     operation_id="reactivateDeploymentById",
     summary="Reactivate deployment",
 )
-async def reactivate_deployment(project_id: str, deployment_id: str, _user: CurrentUser) -> None:
+async def reactivate_deployment(project: OwnedProject, deployment_id: str) -> None:
     """Start the engine of a deactivated deployment; 400 unless it is Deactivated."""
     async with transaction() as session:
-        deployment = await deployments.get(session, deployment_id, project_id)
+        deployment = await deployments.get(session, deployment_id, project.id)
         if deployment.status != "Deactivated":
             raise InvalidInput(f"The deployment {deployment_id} is {deployment.status}, not Deactivated.")
         if deployment.engine.status == "Inactive":
@@ -81,9 +86,9 @@ async def reactivate_deployment(project_id: str, deployment_id: str, _user: Curr
 
 
 @router.delete("/{deployment_id}", status_code=204, operation_id="deleteDeploymentById", summary="Delete deployment")
-async def delete_deployment(project_id: str, deployment_id: str, _user: CurrentUser) -> None:
+async def delete_deployment(project: OwnedProject, deployment_id: str) -> None:
     """Stop serving it; the engine goes on."""
     async with transaction() as session:
-        deployment = await deployments.get(session, deployment_id, project_id)
+        deployment = await deployments.get(session, deployment_id, project.id)
         deployment.status = "Terminated"
     await engine_client.unload(deployment.engine, deployment.id)

@@ -1,11 +1,13 @@
 """Inference engines: create, list, retrieve, deploy on, delete."""
 
-from fastapi import APIRouter
+from fastapi import Request, Response
 from prefect.client.orchestration import get_client
 from prefect.states import Cancelling
 
 from emissary.api import submit
-from emissary.api.auth import CurrentUser
+from emissary.api.auth import CurrentCaller, OwnedEngine
+from emissary.api.paging import WantedPage, link_next
+from emissary.api.routing import keyed_router
 from emissary.errors import InvalidInput, Unavailable
 from emissary.schemas.deployments import DeploymentSummary
 from emissary.schemas.engines import EngineCreate, EngineDeploy, EngineDetail, EngineSummary, EngineUndeploy
@@ -14,7 +16,7 @@ from emissary.store import deployments, engines, projects
 from emissary.store.database import transaction
 from emissary.store.tables import Engine
 
-router = APIRouter(prefix="/v1/engines", tags=["Inference Engines"])
+router = keyed_router("Inference Engines", "/v1/engines")
 
 
 def _summary(engine: Engine, deployment_counts: int) -> EngineSummary:
@@ -30,16 +32,17 @@ def _summary(engine: Engine, deployment_counts: int) -> EngineSummary:
 
 
 @router.post("", status_code=201, operation_id="createEngine", summary="Create Inference Engine")
-async def create_engine(body: EngineCreate, user: CurrentUser) -> EngineSummary:
+async def create_engine(body: EngineCreate, caller: CurrentCaller) -> EngineSummary:
     """A new engine; it is Active once its base model is loaded."""
     async with transaction() as session:
         engine = await engines.create(
             session,
+            organization_id=caller.organization_id,
             name=body.name,
             base_model=body.base_model,
             task_type=body.task_type,
             management=body.resource_management_config.model_dump(),
-            user_id=user.id,
+            user_id=caller.user_id,
         )
     await submit.submit(engine)
     return _summary(engine, 0)
@@ -47,19 +50,27 @@ async def create_engine(body: EngineCreate, user: CurrentUser) -> EngineSummary:
 
 @router.get("", operation_id="listEngines", summary="List Inference Engines")
 async def list_engines(
-    _user: CurrentUser, base_model: str | None = None, task_type: str | None = None
+    caller: CurrentCaller,
+    page: WantedPage,
+    request: Request,
+    response: Response,
+    base_model: str | None = None,
+    task_type: str | None = None,
 ) -> list[EngineSummary]:
-    """Engines, the newest first."""
+    """The organization's engines, the newest first."""
     async with transaction() as session:
-        return [_summary(engine, count) for engine, count in await engines.list_all(session, base_model, task_type)]
+        found = await engines.list_all(
+            session, caller.organization_id, page, base_model=base_model, task_type=task_type
+        )
+    link_next(request, response, page, [engine.id for engine, _ in found])
+    return [_summary(engine, count) for engine, count in found]
 
 
 @router.get("/{engine_id}", operation_id="getEngine", summary="Retrieve Inference Engine")
-async def retrieve_engine(engine_id: str, _user: CurrentUser) -> EngineDetail:
+async def retrieve_engine(engine: OwnedEngine) -> EngineDetail:
     """An engine with its deployments."""
     async with transaction() as session:
-        engine = await engines.get(session, engine_id)
-        served = await engines.deployments(session, engine_id)
+        served = await engines.deployments(session, engine.id)
     return EngineDetail(
         id=engine.id,
         name=engine.name,
@@ -75,20 +86,20 @@ async def retrieve_engine(engine_id: str, _user: CurrentUser) -> EngineDetail:
 
 
 @router.post("/{engine_id}/deploy", status_code=201, operation_id="deployOnEngine", summary="Deploy on Engine")
-async def deploy_on_engine(engine_id: str, body: EngineDeploy, user: CurrentUser) -> DeploymentSummary:
+async def deploy_on_engine(engine: OwnedEngine, body: EngineDeploy, caller: CurrentCaller) -> DeploymentSummary:
     """Serve a checkpoint on this engine."""
     async with transaction() as session:
-        engine = await engines.get(session, engine_id)
+        engine = await engines.get(session, engine.id)
         deployment = await deployments.create(
             session,
-            await projects.get(session, body.project_id),
+            await projects.get(session, body.project_id, caller.organization_id),
             training_job_id=body.training_id,
             checkpoint=body.checkpoint,
             name=body.name,
             description=None,
             engine=engine,
             inactive_seconds=None,
-            user_id=user.id,
+            user_id=caller.user_id,
         )
     await submit.submit(deployment)
     return DeploymentSummary.model_validate(deployment)
@@ -97,13 +108,12 @@ async def deploy_on_engine(engine_id: str, body: EngineDeploy, user: CurrentUser
 @router.post(
     "/{engine_id}/undeploy", status_code=204, operation_id="unDeployFromEngine", summary="Undeploy from Engine"
 )
-async def undeploy_from_engine(engine_id: str, body: EngineUndeploy, _user: CurrentUser) -> None:
+async def undeploy_from_engine(engine: OwnedEngine, body: EngineUndeploy) -> None:
     """Stop serving a deployment."""
     async with transaction() as session:
-        engine = await engines.get(session, engine_id)
-        found = [row for row in await engines.deployments(session, engine_id) if row.name == body.deployment_name]
+        found = [row for row in await engines.deployments(session, engine.id) if row.name == body.deployment_name]
         if not found:
-            raise InvalidInput(f"deployment_name: the engine {engine_id} has no deployment {body.deployment_name!r}.")
+            raise InvalidInput(f"deployment_name: the engine {engine.id} has no deployment {body.deployment_name!r}.")
         found[0].status = "Terminated"
     await engine_client.unload(engine, found[0].id)
 
@@ -111,12 +121,12 @@ async def undeploy_from_engine(engine_id: str, body: EngineUndeploy, _user: Curr
 @router.post(
     "/{engine_id}/reactivate", status_code=204, operation_id="reactivateEngineById", summary="Reactivate Engine"
 )
-async def reactivate_engine(engine_id: str, _user: CurrentUser) -> None:
+async def reactivate_engine(engine: OwnedEngine) -> None:
     """Start an engine that has ended, with the deployments it had; 400 unless it is Inactive."""
     async with transaction() as session:
-        engine = await engines.get(session, engine_id)
+        engine = await engines.get(session, engine.id)
         if engine.status != "Inactive":
-            raise InvalidInput(f"The engine {engine_id} is {engine.status} already.")
+            raise InvalidInput(f"The engine {engine.id} is {engine.status} already.")
         await engines.restart(session, engine)
     await submit.submit(engine)
 
@@ -124,12 +134,10 @@ async def reactivate_engine(engine_id: str, _user: CurrentUser) -> None:
 @router.post(
     "/{engine_id}/deactivate", status_code=204, operation_id="deactivateEngineById", summary="Deactivate Engine"
 )
-async def deactivate_engine(engine_id: str, _user: CurrentUser) -> None:
+async def deactivate_engine(engine: OwnedEngine) -> None:
     """End an engine's run; 400 unless it is Active."""
-    async with transaction() as session:
-        engine = await engines.get(session, engine_id)
     if engine.status != "Active":
-        raise InvalidInput(f"The engine {engine_id} is {engine.status}, not Active.")
+        raise InvalidInput(f"The engine {engine.id} is {engine.status}, not Active.")
     await _end(engine)
 
 
@@ -145,14 +153,13 @@ async def _end(engine: Engine) -> None:
 
 
 @router.delete("/{engine_id}", status_code=204, operation_id="deleteEngineById", summary="Delete Inference Engine")
-async def delete_engine(engine_id: str, _user: CurrentUser) -> None:
+async def delete_engine(engine: OwnedEngine) -> None:
     """Ends an engine that serves nothing; 400 while it has deployments."""
     async with transaction() as session:
-        engine = await engines.get(session, engine_id)
-        served = await engines.deployments(session, engine_id)
+        served = await engines.deployments(session, engine.id)
     if served:
         names = ", ".join(row.name for row in served)
-        raise InvalidInput(f"The engine {engine_id} still serves {names}; delete those deployments first.")
+        raise InvalidInput(f"The engine {engine.id} still serves {names}; delete those deployments first.")
     await _end(engine)
     async with transaction() as session:
-        await engines.delete(session, engine_id)
+        await engines.delete(session, engine.id)

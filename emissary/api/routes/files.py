@@ -10,8 +10,7 @@ from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 
 from emissary.api import links
-from emissary.settings import settings
-from emissary.store.artifacts import ArtifactStore
+from emissary.store.artifacts import artifact_store
 
 router = APIRouter(tags=["Files"])
 
@@ -20,7 +19,7 @@ router = APIRouter(tags=["Files"])
 async def download(token: str) -> FileResponse:
     """The file, or the artifact as a zip archive; the link itself is the permission."""
     link = links.read(token)
-    store = ArtifactStore(settings().artifacts_folder)
+    store = artifact_store()
     if link.file is not None:
         return FileResponse(store.file(link.key, link.file), filename=link.save_as)
     folder = await run_in_threadpool(store.folder, link.key)

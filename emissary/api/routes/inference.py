@@ -3,38 +3,39 @@
 from typing import Any
 
 import httpx
-from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.background import BackgroundTask
 
-from emissary.api.auth import CurrentUser
+from emissary.api.auth import CurrentCaller
+from emissary.api.routing import keyed_router
 from emissary.errors import Unavailable
 from emissary.schemas.inference import ChatCompletionRequest, CompletionRequest, Sampling
 from emissary.serving import client as engine_client
 from emissary.store import deployments
 from emissary.store.database import transaction
+from emissary.store.users import Caller
 
-router = APIRouter(tags=["Inference"])
+router = keyed_router("Inference")
 _EVENTS: dict[int | str, dict[str, Any]] = {
     200: {"content": {"application/json": {}, "text/event-stream": {}}, "description": "The answer, whole or streamed."}
 }
 
 
 @router.post("/v1/chat/completions", operation_id="getChatCompletions", summary="Chat Completions", responses=_EVENTS)
-async def chat_completions(body: ChatCompletionRequest, _user: CurrentUser) -> Response:
+async def chat_completions(body: ChatCompletionRequest, caller: CurrentCaller) -> Response:
     """Answer a chat; `"stream": true` sends server-sent events."""
-    return await _pass_on("/v1/chat/completions", body)
+    return await _pass_on("/v1/chat/completions", body, caller)
 
 
 @router.post("/v1/completions", operation_id="getCompletionsFromDeployment", summary="Completions", responses=_EVENTS)
-async def completions(body: CompletionRequest, _user: CurrentUser) -> Response:
+async def completions(body: CompletionRequest, caller: CurrentCaller) -> Response:
     """Continue a text; `"stream": true` sends server-sent events."""
-    return await _pass_on("/v1/completions", body)
+    return await _pass_on("/v1/completions", body, caller)
 
 
-async def _pass_on(path: str, body: Sampling) -> Response:
+async def _pass_on(path: str, body: Sampling, caller: Caller) -> Response:
     async with transaction() as session:
-        engine, served_name = await deployments.find_callable(session, body.model)
+        engine, served_name = await deployments.find_callable(session, caller.organization_id, body.model)
     client = engine_client.connect(engine, answer_as=body.model)
     request = client.build_request("POST", path, json=body.model_dump(exclude_none=True) | {"model": served_name})
     try:

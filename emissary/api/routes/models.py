@@ -1,13 +1,11 @@
 """Base models."""
 
-from fastapi import APIRouter
-
 from emissary import base_models
-from emissary.api.auth import CurrentUser
+from emissary.api.routing import keyed_router
 from emissary.errors import NotFound
 from emissary.schemas.models import BaseModelSummary
 
-router = APIRouter(tags=["Base Models"])
+router = keyed_router("Base Models")
 
 
 def _summary(name: str) -> BaseModelSummary:
@@ -18,13 +16,13 @@ def _summary(name: str) -> BaseModelSummary:
 
 
 @router.get("/v1/models", operation_id="listBaseModels", summary="List base models")
-async def list_base_models(_user: CurrentUser) -> list[BaseModelSummary]:
+async def list_base_models() -> list[BaseModelSummary]:
     """All base models of the catalogue with their default hyperparameters."""
     return [_summary(name) for name in base_models.catalogue()]
 
 
 @router.get("/v1/models/{base_model_name}", operation_id="retrieveBaseModelByName", summary="Retrieve base model")
-async def retrieve_base_model(base_model_name: str, _user: CurrentUser) -> BaseModelSummary:
+async def retrieve_base_model(base_model_name: str) -> BaseModelSummary:
     """One base model."""
     if base_model_name not in base_models.catalogue():
         raise NotFound(f"There is no base model {base_model_name!r}.")

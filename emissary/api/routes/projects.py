@@ -1,45 +1,52 @@
 """Projects."""
 
-from fastapi import APIRouter
+from fastapi import Request, Response
 
-from emissary.api.auth import CurrentUser
+from emissary.api.auth import CurrentCaller, OwnedProject
+from emissary.api.paging import WantedPage, link_next
 from emissary.api.routes import training_jobs as training_job_routes
+from emissary.api.routing import keyed_router
 from emissary.schemas.datasets import DatasetSummary
 from emissary.schemas.deployments import DeploymentSummary
 from emissary.schemas.projects import ProjectCreate, ProjectDetail, ProjectSummary
 from emissary.store import datasets, deployments, projects, training_jobs
 from emissary.store.database import transaction
+from emissary.store.pages import Page
 
-router = APIRouter(tags=["Projects"])
+_ALL = Page()
+router = keyed_router("Projects")
 
 
 @router.post("/v1/projects", status_code=201, operation_id="createProject", summary="Create project")
-async def create_project(user: CurrentUser, body: ProjectCreate | None = None) -> ProjectSummary:
+async def create_project(caller: CurrentCaller, body: ProjectCreate | None = None) -> ProjectSummary:
     """A new project."""
     async with transaction() as session:
-        return ProjectSummary.model_validate(await projects.create(session, body.name if body else None, user.id))
+        return ProjectSummary.model_validate(await projects.create(session, body.name if body else None, caller))
 
 
 @router.get("/v1/projects", operation_id="listProjects", summary="List projects")
-async def list_projects(_user: CurrentUser) -> list[ProjectSummary]:
-    """All projects, the newest first."""
+async def list_projects(
+    caller: CurrentCaller, page: WantedPage, request: Request, response: Response
+) -> list[ProjectSummary]:
+    """The organization's projects, the newest first."""
     async with transaction() as session:
-        return [ProjectSummary.model_validate(row) for row in await projects.list_all(session)]
+        rows = await projects.list_all(session, caller.organization_id, page)
+    link_next(request, response, page, [row.id for row in rows])
+    return [ProjectSummary.model_validate(row) for row in rows]
 
 
 @router.get("/v1/projects/{project_id}", operation_id="retrieveProjectById", summary="Retrieve project")
-async def retrieve_project(project_id: str, _user: CurrentUser) -> ProjectDetail:
+async def retrieve_project(project: OwnedProject) -> ProjectDetail:
     """A project with its datasets, training jobs and deployments."""
     async with transaction() as session:
-        project = await projects.get(session, project_id)
         return ProjectDetail(
             id=project.id,
             name=project.name,
-            datasets=[DatasetSummary.model_validate(row) for row in await datasets.list_all(session, project_id)],
+            datasets=[DatasetSummary.model_validate(row) for row in await datasets.list_all(session, project.id, _ALL)],
             training_jobs=[
-                training_job_routes.summary(row) for row in await training_jobs.list_all(session, project_id)
+                training_job_routes.summary(row) for row in await training_jobs.list_all(session, project.id, _ALL)
             ],
             deployments=[
-                DeploymentSummary.model_validate(row) for row in await deployments.list_all(session, project_id)
+                DeploymentSummary.model_validate(row) for row in await deployments.list_all(session, project.id, _ALL)
             ],
         )

@@ -1,15 +1,18 @@
 """Training jobs: create, follow, cancel, and their checkpoints."""
 
 import shutil
+from typing import Annotated
 
-from fastapi import APIRouter
+from fastapi import Query, Request, Response
 from prefect.client.orchestration import get_client
 from prefect.states import Cancelling
 from sqlalchemy import update
 from starlette.concurrency import run_in_threadpool
 
 from emissary.api import links, submit
-from emissary.api.auth import CurrentUser
+from emissary.api.auth import CurrentCaller, OwnedProject
+from emissary.api.paging import Limit, WantedPage, link_next
+from emissary.api.routing import keyed_router
 from emissary.errors import InvalidInput, Unavailable
 from emissary.schemas.datasets import DatasetSummary
 from emissary.schemas.training_jobs import (
@@ -21,12 +24,13 @@ from emissary.schemas.training_jobs import (
     TrainingJobSummary,
 )
 from emissary.settings import settings
-from emissary.store import projects, training_jobs
-from emissary.store.artifacts import ArtifactStore
+from emissary.store import training_jobs
+from emissary.store.artifacts import artifact_store
 from emissary.store.database import transaction
+from emissary.store.pages import Page
 from emissary.store.tables import Checkpoint, TrainingJob
 
-router = APIRouter(prefix="/v1/projects/{project_id}/training-jobs", tags=["Training Jobs"])
+router = keyed_router("Training Jobs", "/v1/projects/{project_id}/training-jobs")
 
 
 def summary(job: TrainingJob) -> TrainingJobSummary:
@@ -51,36 +55,41 @@ def _detail(job: TrainingJob) -> TrainingJobDetail:
 
 
 @router.post("", status_code=201, operation_id="createTrainingJob", summary="Create SFT training job")
-async def create_training_job(project_id: str, body: TrainingJobCreate, user: CurrentUser) -> TrainingJobSummary:
+async def create_training_job(
+    project: OwnedProject, body: TrainingJobCreate, caller: CurrentCaller
+) -> TrainingJobSummary:
     """Checks everything, keeps the job, and has it run."""
     async with transaction() as session:
-        job = await training_jobs.create(session, await projects.get(session, project_id), body, user.id)
+        job = await training_jobs.create(session, project, body, caller.user_id)
     await submit.submit(job)
     return summary(job)
 
 
 @router.get("", operation_id="listTrainingJobs", summary="List training jobs")
-async def list_training_jobs(project_id: str, _user: CurrentUser) -> list[TrainingJobSummary]:
+async def list_training_jobs(
+    project: OwnedProject, page: WantedPage, request: Request, response: Response
+) -> list[TrainingJobSummary]:
     """The project's jobs, the newest first."""
     async with transaction() as session:
-        await projects.get(session, project_id)
-        return [summary(job) for job in await training_jobs.list_all(session, project_id)]
+        jobs = await training_jobs.list_all(session, project.id, page)
+    link_next(request, response, page, [job.id for job in jobs])
+    return [summary(job) for job in jobs]
 
 
 @router.get("/{training_job_id}", operation_id="retrieveTrainingJobById", summary="Retrieve training job")
-async def retrieve_training_job(project_id: str, training_job_id: str, _user: CurrentUser) -> TrainingJobDetail:
+async def retrieve_training_job(project: OwnedProject, training_job_id: str) -> TrainingJobDetail:
     """A job with its status, progress and loss."""
     async with transaction() as session:
-        return _detail(await training_jobs.get(session, training_job_id, project_id))
+        return _detail(await training_jobs.get(session, training_job_id, project.id))
 
 
 @router.post(
     "/{training_job_id}/cancel", status_code=204, operation_id="cancelTrainingJobById", summary="Cancel training job"
 )
-async def cancel_training_job(project_id: str, training_job_id: str, _user: CurrentUser) -> None:
+async def cancel_training_job(project: OwnedProject, training_job_id: str) -> None:
     """Stops the job; complete checkpoints stay. 400 when it has ended already."""
     async with transaction() as session:
-        job = await training_jobs.get(session, training_job_id, project_id)
+        job = await training_jobs.get(session, training_job_id, project.id)
         if job.status in training_jobs.TERMINAL:
             raise InvalidInput(f"The training job {job.id} has ended already (status {job.status}).")
         if job.flow_run_id is None:
@@ -102,21 +111,30 @@ async def cancel_training_job(project_id: str, training_job_id: str, _user: Curr
 @router.delete(
     "/{training_job_id}", status_code=204, operation_id="deleteTrainingJobById", summary="Delete training job"
 )
-async def delete_training_job(project_id: str, training_job_id: str, _user: CurrentUser) -> None:
+async def delete_training_job(project: OwnedProject, training_job_id: str) -> None:
     """Removes an ended job with its checkpoints and files; 400 while it runs or is deployed."""
     async with transaction() as session:
-        job = await training_jobs.get(session, training_job_id, project_id)
+        job = await training_jobs.get(session, training_job_id, project.id)
         await training_jobs.delete(session, job)
-    await run_in_threadpool(ArtifactStore(settings().artifacts_folder).delete, f"training-jobs/{training_job_id}")
+    await run_in_threadpool(artifact_store().delete, f"training-jobs/{training_job_id}")
     await run_in_threadpool(shutil.rmtree, settings().home / "work" / training_job_id, ignore_errors=True)
 
 
 @router.get("/{training_job_id}/checkpoints", operation_id="listCheckpoints", summary="List checkpoints")
-async def list_checkpoints(project_id: str, training_job_id: str, _user: CurrentUser) -> list[TrainingJobCheckpoint]:
+async def list_checkpoints(
+    project: OwnedProject,
+    training_job_id: str,
+    request: Request,
+    response: Response,
+    limit: Limit = None,
+    after: Annotated[int, Query(ge=0, lt=2**31, description="Number of the last checkpoint before the page.")] = 0,
+) -> list[TrainingJobCheckpoint]:
     """The job's complete checkpoints with their scores."""
     async with transaction() as session:
-        job = await training_jobs.get(session, training_job_id, project_id)
-        return [_checkpoint(job, row) for row in await training_jobs.checkpoints(session, training_job_id)]
+        job = await training_jobs.get(session, training_job_id, project.id)
+        rows = await training_jobs.checkpoints(session, training_job_id, limit=limit, after=after)
+    link_next(request, response, Page(limit), [row.number for row in rows])
+    return [_checkpoint(job, row) for row in rows]
 
 
 def _checkpoint(job: TrainingJob, row: Checkpoint) -> TrainingJobCheckpoint:
