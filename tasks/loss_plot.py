@@ -20,7 +20,7 @@ def loss_curve_png(points: Sequence[dict[str, Any]], title: str) -> bytes:
     figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
     # The canvas is named, so that no window system and no state of pyplot is involved: this runs in threads.
     canvas = FigureCanvasAgg(figure)
-    axes = figure.add_subplot(xlabel="step", ylabel="training loss", xlim=(0, max(steps, default=1)), ylim=(0, None))
+    axes = figure.add_subplot(xlabel="step", ylabel="training loss", xlim=(0, max(steps, default=1)))
     axes.plot(steps, [losses[step] for step in steps], marker="." if len(steps) <= 50 else None)
     axes.set_ylim(bottom=0)
     axes.set_title(title, parse_math=False)
