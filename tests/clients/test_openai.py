@@ -62,12 +62,10 @@ def test_chat_is_answered_and_streamed_alike(ai: OpenAI, served: None) -> None:
 
 
 def test_stream_without_usage_ends_with_the_finish_reason(ai: OpenAI, served: None) -> None:
-    with ai.chat.completions.stream(model=NAME, messages=SAY_RED, max_tokens=4, temperature=0) as events:
-        kinds = [event.type for event in events]
-        final = events.get_final_completion()
-    assert kinds[-1] == "content.done"
-    assert final.choices[0].finish_reason in ("stop", "length")
-    assert final.usage is None
+    stream = ai.chat.completions.create(model=NAME, messages=SAY_RED, max_tokens=4, temperature=0, stream=True)
+    chunks = list(stream)
+    assert chunks[-1].choices[0].finish_reason in ("stop", "length")
+    assert {chunk.usage for chunk in chunks} == {None}
 
 
 def test_text_is_continued_and_streamed_alike(ai: OpenAI, served: None) -> None:

@@ -25,9 +25,9 @@ def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
             if isinstance(case.body.get(field), str):
                 case.body[field] = "nobody"
     if case.method.upper() == "DELETE":
-        for field, value in case.path_parameters.items():
-            if value in KEPT and len(case.path_parameters) == 1 or field != "project_id" and value in KEPT:
-                case.path_parameters[field] = "nobody"
+        deleted = case.operation.path.rpartition("{")[2].rstrip("}")
+        if case.path_parameters.get(deleted) in KEPT:
+            case.path_parameters[deleted] = "nobody"
 
 
 @schemathesis.hook

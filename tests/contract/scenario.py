@@ -133,7 +133,9 @@ def train(recorder: Recorder, project: str) -> tuple[str, str]:
     recorder.call("deleteTrainingJobById", project_id=project, training_job_id=other)
     spare = recorder.made("createDataset", project_id=project, files=files)
     recorder.call("deleteDatasetById", project_id=project, dataset_id=spare)
-    recorder.follow("retrieveTrainingJobById", project_id=project, training_job_id=job)
+    found = recorder.follow("retrieveTrainingJobById", project_id=project, training_job_id=job)
+    if found.get("status") != "Success":
+        recorder.seen["createTrainingJob"][201].append(f"the job ended as {found.get('status')}: {found.get('error')}")
     recorder.call("listCheckpoints", project_id=project, training_job_id=job)
     recorder.call("retrieveProjectById", project_id=project)
     return job, dataset
