@@ -65,9 +65,9 @@ class Sampling(BaseModel):
     @classmethod
     def _asks_for_nothing(cls, given: Any, info: ValidationInfo) -> Any:
         extra = cls.model_fields[info.field_name or ""].json_schema_extra
-        if not isinstance(extra, dict) or "enum" not in extra:
+        allowed = extra.get("enum") if isinstance(extra, dict) else None
+        if not isinstance(allowed, list):
             return given
-        allowed = extra["enum"]
         # In Python, not in JSON, true equals 1.
         if not any(given == value and isinstance(given, bool) == isinstance(value, bool) for value in allowed):
             shown = " or ".join(json.dumps(value) for value in allowed if value is not None)
@@ -100,7 +100,7 @@ def _joined(content: Any) -> Any:
     return "".join(part["text"] for part in content)
 
 
-_PARTS = {
+_PARTS: dict[str, Any] = {
     "anyOf": [
         {"type": "string"},
         {

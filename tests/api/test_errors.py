@@ -1,5 +1,8 @@
 """One envelope for whatever goes wrong, with the place of it in the sentence."""
 
+import json
+import socket
+
 import httpx
 import pytest
 
@@ -67,3 +70,18 @@ def test_refusals_of_inference_have_the_envelope(client: Client) -> None:
     envelope(client.http.post("/v1/chat/completions", json=chat | {"stream": True}), 404, "object_not_found")
     envelope(client.http.post("/v1/chat/completions", json=chat | {"n": 2}), 400, "invalid_input")
     envelope(client.http.post("/v1/completions", json={"model": "nobody", "prompt": 5}), 400, "invalid_input")
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [b"HELLO\r\n\r\n", b"GET / HTTP/1.1\r\nno colon\r\n\r\n", b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\n\r\n"],
+    ids=["not HTTP", "bad header", "long address"],
+)
+def test_what_is_not_http_is_refused_in_the_envelope(platform: Platform, sent: bytes) -> None:
+    url = httpx.URL(platform.api_url)
+    with socket.create_connection((url.host, url.port), timeout=20) as connection:
+        connection.sendall(sent)
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert set(json.loads(body)) == {"status", "error", "code"}
