@@ -3,12 +3,14 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cache, partial
 from importlib.metadata import version
 
 from fastapi import Depends, FastAPI, Request
 
 from emissary.api import projection
 from emissary.api.body_limit import BodyLimit
+from emissary.api.document import document
 from emissary.api.errors import add_error_handlers
 from emissary.api.routes import (
     datasets,
@@ -55,6 +57,7 @@ def create_app() -> FastAPI:
         description="Fine-tune, test, deploy and call models of your own.",
         lifespan=_lifespan,
         dependencies=[Depends(_without_nul)],
+        generate_unique_id_function=lambda route: route.name,
     )
     app.add_middleware(BodyLimit)
     add_error_handlers(app)
@@ -71,4 +74,5 @@ def create_app() -> FastAPI:
         files,
     ):
         app.include_router(module.router)
+    app.openapi = cache(partial(document, app))  # type: ignore[method-assign]
     return app

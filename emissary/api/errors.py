@@ -1,5 +1,6 @@
 """One shape for every error answer: {"status", "error", "code"}."""
 
+import json
 import logging
 from http import HTTPStatus
 
@@ -24,7 +25,8 @@ def field_sentence(error: RequestValidationError) -> str:
     problems = error.errors()
     first = problems[0]
     if first["type"] == "json_invalid":
-        return f"The body is not valid JSON: {first['ctx']['error']} at character {first['loc'][-1]}."
+        place = json.JSONDecodeError(first["ctx"]["error"], str(error.body), int(first["loc"][-1]))
+        return f"The body is not valid JSON: {place.msg} at line {place.lineno}, column {place.colno}."
     # `checkpoint` may be a number or a word: pydantic appends the variant it tried, which is no part of the path.
     path = [str(part) for part in first["loc"] if part not in ("body", "path", "query")]
     path = [part for part in path if not part.startswith(("constrained", "literal", "int", "function-"))]

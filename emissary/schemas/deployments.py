@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from emissary.schemas.fields import Description, Name, Reference, UnixTime
+from emissary.schemas.fields import LEFT_OUT, Description, Name, Reference, UnixTime
 
 DeploymentStatus = Literal[
     "Pending",
@@ -50,9 +50,9 @@ class DeploymentDetail(DeploymentSummary):
 
     task_type: str
     metadata: dict[str, Any] = {}
-    description: str | None
+    description: Annotated[str | None, LEFT_OUT]
     base_model: str
-    training_id: str | None
+    training_id: Annotated[str | None, LEFT_OUT]
     checkpoint: int
     engine_id: str
     error: str | None

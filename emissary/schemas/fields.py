@@ -43,3 +43,6 @@ Reference = Annotated[str, Field(strict=True, min_length=1, max_length=200), Aft
 
 Description = Annotated[str, Field(strict=True, max_length=2000), AfterValidator(_without_nul)]
 """Text of several lines."""
+
+LEFT_OUT = Field(exclude_if=lambda value: value is None)
+"""Marks a field of an answer that is not there when it has no value: the contract knows no null for it."""

@@ -5,7 +5,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from emissary.schemas.datasets import DatasetSummary
-from emissary.schemas.fields import Description, Name, Reference, UnixTime
+from emissary.schemas.fields import LEFT_OUT, Description, Name, Reference, UnixTime
+from emissary.schemas.parameters import SftParameters
 
 TaskType = Literal["text-generation", "classification", "embedding", "regression"]
 JobStatus = Literal["Pending", "Running", "Testing", "Success", "Failed", "TimedOut", "Cancelled"]
@@ -36,7 +37,12 @@ class TrainingJobCreate(BaseModel):
     description: Description | None = Field(default=None, description="What the job is for.")
     task_type: TaskType = Field(default="text-generation", description="What the model is to do.")
     parameters: dict[str, Any] = Field(
-        default={}, description="Hyperparameters that differ from the model's parameter_template."
+        default={},
+        description="Hyperparameters that differ from the model's parameter_template.",
+        json_schema_extra={
+            "properties": SftParameters.model_json_schema()["properties"],
+            "additionalProperties": False,
+        },
     )
     rebalance_data: dict[str, float] | None = Field(
         default=None, description="Classification only: label to ratio or number of rows."
@@ -77,7 +83,7 @@ class TrainingJobDetail(TrainingJobSummary):
 
     description: str | None
     train_dataset: DatasetSummary
-    test_dataset: DatasetSummary | None
+    test_dataset: Annotated[DatasetSummary | None, LEFT_OUT]
     train_test_split_ratio: float | None
     training_loss: list[LossPoint]
     hyper_parameters: dict[str, str | int | float | bool]
@@ -99,7 +105,7 @@ class TrainingJobCheckpoint(BaseModel):
 
     checkpoint: int
     model_download_url: str = Field(description="Link to the adapter as one archive; expires.")
-    test_results: TestResults | None
+    test_results: Annotated[TestResults | None, LEFT_OUT]
     train_loss: float | None
     test_loss: float | None
     is_best: bool

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import defer
 
 from emissary.errors import InvalidInput, NotFound
 from emissary.store.pages import Page, page
@@ -19,8 +20,8 @@ async def get(session: AsyncSession, project_id: str, dataset_id: str) -> Datase
 
 
 async def list_all(session: AsyncSession, project_id: str, wanted: Page) -> Sequence[Dataset]:
-    """The project's datasets, the newest first."""
-    query = select(Dataset).where(Dataset.project_id == project_id)
+    """The project's datasets, the newest first, without their reports."""
+    query = select(Dataset).where(Dataset.project_id == project_id).options(defer(Dataset.report, raiseload=True))
     return (await session.scalars(page(query, Dataset, wanted))).all()
 
 

@@ -124,6 +124,15 @@ async def list_all(session: AsyncSession, project_id: str, wanted: Page) -> Sequ
     return (await session.scalars(page(query, Deployment, wanted))).all()
 
 
+async def list_callable(session: AsyncSession, organization_id: str) -> Sequence[Deployment]:
+    """The organization's deployments that answer, or will once their engine is back, the newest first."""
+    query = select(Deployment).where(
+        Deployment.organization_id == organization_id,
+        Deployment.status.in_(("Deployed", "Deactivated", "Reactivating")),
+    )
+    return (await session.scalars(query.order_by(Deployment.created_at.desc()))).all()
+
+
 async def find_callable(session: AsyncSession, organization_id: str, model: str) -> tuple[Engine, str]:
     """The engine that answers for `model` and the name it knows it by.
 

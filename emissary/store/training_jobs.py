@@ -7,7 +7,7 @@ from sqlalchemy import delete as sql_delete
 from sqlalchemy import select, update
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import selectinload
+from sqlalchemy.orm import defer, joinedload, selectinload
 from sqlalchemy.sql.expression import cast, func
 
 from emissary import base_models, testing_function_files
@@ -18,7 +18,8 @@ from emissary.store.pages import Page, page
 from emissary.store.tables import GONE, Checkpoint, Dataset, Deployment, Project, TrainingJob
 
 TERMINAL = frozenset({"Success", "Failed", "TimedOut", "Cancelled"})
-_WITH_DATASETS = (selectinload(TrainingJob.train_dataset), selectinload(TrainingJob.test_dataset))
+_DATASETS = (TrainingJob.train_dataset, TrainingJob.test_dataset)
+_WITH_DATASETS = tuple(selectinload(dataset) for dataset in _DATASETS)
 
 
 async def create(session: AsyncSession, project: Project, wanted: TrainingJobCreate, user_id: str) -> TrainingJob:
@@ -91,8 +92,11 @@ async def get(session: AsyncSession, training_job_id: str, project_id: str | Non
 
 
 async def list_all(session: AsyncSession, project_id: str, wanted: Page) -> Sequence[TrainingJob]:
-    """The project's jobs with their datasets, the newest first."""
-    query = select(TrainingJob).where(TrainingJob.project_id == project_id).options(*_WITH_DATASETS)
+    """The project's jobs with their datasets, the newest first, without what lists do not show."""
+    datasets = (joinedload(dataset).load_only(Dataset.name) for dataset in _DATASETS)
+    large = (TrainingJob.training_loss, TrainingJob.hyper_parameters, TrainingJob.description)
+    left_out = (defer(column, raiseload=True) for column in large)
+    query = select(TrainingJob).where(TrainingJob.project_id == project_id).options(*datasets, *left_out)
     return (await session.scalars(page(query, TrainingJob, wanted))).all()
 
 

@@ -9,6 +9,7 @@ from starlette.background import BackgroundTask
 from emissary.api.auth import CurrentCaller
 from emissary.api.routing import keyed_router
 from emissary.errors import Unavailable
+from emissary.schemas.completions import ChatCompletionObject, CompletionObject
 from emissary.schemas.inference import ChatCompletionRequest, CompletionRequest, Sampling
 from emissary.serving import client as engine_client
 from emissary.store import deployments
@@ -17,17 +18,29 @@ from emissary.store.users import Caller
 
 router = keyed_router("Inference")
 _EVENTS: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"application/json": {}, "text/event-stream": {}}, "description": "The answer, whole or streamed."}
+    200: {"content": {"text/event-stream": {}}, "description": "The answer, whole or streamed."}
 }
 
 
-@router.post("/v1/chat/completions", operation_id="getChatCompletions", summary="Chat Completions", responses=_EVENTS)
+@router.post(
+    "/v1/chat/completions",
+    operation_id="getChatCompletions",
+    summary="Chat Completions",
+    response_model=ChatCompletionObject,
+    responses=_EVENTS,
+)
 async def chat_completions(body: ChatCompletionRequest, caller: CurrentCaller) -> Response:
     """Answer a chat; `"stream": true` sends server-sent events."""
     return await _pass_on("/v1/chat/completions", body, caller)
 
 
-@router.post("/v1/completions", operation_id="getCompletionsFromDeployment", summary="Completions", responses=_EVENTS)
+@router.post(
+    "/v1/completions",
+    operation_id="getCompletionsFromDeployment",
+    summary="Completions",
+    response_model=CompletionObject,
+    responses=_EVENTS,
+)
 async def completions(body: CompletionRequest, caller: CurrentCaller) -> Response:
     """Continue a text; `"stream": true` sends server-sent events."""
     return await _pass_on("/v1/completions", body, caller)

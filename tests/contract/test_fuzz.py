@@ -1,0 +1,36 @@
+"""Generated requests, bounded: no 5xx, no answer outside its schema, nothing accepted that should be refused."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from emissary.api.app import create_app
+from emissary.client import Client
+from emissary.up import Platform
+from tests.contract.conftest import SUMMARIES
+from tests.contract.fuzzing import clean, fuzz, fuzzable_contract, prepare, summary
+
+BOUNDED = ("--generation-deterministic", "--max-examples", "8", "--max-time", "25")
+
+
+@pytest.fixture(scope="module")
+def prepared(platform: Platform) -> Iterator[tuple[Client, dict[str, str]]]:
+    client, ids = prepare(platform)
+    yield client, ids
+    clean(client)
+
+
+@pytest.mark.parametrize("which", ["our document", "the contract"])
+def test_nothing_generated_breaks_the_api(
+    platform: Platform,
+    prepared: tuple[Client, dict[str, str]],
+    tmp_path: Path,
+    pytestconfig: pytest.Config,
+    which: str,
+) -> None:
+    client, ids = prepared
+    ours = create_app().openapi()
+    document = ours if which == "our document" else fuzzable_contract(ours)
+    said = fuzz(platform, ids, client.http.headers["X-API-Key"], document, tmp_path, *BOUNDED)
+    pytestconfig.stash.setdefault(SUMMARIES, {})[which] = summary(said)
