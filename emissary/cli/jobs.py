@@ -37,9 +37,10 @@ def list_(ctx: typer.Context, project: InProject, as_json: AsJson = False) -> No
 
 @app.command()
 def show(ctx: typer.Context, job: Job, project: InProject, as_json: AsJson = False) -> None:
-    """Show a job with its parameters and its training loss."""
+    """Show a job with its parameters and its latest training loss."""
     client = connect(ctx)
-    show_one(client.get(job_path(client, project, job)), as_json)
+    found = client.get(job_path(client, project, job))
+    show_one(found if as_json else found | {"training_loss": found["training_loss"][-1:]}, as_json)
 
 
 @app.command()

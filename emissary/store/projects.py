@@ -66,7 +66,7 @@ async def delete(session: AsyncSession, project_id: str, ended: Collection[UUID]
         return None
     deployments = select(Deployment.id, Deployment.engine_id).where(Deployment.project_id == project_id)
     datasets = select(Dataset.id).where(Dataset.project_id == project_id)
-    left = [leftovers.of_deployment(*row) for row in (await session.execute(deployments)).tuples()]
+    left = [leftovers.of_deployment(row_id, engine_id) for row_id, engine_id in await session.execute(deployments)]
     left += [leftovers.of_training_job(job_id) for job_id in jobs]
     left += [leftovers.of_dataset(dataset_id) for dataset_id in await session.scalars(datasets)]
     of_project = select(TrainingJob.id).where(TrainingJob.project_id == project_id)

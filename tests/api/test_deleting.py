@@ -80,85 +80,85 @@ def checkpoints(client: Client, job: str) -> list[dict[str, Any]]:
     return found
 
 
-class TestProjectWithEverything:
+@pytest.fixture(scope="module")
+def project(client: Client) -> str:
     """A project with datasets, an ended job that is deployed, and a job that runs."""
+    return str(client.post("/v1/projects", {"name": "whole"})["id"])
 
-    @pytest.fixture(scope="class")
-    def project(self, client: Client) -> str:
-        return str(client.post("/v1/projects", {"name": "whole"})["id"])
 
-    @pytest.fixture(scope="class")
-    def done(self, client: Client, project: str) -> str:
-        path = start(client, project, 1, test_functions=["exact_match_shared"], train_test_split_ratio=25)
-        job = until(lambda: client.get(path), ended)
-        assert job["status"] == "Success", job["error"]
-        return path
+@pytest.fixture(scope="module")
+def done(client: Client, project: str) -> str:
+    path = start(client, project, 1, test_functions=["exact_match_shared"], train_test_split_ratio=25)
+    job = until(lambda: client.get(path), ended)
+    assert job["status"] == "Success", job["error"]
+    return path
 
-    @pytest.fixture(scope="class")
-    def deployment(self, client: Client, project: str, done: str) -> dict[str, Any]:
-        path = f"/v1/projects/{project}/deployments"
-        body = {"training_job_id": done.rpartition("/")[2], "checkpoint": 1, "name": "goes-with-its-project"}
-        made = client.post(path, body)
-        found = until(lambda: client.get(f"{path}/{made['id']}"), ended)
-        assert found["status"] == "Deployed", found["error"]
-        return dict(found)
 
-    @pytest.fixture(scope="class")
-    def running(self, client: Client, project: str, done: str) -> str:
-        assert done  # one run at a time
-        path = start(client, project, 100)
-        until(lambda: checkpoints(client, path), bool)
-        return path
+@pytest.fixture(scope="module")
+def deployment(client: Client, project: str, done: str) -> dict[str, Any]:
+    path = f"/v1/projects/{project}/deployments"
+    body = {"training_job_id": done.rpartition("/")[2], "checkpoint": 1, "name": "goes-with-its-project"}
+    made = client.post(path, body)
+    found = until(lambda: client.get(f"{path}/{made['id']}"), ended)
+    assert found["status"] == "Deployed", found["error"]
+    return dict(found)
 
-    def test_what_something_depends_on_stays(
-        self, client: Client, project: str, done: str, deployment: dict[str, Any], running: str
-    ) -> None:
-        dataset = client.get(done)["train_dataset"]["id"]
-        with refused(client, project, dataset, done.rpartition("/")[2], "delete that first"):
-            client.delete(f"/v1/projects/{project}/datasets/{dataset}")
-        with refused(client, project, deployment["id"], "delete that first"):
-            client.delete(done)
-        with refused(client, project, "Running", "cancel it first"):
-            client.delete(running)
-        with refused(client, project, deployment["name"], "delete those deployments first"):
-            client.delete(f"/v1/engines/{deployment['engine_id']}")
 
-    def test_nothing_changes_while_prefect_is_away(self, client: Client, project: str, running: str) -> None:
-        async def delete() -> httpx.Response:
-            transport = httpx.ASGITransport(create_app())
-            async with httpx.AsyncClient(
-                transport=transport, base_url="http://api", headers=client.http.headers
-            ) as api:
-                answer = await api.delete(f"/v1/projects/{project}")
-            await dispose()
-            return answer
+@pytest.fixture(scope="module")
+def running(client: Client, project: str, done: str) -> str:
+    assert done  # one run at a time
+    path = start(client, project, 100)
+    until(lambda: checkpoints(client, path), bool)
+    return path
 
-        jobs = [running.rpartition("/")[2]]
-        before = rows_of(project, jobs)
-        with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api", PREFECT_CLIENT_MAX_RETRIES: 0}):
-            envelope(asyncio.run(delete()), 503, "unavailable")
-        assert rows_of(project, jobs) == before
-        assert client.get(running)["status"] == "Running"
 
-    def test_all_of_it_goes(
-        self, client: Client, platform: Platform, project: str, done: str, deployment: dict[str, Any], running: str
-    ) -> None:
-        jobs = [path.rpartition("/")[2] for path in (done, running)]
-        datasets = [row["id"] for row in client.get(f"/v1/projects/{project}/datasets")]
-        flow_run = client.get(running)["flow_run_id"]
-        assert deployment["id"] in adapters(deployment["engine_id"])
-        assert {"projects", "datasets", "training_jobs", "checkpoints", "deployments"} <= set(rows_of(project, jobs))
-        assert all(files_of(name) for name in (*jobs, *datasets))
-        client.delete(f"/v1/projects/{project}")
-        assert run_state(platform, flow_run) == "CANCELLED"
-        assert rows_of(project, jobs) == {}
-        assert files_of(*jobs, *datasets) == []
-        assert deployment["id"] not in adapters(deployment["engine_id"])
-        assert client.get(f"/v1/engines/{deployment['engine_id']}")["status"] == "Active"
-        for method, path in (("GET", f"/v1/projects/{project}"), ("DELETE", f"/v1/projects/{project}"), ("GET", done)):
-            envelope(client.http.request(method, path), 404, "object_not_found")
-        asked = client.http.post("/v1/completions", json={"model": "goes-with-its-project", "prompt": "Hello"})
-        envelope(asked, 404, "object_not_found")
+def test_what_something_depends_on_stays(
+    client: Client, project: str, done: str, deployment: dict[str, Any], running: str
+) -> None:
+    dataset = client.get(done)["train_dataset"]["id"]
+    with refused(client, project, dataset, done.rpartition("/")[2], "delete that first"):
+        client.delete(f"/v1/projects/{project}/datasets/{dataset}")
+    with refused(client, project, deployment["id"], "delete that first"):
+        client.delete(done)
+    with refused(client, project, "Running", "cancel it first"):
+        client.delete(running)
+
+
+def test_nothing_changes_while_prefect_is_away(client: Client, project: str, running: str) -> None:
+    async def delete() -> httpx.Response:
+        transport = httpx.ASGITransport(create_app())
+        async with httpx.AsyncClient(transport=transport, base_url="http://api", headers=client.http.headers) as api:
+            answer = await api.delete(f"/v1/projects/{project}")
+        await dispose()
+        return answer
+
+    jobs = [running.rpartition("/")[2]]
+    before = rows_of(project, jobs)
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api", PREFECT_CLIENT_MAX_RETRIES: 0}):
+        envelope(asyncio.run(delete()), 503, "unavailable")
+    assert rows_of(project, jobs) == before
+    assert client.get(running)["status"] == "Running"
+
+
+def test_all_of_it_goes(
+    client: Client, platform: Platform, project: str, done: str, deployment: dict[str, Any], running: str
+) -> None:
+    jobs = [path.rpartition("/")[2] for path in (done, running)]
+    datasets = [row["id"] for row in client.get(f"/v1/projects/{project}/datasets")]
+    flow_run = client.get(running)["flow_run_id"]
+    assert deployment["id"] in adapters(deployment["engine_id"])
+    assert {"projects", "datasets", "training_jobs", "checkpoints", "deployments"} <= set(rows_of(project, jobs))
+    assert all(files_of(name) for name in (*jobs, *datasets))
+    client.delete(f"/v1/projects/{project}")
+    assert run_state(platform, flow_run) == "CANCELLED"
+    assert rows_of(project, jobs) == {}
+    assert files_of(*jobs, *datasets) == []
+    assert deployment["id"] not in adapters(deployment["engine_id"])
+    assert client.get(f"/v1/engines/{deployment['engine_id']}")["status"] == "Active"
+    for method, path in (("GET", f"/v1/projects/{project}"), ("DELETE", f"/v1/projects/{project}"), ("GET", done)):
+        envelope(client.http.request(method, path), 404, "object_not_found")
+    asked = client.http.post("/v1/completions", json={"model": "goes-with-its-project", "prompt": "Hello"})
+    envelope(asked, 404, "object_not_found")
 
 
 def test_cancelled_job_is_deleted_once_its_run_has_ended(client: Client, platform: Platform, empty: str) -> None:
