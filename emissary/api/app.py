@@ -8,7 +8,7 @@ from importlib.metadata import version
 
 from fastapi import Depends, FastAPI, Request
 
-from emissary.api import projection
+from emissary.api import deleting, projection
 from emissary.api.body_limit import BodyLimit
 from emissary.api.document import document
 from emissary.api.errors import add_error_handlers
@@ -19,6 +19,7 @@ from emissary.api.routes import (
     files,
     health,
     inference,
+    keys,
     models,
     projects,
     testing_functions,
@@ -30,7 +31,8 @@ from emissary.store.database import dispose
 
 @asynccontextmanager
 async def _lifespan(_app: FastAPI) -> AsyncIterator[None]:
-    followers = [asyncio.create_task(projection.follow_events()), asyncio.create_task(projection.sweep_for_ever())]
+    work = (projection.follow_events(), projection.sweep_for_ever(), deleting.clear_for_ever())
+    followers = [asyncio.create_task(each) for each in work]
     try:
         yield
     finally:
@@ -70,6 +72,7 @@ def create_app() -> FastAPI:
         engines,
         deployments,
         inference,
+        keys,
         testing_functions,
         files,
     ):

@@ -7,6 +7,8 @@ from http import HTTPStatus
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from psycopg.errors import ForeignKeyViolation
+from sqlalchemy.exc import IntegrityError
 from starlette.exceptions import HTTPException
 
 from emissary.errors import EmissaryError
@@ -42,6 +44,13 @@ def add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(EmissaryError)
     async def expected(_request: Request, error: EmissaryError) -> JSONResponse:
         return error_response(error.status, str(error), error.code)
+
+    @app.exception_handler(IntegrityError)
+    async def raced(request: Request, error: IntegrityError) -> JSONResponse:
+        if not isinstance(error.orig, ForeignKeyViolation):
+            return await unexpected(request, error)
+        sentence = "Another request changed what this one is about at the same time; look again and repeat it."
+        return error_response(409, sentence, "conflict")
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_request: Request, error: RequestValidationError) -> JSONResponse:

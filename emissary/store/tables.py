@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, DateTime, ForeignKey, Index, String, func, text
+from sqlalchemy import BigInteger, DateTime, ForeignKey, Index, String, UniqueConstraint, func, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
@@ -53,9 +53,10 @@ class User(Base):
     """A person or program that holds keys."""
 
     __tablename__ = "users"
+    __table_args__ = (UniqueConstraint("organization_id", "name", name="users_organization_name"),)
     id: Mapped[str] = mapped_column(primary_key=True)
     organization_id: Mapped[str] = mapped_column(ForeignKey("organizations.id"))
-    name: Mapped[str] = mapped_column(unique=True)
+    name: Mapped[str]
 
 
 class ApiKey(Base):
@@ -233,3 +234,14 @@ class Upload(Base):
     state: Mapped[Json]
     """What the artifact store needs to go on with it."""
     created_by: Mapped[str] = mapped_column(ForeignKey("users.id"))
+
+
+class Leftover(Base):
+    """What a deleted thing has outside the catalogue, kept until that is gone for sure; `id` is the deleted thing's."""
+
+    __tablename__ = "leftovers"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    artifacts: Mapped[list[str]]
+    """Keys, or prefixes of keys, in the artifact store."""
+    engine_id: Mapped[str | None]
+    """The engine that may still hold it as an adapter."""

@@ -15,7 +15,7 @@ from emissary.errors import InvalidInput, NotFound
 from emissary.ids import new_id
 from emissary.schemas.training_jobs import TrainingJobCreate
 from emissary.store.pages import Page, page
-from emissary.store.tables import GONE, Checkpoint, Dataset, Deployment, Project, TrainingJob
+from emissary.store.tables import GONE, Checkpoint, Dataset, Deployment, JobEvent, Project, TrainingJob
 
 TERMINAL = frozenset({"Success", "Failed", "TimedOut", "Cancelled"})
 _DATASETS = (TrainingJob.train_dataset, TrainingJob.test_dataset)
@@ -154,4 +154,5 @@ async def delete(session: AsyncSession, job: TrainingJob) -> None:
         raise InvalidInput(f"The deployment {deployment_id} serves the training job {job.id}; delete that first.")
     await session.execute(update(Deployment).where(Deployment.training_job_id == job.id).values(training_job_id=None))
     await session.execute(sql_delete(Checkpoint).where(Checkpoint.training_job_id == job.id))
+    await session.execute(sql_delete(JobEvent).where(JobEvent.training_job_id == job.id))
     await session.delete(job)

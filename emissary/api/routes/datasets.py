@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 from pydantic import TypeAdapter, ValidationError
 from starlette.concurrency import run_in_threadpool
 
-from emissary.api import idempotency, links
+from emissary.api import deleting, idempotency, links
 from emissary.api.auth import CurrentCaller, OwnedProject
 from emissary.api.paging import WantedPage, link_next
 from emissary.api.routing import keyed_router
@@ -22,7 +22,7 @@ from emissary.ids import new_id
 from emissary.schemas.datasets import DatasetDetail, DatasetSummary
 from emissary.schemas.fields import Name
 from emissary.settings import settings
-from emissary.store import datasets
+from emissary.store import datasets, leftovers
 from emissary.store.artifacts import artifact_store
 from emissary.store.database import transaction
 from emissary.store.tables import Dataset
@@ -156,6 +156,6 @@ async def delete_dataset(project: OwnedProject, dataset_id: str) -> None:
     async with transaction() as session:
         row = await datasets.get(session, project.id, dataset_id)
         await datasets.delete(session, row)
-    store = artifact_store()
-    await run_in_threadpool(store.delete, row.artifact)
-    await run_in_threadpool(store.delete, f"prepared/{dataset_id}")
+        left = [leftovers.of_dataset(dataset_id)]
+        await leftovers.add(session, left)
+    await deleting.clear(left)

@@ -1,15 +1,13 @@
 """Training jobs: create, follow, cancel, and their checkpoints."""
 
-import shutil
 from typing import Annotated
 
 from fastapi import Query, Request, Response
 from prefect.client.orchestration import get_client
 from prefect.states import Cancelling
 from sqlalchemy import update
-from starlette.concurrency import run_in_threadpool
 
-from emissary.api import links, submit
+from emissary.api import deleting, links, submit
 from emissary.api.auth import CurrentCaller, OwnedProject
 from emissary.api.paging import Limit, WantedPage, link_next
 from emissary.api.routing import keyed_router
@@ -23,9 +21,7 @@ from emissary.schemas.training_jobs import (
     TrainingJobDetail,
     TrainingJobSummary,
 )
-from emissary.settings import settings
-from emissary.store import training_jobs
-from emissary.store.artifacts import artifact_store
+from emissary.store import leftovers, training_jobs
 from emissary.store.database import transaction
 from emissary.store.pages import Page
 from emissary.store.tables import Checkpoint, TrainingJob
@@ -115,9 +111,13 @@ async def delete_training_job(project: OwnedProject, training_job_id: str) -> No
     """Removes an ended job with its checkpoints and files; 400 while it runs or is deployed."""
     async with transaction() as session:
         job = await training_jobs.get(session, training_job_id, project.id)
-        await training_jobs.delete(session, job)
-    await run_in_threadpool(artifact_store().delete, f"training-jobs/{training_job_id}")
-    await run_in_threadpool(shutil.rmtree, settings().home / "work" / training_job_id, ignore_errors=True)
+    if job.status in training_jobs.TERMINAL and job.flow_run_id is not None:
+        await deleting.end_runs([job.flow_run_id])  # one that was cancelled just now may still be writing
+    async with transaction() as session:
+        await training_jobs.delete(session, await training_jobs.get(session, training_job_id, project.id))
+        left = [leftovers.of_training_job(training_job_id)]
+        await leftovers.add(session, left)
+    await deleting.clear(left)
 
 
 @router.get("/{training_job_id}/checkpoints", operation_id="listCheckpoints", summary="List checkpoints")

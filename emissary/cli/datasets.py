@@ -1,0 +1,79 @@
+"""`emissary datasets`."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import Progress
+
+from emissary.cli.connection import AsJson, InProject, connect, path_of, project_path
+from emissary.cli.downloading import Output, download
+from emissary.cli.output import messages, say, show_list, show_one
+from emissary.client import Client
+
+app = typer.Typer(no_args_is_help=True, help="Files of examples to train and test on.")
+Dataset = Annotated[str, typer.Argument(help="Id or name of the dataset.")]
+
+
+def _path(client: Client, project: str, dataset: str) -> str:
+    return path_of(client, f"{project_path(client, project)}/datasets", dataset, "dataset")
+
+
+@app.command("list")
+def list_(ctx: typer.Context, project: InProject, as_json: AsJson = False) -> None:
+    """List a project's datasets, the newest first."""
+    client = connect(ctx)
+    show_list(client.get(f"{project_path(client, project)}/datasets"), as_json, "id", "name", "created_at")
+
+
+@app.command()
+def show(ctx: typer.Context, dataset: Dataset, project: InProject, as_json: AsJson = False) -> None:
+    """Show a dataset with what its validation found."""
+    client = connect(ctx)
+    show_one(client.get(_path(client, project, dataset)), as_json)
+
+
+@app.command()
+def upload(
+    ctx: typer.Context,
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="JSONL, JSON, CSV or Parquet file.")],
+    project: InProject,
+    name: Annotated[str | None, typer.Option(help="Name of the dataset; default the file's.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Create a dataset from a file, which is validated row by row."""
+    client = connect(ctx)
+    project_id = project_path(client, project).rpartition("/")[2]
+    with Progress(console=messages(), transient=True) as bar:
+        shown = bar.add_task(f"Uploading {file.name}", total=file.stat().st_size)
+        made = _upload(client, project_id, file, name, lambda sent: bar.update(shown, completed=sent))
+    show_one(made, as_json)
+
+
+def _upload(
+    client: Client, project_id: str, path: Path, name: str | None, on_progress: Callable[[int], None]
+) -> dict[str, Any]:
+    """The new dataset; `on_progress` is told how many bytes were sent."""
+    with path.open("rb") as file:
+        form = {"name": name} if name is not None else {}
+        made: dict[str, Any] = client.call(
+            "POST", f"/v1/projects/{project_id}/datasets", files={"file": (path.name, file)}, data=form
+        )
+        on_progress(path.stat().st_size)
+    return made
+
+
+@app.command("download")
+def download_(ctx: typer.Context, dataset: Dataset, project: InProject, output: Output = None) -> None:
+    """Save a dataset's file as it was uploaded."""
+    client = connect(ctx)
+    download(client.get(_path(client, project, dataset))["dataset_download_url"], output)
+
+
+@app.command()
+def delete(ctx: typer.Context, dataset: Dataset, project: InProject) -> None:
+    """Delete a dataset that no training job was made from."""
+    client = connect(ctx)
+    client.delete(_path(client, project, dataset))
+    say(f"The dataset {dataset} is deleted.")
