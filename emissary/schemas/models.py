@@ -12,4 +12,5 @@ class BaseModelSummary(BaseModel):
     type: Literal["completion", "classification", "embeddings", "chat"]
     task_types: list[str]
     parameter_template: dict[str, Any]
+    grpo_parameter_template: dict[str, Any]
     support_serverless: bool = False

@@ -1,7 +1,7 @@
 """Queries of training jobs and their checkpoints."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import delete as sql_delete
 from sqlalchemy import select, update
@@ -21,7 +21,13 @@ TERMINAL = frozenset({"Success", "Failed", "TimedOut", "Cancelled"})
 _WITH_DATASETS = (selectinload(TrainingJob.train_dataset), selectinload(TrainingJob.test_dataset))
 
 
-async def create(session: AsyncSession, project: Project, wanted: TrainingJobCreate, user_id: str) -> TrainingJob:
+async def create(
+    session: AsyncSession,
+    project: Project,
+    wanted: TrainingJobCreate,
+    user_id: str,
+    technique: Literal["SFT", "GRPO"] = "SFT",
+) -> TrainingJob:
     """A new job, Pending. Raises InvalidInput for anything it could not be run with, naming the field."""
     if wanted.base_model_option != "pre-trained":
         raise InvalidInput("base_model_option: continuing from a fine-tuned model is not supported by this version.")
@@ -53,7 +59,7 @@ async def create(session: AsyncSession, project: Project, wanted: TrainingJobCre
         project_id=project.id,
         name=wanted.name or f"training-{job_id[3:9]}",
         description=wanted.description,
-        training_technique="SFT",
+        training_technique=technique,
         task_type=wanted.task_type,
         base_model_option=wanted.base_model_option,
         base_model=wanted.base_model,
@@ -61,7 +67,7 @@ async def create(session: AsyncSession, project: Project, wanted: TrainingJobCre
         test_dataset=test,
         train_test_split_ratio=wanted.train_test_split_ratio,
         test_functions=wanted.test_functions,
-        hyper_parameters=base_models.resolve_parameters(entry, wanted.parameters),
+        hyper_parameters=base_models.resolve_parameters(entry, wanted.parameters, technique),
         status="Pending",
         created_by=user_id,
     )

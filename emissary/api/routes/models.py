@@ -11,7 +11,11 @@ router = keyed_router("Base Models")
 def _summary(name: str) -> BaseModelSummary:
     entry = base_models.get(name)
     return BaseModelSummary(
-        name=name, type=entry.type, task_types=list(entry.task_types), parameter_template=dict(entry.parameter_template)
+        name=name,
+        type=entry.type,
+        task_types=list(entry.task_types),
+        parameter_template=dict(entry.parameter_template),
+        grpo_parameter_template=base_models.grpo_template(entry),
     )
 
 
