@@ -7,6 +7,7 @@ trained is the one that wrote the completions.
 
 import logging
 import math
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -110,7 +111,7 @@ def train_grpo(
         use_cpu=not on_gpu,
         bf16=dtype == torch.bfloat16,
         # Trades speed for memory, which is the scarcer only on a GPU.
-        gradient_checkpointing=on_gpu,
+        activation_checkpointing=on_gpu,
         dataloader_pin_memory=on_gpu,
         # A NaN must show, not be averaged away.
         logging_nan_inf_filter=False,
@@ -123,7 +124,9 @@ def train_grpo(
         target_modules="all-linear",
         task_type="CAUSAL_LM",
     )
-    with Rewards(functions) as rewards:
+    with Rewards(functions) as rewards, warnings.catch_warnings():
+        # TRL asks by the old name, at every generation.
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
         trainer = _Trainer(
             model=model,
             args=args,

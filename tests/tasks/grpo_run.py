@@ -1,4 +1,4 @@
-"""A small GRPO training, for the tests and for the process that one of them kills: grpo_run.py WORK_DIR KILL_AT_STEP."""
+"""A small GRPO training, for the tests and the process that one of them kills: grpo_run.py WORK_DIR KILL_AT_STEP."""
 
 import os
 import signal
