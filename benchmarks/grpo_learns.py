@@ -80,6 +80,7 @@ def _train(weights: dict[str, float], steps: int, work_dir: Path, model_dir: Pat
         weights=weights,
         parameters=parameters,
         work_dir=work_dir,
+        on_warning=print,
         on_log=points.append,
         on_progress=lambda _: None,
         on_checkpoint=lambda _: None,

@@ -3,7 +3,7 @@
 from functools import partial
 from pathlib import Path
 
-from prefect import task
+from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from emissary import testing_function_files
@@ -21,5 +21,13 @@ async def train_on_rewards(job: TrainingJob, model_dir: Path, rows: list[Convers
     functions = testing_function_files.get(job.test_functions)
     weights = job.reward_functions or {}
     await run_trainer(
-        job, partial(train_grpo, model_dir=model_dir, train_rows=rows, functions=functions, weights=weights)
+        job,
+        partial(
+            train_grpo,
+            model_dir=model_dir,
+            train_rows=rows,
+            functions=functions,
+            weights=weights,
+            on_warning=get_run_logger().warning,
+        ),
     )

@@ -5,7 +5,6 @@ and those that score above the mean of their group become more likely. Every ste
 trained is the one that wrote the completions.
 """
 
-import logging
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,7 +30,8 @@ from tasks.rewards import Rewards
 from tasks.sft_rows import Conversation, prompt_ids
 from tasks.training_steps import FinishedCheckpoint, LossPoint, Steps, Stopped, mean_loss
 
-logger = logging.getLogger(__name__)
+IDLE_STEPS = 20
+"""Steps without any difference between rewards after which there is a warning."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,7 @@ def train_grpo(
     weights: Mapping[str, float],
     parameters: dict[str, Any],
     work_dir: Path,
+    on_warning: Callable[[str], None],
     on_log: Callable[[LossPoint], None],
     on_progress: Callable[[float], None],
     on_checkpoint: Callable[[FinishedCheckpoint], None],
@@ -73,7 +74,7 @@ def train_grpo(
     The reward is the sum of the `functions`' scores, each with its weight in `weights`; those without one are
     measured only. The functions get the row's last assistant turn as the expected output. Every `save_steps` steps,
     and each epoch when that is sooner, an adapter lies in `work_dir`/checkpoints/<n>, with `model_name` as its base
-    model. `on_log` gets RewardPoints.
+    model. `on_log` gets RewardPoints, `on_warning` sentences about functions that fail and rewards that teach nothing.
 
     Resumption, `on_progress`, `on_checkpoint` and `should_stop` are as in `train_sft`: called again with the same
     `work_dir`, it goes on from the last checkpoint's trainer state, samples the same completions and ends in the
@@ -149,7 +150,9 @@ def train_grpo(
             done.parent.mkdir(exist_ok=True)
             done.touch()
 
-        trainer.add_callback(_RewardSteps(rewards, checkpoint_steps, on_log, on_progress, should_stop, finish))
+        trainer.add_callback(
+            _RewardSteps(rewards, on_warning, checkpoint_steps, on_log, on_progress, should_stop, finish)
+        )
         with suppress(Stopped):
             trainer.train(resume_from_checkpoint=last_state(work_dir / "trainer"))
     return cut
@@ -187,12 +190,31 @@ def _prompts(rows: Sequence[Conversation], tokenizer: Any, room: int) -> tuple[D
 
 
 class _RewardSteps(Steps):
-    def __init__(self, rewards: Rewards, *arguments: Any) -> None:
+    def __init__(self, rewards: Rewards, on_warning: Callable[[str], None], *arguments: Any) -> None:
         super().__init__(*arguments)
-        self._rewards, self._failures = rewards, 0
+        self._rewards, self._on_warning = rewards, on_warning
+        self._failures, self._idle_since = 0, 0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        self._idle_since = state.global_step
+        super().on_train_begin(args, state, control, **others)
 
     def _point(self, point: LossPoint, logs: dict[str, float]) -> RewardPoint:
         failures, self._failures = self._rewards.failures - self._failures, self._rewards.failures
+        if failures:
+            self._on_warning(
+                f"Up to step {point.step}, testing functions failed {failures} times more; each counts as 0. "
+                f"The last was {self._rewards.last_failure}"
+            )
+        if logs["frac_reward_zero_std"] < 1:
+            self._idle_since = point.step
+        elif point.step - self._idle_since >= IDLE_STEPS:
+            self._on_warning(
+                f"Of the steps {self._idle_since + 1} to {point.step} nothing was learnt: all completions of each "
+                "prompt got the same reward. Raise temperature or num_generations, reward what is nearly right too, "
+                "or train by SFT first."
+            )
+            self._idle_since = point.step
         return RewardPoint(
             **asdict(point),
             reward=logs["reward"],

@@ -1,7 +1,6 @@
 """Testing functions as the rewards of GRPO: each scores the completions of a step, in the sandbox."""
 
 import asyncio
-import logging
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -10,8 +9,6 @@ from blocks.sandbox import RowScore, TestingFailed, score_rows
 from emissary.settings import settings
 from emissary.testing_function_files import TestingFunction, shipped
 
-logger = logging.getLogger(__name__)
-
 Triple = tuple[str, str, str]
 """(input, expected output, predicted output)"""
 
@@ -19,12 +16,13 @@ Triple = tuple[str, str, str]
 class Rewards:
     """The testing functions of one run, as reward functions that TRL calls; open while it trains.
 
-    A completion on which a function fails or runs out of time scores 0, is counted in `failures` and logged.
+    A completion on which a function fails or runs out of time scores 0 and is counted in `failures`; `last_failure`
+    says which function and why.
     """
 
     def __init__(self, functions: Sequence[TestingFunction]) -> None:
         self._functions = functions
-        self.failures = 0
+        self.failures, self.last_failure = 0, ""
 
     def __enter__(self) -> Self:
         # One event loop for the run: sandboxes live no longer than the thread that starts them.
@@ -44,16 +42,10 @@ class Rewards:
         ) -> list[float]:
             triples = list(zip(input_text, expected_output, completions, strict=True))
             scores = self._runner.run(_score(function, triples))
-            errors = [row.error for row in scores if row.score is None]
-            if errors:
-                self.failures += len(errors)
-                logger.warning(
-                    "Testing function %s failed on %d of %d completions, which score 0; the first: %s",
-                    function.name,
-                    len(errors),
-                    len(scores),
-                    errors[0],
-                )
+            for row in scores:
+                if row.score is None:
+                    self.failures += 1
+                    self.last_failure = f"{function.name}: {row.error}"
             return [row.score if row.score is not None else 0.0 for row in scores]
 
         reward.__name__ = function.name

@@ -18,10 +18,8 @@ async def create(session: AsyncSession, project: Project, wanted: GrpoJobCreate,
     if wanted.task_type != "text-generation":
         raise InvalidInput(f"task_type: GRPO trains text-generation, not {wanted.task_type}.")
     _check_reward(wanted.reward, wanted.test_functions)
-    job = await training_jobs.create(session, project, wanted, user_id, technique="GRPO")
+    job = await training_jobs.create(session, project, wanted, user_id, wanted.reward)
     _check_sizes(job.hyper_parameters, job.train_dataset.report["rows"])
-    job.reward_functions = wanted.reward
-    await session.flush()
     return job
 
 

@@ -26,9 +26,13 @@ async def create(
     project: Project,
     wanted: TrainingJobCreate,
     user_id: str,
-    technique: Literal["SFT", "GRPO"] = "SFT",
+    reward: dict[str, float] | None = None,
 ) -> TrainingJob:
-    """A new job, Pending. Raises InvalidInput for anything it could not be run with, naming the field."""
+    """A new job, Pending; with a `reward` (testing function to weight) by GRPO, else by SFT.
+
+    Raises InvalidInput for anything it could not be run with, naming the field.
+    """
+    technique: Literal["SFT", "GRPO"] = "SFT" if reward is None else "GRPO"
     if wanted.base_model_option != "pre-trained":
         raise InvalidInput("base_model_option: continuing from a fine-tuned model is not supported by this version.")
     if wanted.hf_model_link is not None or wanted.base_model == "HF_MODEL":
@@ -67,6 +71,7 @@ async def create(
         test_dataset=test,
         train_test_split_ratio=wanted.train_test_split_ratio,
         test_functions=wanted.test_functions,
+        reward_functions=reward,
         hyper_parameters=base_models.resolve_parameters(entry, wanted.parameters, technique),
         status="Pending",
         created_by=user_id,

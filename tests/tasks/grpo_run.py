@@ -57,6 +57,7 @@ def run(work_dir: Path, **changed: Any) -> int:
         "functions": [SHARE_OF_E, LENGTH],
         "weights": {"share_of_e": 1.0},
         "work_dir": work_dir,
+        "on_warning": lambda _: None,
         "on_log": lambda _: None,
         "on_progress": lambda _: None,
         "on_checkpoint": lambda _: None,

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from emissary.errors import InvalidInput
+from tasks import grpo_training
 from tasks.grpo_training import RewardPoint
 from tasks.training_steps import LossPoint
 from tests.tasks import grpo_run
@@ -85,10 +86,12 @@ def test_killed_training_resumes_to_the_same_completions_and_bytes(grpo_trained:
         assert (tmp_path / name).read_bytes() == (grpo_trained.work_dir / name).read_bytes()
 
 
-def test_function_that_fails_on_a_row_scores_it_0_and_is_counted(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_failing_functions_and_equal_rewards_are_counted_and_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(grpo_training, "IDLE_STEPS", 1)
     points: list[RewardPoint] = []
+    warnings: list[str] = []
     picky = function("picky", "1.0 if 'red' in expected_output else 1 / 0")
     run(
         tmp_path,
@@ -97,12 +100,19 @@ def test_function_that_fails_on_a_row_scores_it_0_and_is_counted(
         weights={"picky": 1.0},
         parameters={"loss_type": "dr_grpo", "beta": 0.0},
         on_log=lambda point: points.append(reward_point(point)),
+        on_warning=warnings.append,
     )
     (point,) = points
     assert (point.reward, point.reward_failures, point.equal_groups) == (0.5, 2, 1.0)
     assert point.kl is None
-    assert "picky failed on 2 of 4 completions" in caplog.text
-    assert "ZeroDivisionError: division by zero (line 2)" in caplog.text
+    failed, idle = warnings
+    assert failed.startswith(
+        "Up to step 1, testing functions failed 2 times more; each counts as 0. The last was picky:"
+    )
+    assert "ZeroDivisionError: division by zero (line 2)" in failed
+    assert idle.startswith(
+        "Of the steps 1 to 1 nothing was learnt: all completions of each prompt got the same reward."
+    )
 
 
 def test_long_prompts_lose_their_beginning_and_are_counted(tmp_path: Path) -> None:
