@@ -103,7 +103,7 @@ async def _scores(outputs: list[str]) -> dict[str, float]:
 
 def main() -> None:
     """Train both runs and print the tables."""
-    steps = int(sys.argv[1]) if len(sys.argv) > 1 else 24
+    steps = int(sys.argv[1]) if len(sys.argv) > 1 else 16
     model_dir = model_files.fetch(MODEL, settings())
     with tempfile.TemporaryDirectory(prefix="emissary-grpo-") as folder:
         runs: dict[str, list[RewardPoint]] = {}
@@ -111,7 +111,10 @@ def main() -> None:
             start = time.perf_counter()
             runs[name] = _train(weights, steps, Path(folder) / name, model_dir)
             seconds = time.perf_counter() - start
-            print(f"{name}: {len(runs[name])} steps in {seconds:.0f} s, {seconds / len(runs[name]):.1f} s a step")
+            print(
+                f"{name}: {len(runs[name])} steps in {seconds:.0f} s, {seconds / len(runs[name]):.1f} s a step",
+                flush=True,
+            )
         print("\nmean over steps (sampled)   " + "".join(f"{name:>28}" for name in runs))
         print(f"{'':28}" + "   task  names_it brief  kl   " * len(runs))
         for first in range(0, len(runs["trained"]), 4):
