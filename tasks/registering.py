@@ -8,8 +8,9 @@ from sqlalchemy import select
 
 from emissary.errors import InvalidInput
 from emissary.schemas.engines import EngineCreate
+from emissary.schemas.grpo_jobs import GrpoJobCreate
 from emissary.schemas.training_jobs import TrainingJobCreate
-from emissary.store import engines, training_jobs
+from emissary.store import engines, grpo_jobs, training_jobs
 from emissary.store.database import transaction
 from emissary.store.tables import Engine, Project, TrainingJob
 from emissary.store.users import ensure_user
@@ -32,7 +33,10 @@ async def training_job(
                 project = await session.get(Project, project_id)
                 if project is None:
                     raise InvalidInput(f"project_id: there is no project {project_id!r}.")
-                job = await training_jobs.create(session, project, request, user.id)
+                if isinstance(request, GrpoJobCreate):
+                    job = await grpo_jobs.create(session, project, request, user.id)
+                else:
+                    job = await training_jobs.create(session, project, request, user.id)
                 job.flow_run_id = run_id
                 training_job_id = job.id
         return await training_jobs.get(session, training_job_id)

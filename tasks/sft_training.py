@@ -11,7 +11,7 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig
 from torch.nn.functional import cross_entropy
-from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback
+from transformers import PrinterCallback
 from transformers.trainer_pt_utils import get_length_grouped_indices
 from transformers.utils.logging import disable_progress_bar
 from trl import SFTConfig, SFTTrainer
@@ -19,6 +19,7 @@ from trl import SFTConfig, SFTTrainer
 from emissary.errors import InvalidInput
 from emissary.hardware import default_dtype, device
 from tasks.adapter_folders import last_state, save_adapter
+from tasks.causal_model import load_causal_model
 from tasks.sft_rows import Conversation, tokenised
 from tasks.training_steps import FinishedCheckpoint, LossPoint, Steps, Stopped, finite, mean_loss
 
@@ -53,10 +54,7 @@ def train_sft(
     disable_progress_bar()
     target = device()
     dtype = default_dtype(target)
-    tokenizer = AutoTokenizer.from_pretrained(model_dir, local_files_only=True, trust_remote_code=False)
-    model = AutoModelForCausalLM.from_pretrained(
-        model_dir, dtype=dtype, use_safetensors=True, local_files_only=True, trust_remote_code=False
-    )
+    model, tokenizer = load_causal_model(model_dir, dtype)
     max_length = min(parameters["max_length"], model.config.get_text_config().max_position_embeddings)
     if not train_rows:
         raise InvalidInput("There are no training rows; add rows or hold out fewer of them for testing.")

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from emissary import base_models
 from emissary.errors import InvalidInput
-from emissary.schemas.parameters import SftParameters
+from emissary.schemas.parameters import GrpoParameters, SftParameters
 
 SMALL = base_models.get("SmolLM2-135M-Instruct")
 NAMES = list(SftParameters.model_fields)
@@ -138,3 +138,12 @@ def test_catalogue_does_not_import_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_grpo_has_a_template_of_its_own_for_models_that_generate_text() -> None:
+    resolved = base_models.resolve_parameters(SMALL, {"num_generations": 2.0}, "GRPO")
+    assert list(resolved) == list(GrpoParameters.model_fields)
+    assert (resolved["num_generations"], resolved["num_train_epochs"], resolved["learning_rate"]) == (2, 15, 5e-6)
+    assert base_models.grpo_template(base_models.get("all-MiniLM-L6-v2")) == {}
+    with pytest.raises(InvalidInput, match=r"parameters\.num_generations: num_generations is unknown"):
+        base_models.resolve_parameters(SMALL, {"num_generations": 2})

@@ -29,7 +29,8 @@ def _flow(row: FlowBacked) -> tuple[str, dict[str, Any], list[str]]:
     """(flow deployment, parameters, tags) of the run that brings the row about."""
     match row:
         case TrainingJob():
-            return "train_sft/train_sft", {"training_job_id": row.id}, [row.project_id, row.id]
+            flow = "train_grpo" if row.training_technique == "GRPO" else "train_sft"
+            return f"{flow}/{flow}", {"training_job_id": row.id}, [row.project_id, row.id]
         case Engine():
             return "serve_engine/serve_engine", {"engine_id": row.id}, [row.id]
         case Deployment():

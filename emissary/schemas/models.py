@@ -12,7 +12,10 @@ class BaseModelSummary(BaseModel):
     type: Literal["completion", "classification", "embeddings", "chat"]
     task_types: list[str]
     parameter_template: dict[str, str | int | float] = Field(
-        description="Hyperparameters of a job that names none; those that are true or false are false."
+        description="Hyperparameters of an SFT job that names none; those that are true or false are false."
+    )
+    grpo_parameter_template: dict[str, str | int | float] = Field(
+        description="Hyperparameters of a GRPO job that names none."
     )
     support_serverless: bool = False
 

@@ -1,7 +1,7 @@
 """Queries of training jobs and their checkpoints."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import delete as sql_delete
 from sqlalchemy import select, update
@@ -22,8 +22,18 @@ _DATASETS = (TrainingJob.train_dataset, TrainingJob.test_dataset)
 _WITH_DATASETS = tuple(selectinload(dataset) for dataset in _DATASETS)
 
 
-async def create(session: AsyncSession, project: Project, wanted: TrainingJobCreate, user_id: str) -> TrainingJob:
-    """A new job, Pending. Raises InvalidInput for anything it could not be run with, naming the field."""
+async def create(
+    session: AsyncSession,
+    project: Project,
+    wanted: TrainingJobCreate,
+    user_id: str,
+    reward: dict[str, float] | None = None,
+) -> TrainingJob:
+    """A new job, Pending; with a `reward` (testing function to weight) by GRPO, else by SFT.
+
+    Raises InvalidInput for anything it could not be run with, naming the field.
+    """
+    technique: Literal["SFT", "GRPO"] = "SFT" if reward is None else "GRPO"
     if wanted.base_model_option != "pre-trained":
         raise InvalidInput("base_model_option: continuing from a fine-tuned model is not supported by this version.")
     if wanted.hf_model_link is not None or wanted.base_model == "HF_MODEL":
@@ -54,7 +64,7 @@ async def create(session: AsyncSession, project: Project, wanted: TrainingJobCre
         project_id=project.id,
         name=wanted.name or f"training-{job_id[3:9]}",
         description=wanted.description,
-        training_technique="SFT",
+        training_technique=technique,
         task_type=wanted.task_type,
         base_model_option=wanted.base_model_option,
         base_model=wanted.base_model,
@@ -62,7 +72,8 @@ async def create(session: AsyncSession, project: Project, wanted: TrainingJobCre
         test_dataset=test,
         train_test_split_ratio=wanted.train_test_split_ratio,
         test_functions=wanted.test_functions,
-        hyper_parameters=base_models.resolve_parameters(entry, wanted.parameters),
+        reward_functions=reward,
+        hyper_parameters=base_models.resolve_parameters(entry, wanted.parameters, technique),
         status="Pending",
         created_by=user_id,
     )

@@ -1,5 +1,8 @@
 """Base models, and for OpenAI's clients every model that can be called."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from emissary import base_models
 from emissary.api.auth import ByBearer, CurrentCaller
 from emissary.api.routing import keyed_router
@@ -13,9 +16,18 @@ router = keyed_router("Base Models")
 
 def _summary(name: str) -> BaseModelSummary:
     entry = base_models.get(name)
-    # The contract's templates hold text and numbers only.
-    shown = {key: value for key, value in entry.parameter_template.items() if not isinstance(value, bool)}
-    return BaseModelSummary(name=name, type=entry.type, task_types=list(entry.task_types), parameter_template=shown)
+    return BaseModelSummary(
+        name=name,
+        type=entry.type,
+        task_types=list(entry.task_types),
+        parameter_template=_shown(entry.parameter_template),
+        grpo_parameter_template=_shown(base_models.grpo_template(entry)),
+    )
+
+
+def _shown(template: Mapping[str, Any]) -> dict[str, Any]:
+    """The contract's templates hold text and numbers only."""
+    return {key: value for key, value in template.items() if not isinstance(value, bool)}
 
 
 async def _callable(organization_id: str) -> list[ModelObject]:

@@ -15,6 +15,7 @@ from emissary.errors import InvalidInput, Unavailable
 from emissary.schemas.datasets import DatasetSummary
 from emissary.schemas.training_jobs import (
     LossPoint,
+    RewardPoint,
     TestResults,
     TrainingJobCheckpoint,
     TrainingJobCreate,
@@ -32,7 +33,7 @@ router = keyed_router("Training Jobs", "/v1/projects/{project_id}/training-jobs"
 def summary(job: TrainingJob) -> TrainingJobSummary:
     """A job, loaded with its datasets, as lists show it."""
     shown = {name: getattr(job, name) for name in TrainingJobSummary.model_fields if hasattr(job, name)}
-    return TrainingJobSummary(train_dataset_name=job.train_dataset.name, **shown)
+    return TrainingJobSummary(train_dataset_name=job.train_dataset.name, reward=job.reward_functions, **shown)
 
 
 def _detail(job: TrainingJob) -> TrainingJobDetail:
@@ -42,7 +43,7 @@ def _detail(job: TrainingJob) -> TrainingJobDetail:
         train_dataset=DatasetSummary.model_validate(job.train_dataset),
         test_dataset=DatasetSummary.model_validate(job.test_dataset) if job.test_dataset else None,
         train_test_split_ratio=job.train_test_split_ratio,
-        training_loss=[LossPoint(**point) for point in job.training_loss],
+        training_loss=[(RewardPoint if "reward" in point else LossPoint)(**point) for point in job.training_loss],
         hyper_parameters=job.hyper_parameters,
         best_checkpoint=job.best_checkpoint,
         error=job.error,
