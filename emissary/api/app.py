@@ -21,6 +21,7 @@ from emissary.api.routes import (
     projects,
     testing_functions,
     training_jobs,
+    uploads,
 )
 from emissary.errors import InvalidInput, NotFound
 from emissary.store.database import dispose
@@ -62,6 +63,7 @@ def create_app() -> FastAPI:
         health,
         models,
         projects,
+        uploads,
         datasets,
         training_jobs,
         engines,
@@ -71,4 +73,5 @@ def create_app() -> FastAPI:
         files,
     ):
         app.include_router(module.router)
+    app.include_router(uploads.part_router)
     return app
