@@ -104,7 +104,10 @@ class LocalArtifactStore(ArtifactStore):
         """As `ArtifactStore.chunks`."""
         wanted = known_file(self.manifest(key), key, name)
         digest = hashlib.sha256()
-        with (self._folder(key) / name).open("rb") as file:
+        path = self._folder(key) / name
+        if not path.is_file():
+            raise CorruptArtifact(key, name)
+        with path.open("rb") as file:
             while chunk := file.read(CHUNK_BYTES):
                 digest.update(chunk)
                 yield chunk

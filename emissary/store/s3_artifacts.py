@@ -183,7 +183,12 @@ class S3ArtifactStore(ArtifactStore):
         digest = hashlib.sha256()
         with told(self._client, self._bucket):
             source = self.object_key(key, manifest.draft, name)
-            body = self._client.get_object(Bucket=self._bucket, Key=source)["Body"]
+            try:
+                body = self._client.get_object(Bucket=self._bucket, Key=source)["Body"]
+            except ClientError as error:
+                if error_code(error) in _MISSING:
+                    raise CorruptArtifact(key, name) from error
+                raise
             for chunk in body.iter_chunks(CHUNK_BYTES):
                 digest.update(chunk)
                 yield chunk

@@ -45,7 +45,7 @@ def s3_server() -> Iterator[S3Server]:
         Path(folder, "data").mkdir()
         # Each has a gRPC port 10,000 above, which must be one as well.
         ports = {name: _low_port() for name in ("master", "volume", "filer", "s3")}
-        log = Path(folder, "log").open("wb")
+        log = Path(folder, "log").open("wb")  # noqa: SIM115 - closed when the server has ended
         process = subprocess.Popen(
             [
                 str(Path(sys.executable).parent / "weed"), "server", f"-dir={folder}/data", "-ip=127.0.0.1",

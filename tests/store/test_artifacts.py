@@ -72,7 +72,8 @@ def test_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 
 def test_setting_names_the_store(tmp_path: Path) -> None:
     for chosen in (Settings(home=tmp_path), Settings(artifacts=str(tmp_path / "artifacts"))):
-        assert isinstance(store := open_store(chosen), LocalArtifactStore)
+        store = open_store(chosen)
+        assert isinstance(store, LocalArtifactStore)
         store.check()
         assert (tmp_path / "artifacts").is_dir()
 
