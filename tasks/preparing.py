@@ -20,14 +20,14 @@ async def prepare(dataset_id: str) -> str:
     """Normalise a dataset to Parquet once; returns the artifact's key. Does nothing when it is there."""
     key = f"prepared/{dataset_id}"
     store = artifact_store()
-    if store.manifest(key) is not None:
+    if await anyio.to_thread.run_sync(store.manifest, key) is not None:
         return key
     async with transaction() as session:
         dataset = await session.get_one(Dataset, dataset_id)
-    uploaded = store.folder(dataset.artifact)
-    (source,) = (path for path in uploaded.iterdir() if path.stem == "original")
 
     def write() -> None:
+        uploaded = store.folder(dataset.artifact)
+        (source,) = (path for path in uploaded.iterdir() if path.stem == "original")
         with tempfile.TemporaryDirectory(prefix="emissary-prepare-") as scratch:
             normalise(source, dataset.file_name, Path(scratch) / "rows.parquet")
             store.publish(key, Path(scratch), move=True)
@@ -42,10 +42,10 @@ async def training_and_test_rows(
 ) -> tuple[list[Conversation], list[Conversation]]:
     """The rows to train on, downsampled as the job says, and those to test on: its test dataset's, or held out."""
     store = artifact_store()
-    rows = _conversations(store, train_key)
+    rows = await anyio.to_thread.run_sync(_conversations, store, train_key)
     seed, percent = job.hyper_parameters["seed"], job.hyper_parameters["downsample_size"]
     if test_key is not None:
-        training, test = list(range(len(rows))), _conversations(store, test_key)
+        training, test = list(range(len(rows))), await anyio.to_thread.run_sync(_conversations, store, test_key)
     elif job.train_test_split_ratio is not None:
         training, held_out = split(len(rows), job.train_test_split_ratio, seed)
         test = [rows[index] for index in held_out]

@@ -66,7 +66,8 @@ async def _restore(engine: Engine, app: FastAPI) -> None:
     async with transaction() as session:
         for deployment in await engines.deployments(session, engine.id):
             if deployment.status in _SERVED:
-                app.state.load(deployment.id, await artifact_of(session, deployment))
+                artifact = await artifact_of(session, deployment)
+                await anyio.to_thread.run_sync(app.state.load, deployment.id, artifact)
 
 
 async def artifact_of(session: AsyncSession, deployment: Deployment) -> str | None:

@@ -25,6 +25,7 @@ from emissary.api.routes import (
     projects,
     testing_functions,
     training_jobs,
+    uploads,
 )
 from emissary.errors import InvalidInput, NotFound
 from emissary.store.database import dispose
@@ -68,6 +69,7 @@ def create_app() -> FastAPI:
         health,
         models,
         projects,
+        uploads,
         datasets,
         grpo_jobs,
         training_jobs,
@@ -79,5 +81,6 @@ def create_app() -> FastAPI:
         files,
     ):
         app.include_router(module.router)
+    app.include_router(uploads.part_router)
     app.openapi = cache(partial(document, app))  # type: ignore[method-assign]
     return app

@@ -222,11 +222,13 @@ class JobEvent(Base):
 
 
 class Upload(Base):
-    """A dataset file on its way in parts, until it is completed or given up."""
+    """A dataset file that comes in parts; kept for a day, or until it is given up."""
 
     __tablename__ = "uploads"
     id: Mapped[str] = mapped_column(primary_key=True)
-    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"))
+    dataset_id: Mapped[str] = mapped_column(unique=True)
+    """The dataset that it becomes; there is one once it is complete."""
     name: Mapped[str]
     file_name: Mapped[str]
     bytes: Mapped[int] = mapped_column(BigInteger)

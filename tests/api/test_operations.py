@@ -12,6 +12,9 @@ from emissary.store.database import dispose, transaction
 from emissary.up import Platform
 from tests.api.refusals import envelope
 
+OPEN = ("/healthz", "/v1/files/{token}", "/v1/uploads/{token}")
+"""Paths that need no key; in the last two the link is the permission."""
+
 
 def test_unknown_fields_are_ignored(client: Client, project: str, job: str) -> None:
     assert client.get(f"/v1/projects/{project}/training-jobs/{job}")["status"] == "Cancelled"
@@ -55,7 +58,7 @@ def test_every_operation_needs_a_valid_key(client: Client, platform: Platform, r
         {"Authorization": f"Basic {platform.api_key}"},
         {"Cookie": f"X-API-Key={platform.api_key}"},
     ]
-    found = [(method, path) for method, path in operations(client) if path not in ("/healthz", "/v1/files/{token}")]
+    found = [(method, path) for method, path in operations(client) if path not in OPEN]
     assert len(found) > 20
     with httpx.Client(base_url=platform.api_url, trust_env=False) as http:
         for method, path in found:

@@ -135,7 +135,7 @@ async def list_checkpoints(
         job = await training_jobs.get(session, training_job_id, project.id)
         rows = await training_jobs.checkpoints(session, training_job_id, limit=limit, after=after)
     link_next(request, response, Page(limit), [row.number for row in rows])
-    return [_checkpoint(job, row) for row in rows]
+    return await run_in_threadpool(lambda: [_checkpoint(job, row) for row in rows])
 
 
 def _checkpoint(job: TrainingJob, row: Checkpoint) -> TrainingJobCheckpoint:
