@@ -7,7 +7,7 @@ from importlib.metadata import version
 
 from fastapi import Depends, FastAPI, Request
 
-from emissary.api import projection
+from emissary.api import engine_schedules, projection
 from emissary.api.body_limit import BodyLimit
 from emissary.api.errors import add_error_handlers
 from emissary.api.routes import (
@@ -28,7 +28,8 @@ from emissary.store.database import dispose
 
 @asynccontextmanager
 async def _lifespan(_app: FastAPI) -> AsyncIterator[None]:
-    followers = [asyncio.create_task(projection.follow_events()), asyncio.create_task(projection.sweep_for_ever())]
+    work = (projection.follow_events(), projection.sweep_for_ever(), engine_schedules.keep_for_ever())
+    followers = [asyncio.create_task(one) for one in work]
     try:
         yield
     finally:
