@@ -117,7 +117,7 @@ async def start(engine_id: str) -> None:
 
 
 async def retry_after(session: AsyncSession, engine: Engine) -> int:
-    """In how many seconds an engine that starts, or is about to, will likely answer: by how long its last start took."""
+    """In how many seconds an engine that starts, or is about to, will likely answer, by what its last start took."""
     usual = await engines.usual_start_seconds(session, engine)
     begun = engine.start_requested_at if engine.status == "Creating" else None
     passed = 0.0 if begun is None else (datetime.now(UTC) - begun).total_seconds()

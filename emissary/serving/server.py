@@ -44,7 +44,8 @@ def create_engine_app(
 
     `fetch` gives the local folder of an adapter's artifact. `app.state.load(name, artifact)` serves a name as
     POST /adapters does, `app.state.unload(name)` serves it no longer, and `app.state.last_access()` is the UNIX time
-    of the last request. Every route but /health asks for `Authorization: Bearer <token>`. Errors are {"status", "error", "code"}.
+    of the last request. Every route but /health asks for `Authorization: Bearer <token>`. Errors are {"status",
+    "error", "code"}.
     """
     app = FastAPI(title="Emissary engine", docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(_RequireToken, token=token)
