@@ -60,6 +60,12 @@ class Settings(BaseSettings):
     testing_seconds: float = Field(
         default=60.0, gt=0, description="Time limit of one testing function over one checkpoint's rows, in seconds."
     )
+    cold_start_hold: float = Field(
+        default=30.0,
+        ge=0,
+        description="How long a request to a model whose engine has ended is held while the engine starts, in seconds; "
+        "then it is answered 503 with Retry-After.",
+    )
     training_runs: int = Field(
         default=1, ge=1, description="Training runs at once on the `training` work pool (applied by `emissary up`)."
     )

@@ -14,6 +14,7 @@ from emissary.store import engines, grpo_jobs, training_jobs
 from emissary.store.database import transaction
 from emissary.store.tables import Engine, Project, TrainingJob
 from emissary.store.users import ensure_user
+from tasks.stopping import this_moment
 
 
 @task(task_run_name="training-job", cache_policy=NO_CACHE)
@@ -43,25 +44,26 @@ async def training_job(
 
 
 @task(task_run_name="engine", cache_policy=NO_CACHE)
-async def engine(engine_id: str | None, request: EngineCreate | None) -> Engine:
-    """The engine of `engine_id`; without one, an engine of this run's own, as `request` says."""
+async def engine(engine_id: str | None, request: EngineCreate | None) -> Engine | None:
+    """The engine of `engine_id`, which this run serves from now on; without one, an engine of its own, as `request`
+    says. None where another run serves it already, or its schedule has it ended now.
+    """
+    run_id = UUID(runtime.flow_run.get_id())
     async with transaction() as session:
         if engine_id is None:
-            run_id = UUID(runtime.flow_run.get_id())
             engine_id = await session.scalar(select(Engine.id).where(Engine.flow_run_id == run_id))
-            if engine_id is None:
-                if request is None:
-                    raise InvalidInput("Give request (or the engine_id of an existing engine).")
-                user = await ensure_user(session, "prefect")
-                row = await engines.create(
-                    session,
-                    organization_id=user.organization_id,
-                    name=request.name,
-                    base_model=request.base_model,
-                    task_type=request.task_type,
-                    management=request.resource_management_config.model_dump(),
-                    user_id=user.id,
-                )
-                row.flow_run_id = run_id
-                engine_id = row.id
-        return await engines.get(session, engine_id)
+        if engine_id is None:
+            if request is None:
+                raise InvalidInput("Give request (or the engine_id of an existing engine).")
+            user = await ensure_user(session, "prefect")
+            made = await engines.create(
+                session,
+                organization_id=user.organization_id,
+                name=request.name,
+                base_model=request.base_model,
+                task_type=request.task_type,
+                management=request.resource_management_config.model_dump(),
+                user_id=user.id,
+            )
+            engine_id = made.id
+        return await engines.adopt(session, engine_id, run_id, this_moment())

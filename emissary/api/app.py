@@ -8,7 +8,7 @@ from importlib.metadata import version
 
 from fastapi import Depends, FastAPI, Request
 
-from emissary.api import deleting, projection
+from emissary.api import deleting, engine_schedules, projection
 from emissary.api.body_limit import BodyLimit
 from emissary.api.document import document
 from emissary.api.errors import add_error_handlers
@@ -33,7 +33,12 @@ from emissary.store.database import dispose
 
 @asynccontextmanager
 async def _lifespan(_app: FastAPI) -> AsyncIterator[None]:
-    work = (projection.follow_events(), projection.sweep_for_ever(), deleting.clear_for_ever())
+    work = (
+        projection.follow_events(),
+        projection.sweep_for_ever(),
+        engine_schedules.keep_for_ever(),
+        deleting.clear_for_ever(),
+    )
     followers = [asyncio.create_task(each) for each in work]
     try:
         yield

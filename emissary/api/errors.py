@@ -43,7 +43,8 @@ def add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(EmissaryError)
     async def expected(_request: Request, error: EmissaryError) -> JSONResponse:
-        return error_response(error.status, str(error), error.code)
+        headers = None if error.retry_after is None else {"Retry-After": str(error.retry_after)}
+        return error_response(error.status, str(error), error.code, headers)
 
     @app.exception_handler(IntegrityError)
     async def raced(request: Request, error: IntegrityError) -> JSONResponse:

@@ -40,10 +40,12 @@ def _flow(row: FlowBacked) -> tuple[str, dict[str, Any], list[str]]:
 
 
 async def submit(row: FlowBacked) -> None:
-    """Create the row's flow run once the row is committed, and note its id on it.
+    """Create the flow run of a row that waits for one, once the row is committed, and note its id on it.
 
     Where Prefect is away the row is left for the sweep.
     """
+    if row.flow_run_id is not None or row.status != WAITING[type(row)]:
+        return
     await after_commit(partial(_submit_now, row))
 
 

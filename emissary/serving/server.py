@@ -43,8 +43,9 @@ def create_engine_app(
     """The engine's application: `generator` behind `batcher`, its base model called `base_model`.
 
     `fetch` gives the local folder of an adapter's artifact. `app.state.load(name, artifact)` serves a name as
-    POST /adapters does, and `app.state.last_access()` is the UNIX time of the last request. Every route but
-    /health asks for `Authorization: Bearer <token>`. Errors are {"status", "error", "code"}.
+    POST /adapters does, `app.state.unload(name)` serves it no longer, and `app.state.last_access()` is the UNIX time
+    of the last request. Every route but /health asks for `Authorization: Bearer <token>`. Errors are {"status",
+    "error", "code"}.
     """
     app = FastAPI(title="Emissary engine", docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(_RequireToken, token=token)
@@ -66,7 +67,13 @@ def create_engine_app(
             generator.unload_adapter(name)
         served[name] = None if artifact is None else name
 
-    app.state.load, app.state.last_access = load, last_access
+    def unload(name: str) -> None:
+        if name == base_model or name not in served:
+            raise NotFound(f"This engine serves no {name!r} that could be unloaded.")
+        if served.pop(name) is not None:
+            generator.unload_adapter(name)
+
+    app.state.load, app.state.unload, app.state.last_access = load, unload, last_access
 
     @app.get("/health")
     async def health() -> dict[str, Any]:
@@ -86,10 +93,7 @@ def create_engine_app(
 
     @app.delete("/adapters/{name}", status_code=204)
     async def unload_adapter(name: str) -> None:
-        if name == base_model or name not in served:
-            raise NotFound(f"This engine serves no {name!r} that could be unloaded.")
-        if served.pop(name) is not None:
-            generator.unload_adapter(name)
+        unload(name)
 
     @app.post("/v1/chat/completions")
     async def chat_completions(body: ChatCompletionRequest, request: Request) -> Response:

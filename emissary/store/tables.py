@@ -166,6 +166,10 @@ class Engine(FlowBacked, Base):
     endpoint: Mapped[str | None]
     """http://host:port of the server inside the flow run, while it is Active."""
     last_access_at: Mapped[datetime | None]
+    start_requested_at: Mapped[datetime | None]
+    """When it last began to start, or to start again after a crash."""
+    start_seconds: Mapped[float | None]
+    """How long its last start took until it was Active."""
     created_by: Mapped[str] = mapped_column(ForeignKey("users.id"))
 
 

@@ -6,6 +6,7 @@ from fastapi import Query, Request, Response
 from prefect.client.orchestration import get_client
 from prefect.states import Cancelling
 from sqlalchemy import update
+from starlette.concurrency import run_in_threadpool
 
 from emissary.api import deleting, links, submit
 from emissary.api.auth import CurrentCaller, OwnedProject
