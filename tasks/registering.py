@@ -9,7 +9,7 @@ from sqlalchemy import select
 from emissary.errors import InvalidInput
 from emissary.schemas.engines import EngineCreate
 from emissary.schemas.training_jobs import TrainingJobCreate
-from emissary.store import engines, training_jobs
+from emissary.store import engines, job_events, training_jobs
 from emissary.store.database import transaction
 from emissary.store.tables import Engine, Project, TrainingJob
 from emissary.store.users import ensure_user
@@ -35,6 +35,7 @@ async def training_job(
                 job = await training_jobs.create(session, project, request, user.id)
                 job.flow_run_id = run_id
                 training_job_id = job.id
+        await job_events.record_start(session, training_job_id)
         return await training_jobs.get(session, training_job_id)
 
 

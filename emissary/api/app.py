@@ -7,7 +7,7 @@ from importlib.metadata import version
 
 from fastapi import Depends, FastAPI, Request
 
-from emissary.api import projection
+from emissary.api import job_event_feed, projection
 from emissary.api.body_limit import BodyLimit
 from emissary.api.errors import add_error_handlers
 from emissary.api.routes import (
@@ -20,6 +20,8 @@ from emissary.api.routes import (
     models,
     projects,
     testing_functions,
+    training_job_events,
+    training_job_logs,
     training_jobs,
 )
 from emissary.errors import InvalidInput, NotFound
@@ -28,7 +30,8 @@ from emissary.store.database import dispose
 
 @asynccontextmanager
 async def _lifespan(_app: FastAPI) -> AsyncIterator[None]:
-    followers = [asyncio.create_task(projection.follow_events()), asyncio.create_task(projection.sweep_for_ever())]
+    work = (projection.follow_events(), projection.sweep_for_ever(), job_event_feed.listen())
+    followers = [asyncio.create_task(each) for each in work]
     try:
         yield
     finally:
@@ -64,6 +67,8 @@ def create_app() -> FastAPI:
         projects,
         datasets,
         training_jobs,
+        training_job_events,
+        training_job_logs,
         engines,
         deployments,
         inference,

@@ -20,6 +20,7 @@ from prefect.states import Failed, Scheduled
 from sqlalchemy import select, text, update
 
 from emissary.api.submit import PREFECT_AWAY, submit_waiting
+from emissary.store import job_events
 from emissary.store.database import transaction
 from emissary.store.tables import Deployment, Engine, FlowBacked, TrainingJob
 
@@ -116,6 +117,8 @@ async def apply(flow_run_id: UUID, state_type: str, state_name: str, message: st
             )
             if changed and kind is Engine:
                 await _deployments_follow(session, changed, status)
+            if changed and kind is TrainingJob:
+                await job_events.record_end(session, changed, status, values.get("error"))
 
 
 async def _deployments_follow(session: Any, engine_id: str, status: str) -> None:

@@ -10,14 +10,15 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import selectinload
 from sqlalchemy.sql.expression import cast, func
 
-from emissary import base_models, testing_function_files
+from emissary import base_models
 from emissary.errors import InvalidInput, NotFound
 from emissary.ids import new_id
 from emissary.schemas.training_jobs import TrainingJobCreate
+from emissary.store import job_events, testing_functions
 from emissary.store.pages import Page, page
-from emissary.store.tables import GONE, Checkpoint, Dataset, Deployment, Project, TrainingJob
+from emissary.store.tables import GONE, Checkpoint, Dataset, Deployment, JobEvent, Project, TrainingJob
+from emissary.store.tables import TERMINAL as TERMINAL
 
-TERMINAL = frozenset({"Success", "Failed", "TimedOut", "Cancelled"})
 _WITH_DATASETS = (selectinload(TrainingJob.train_dataset), selectinload(TrainingJob.test_dataset))
 
 
@@ -44,7 +45,7 @@ async def create(session: AsyncSession, project: Project, wanted: TrainingJobCre
             raise InvalidInput("train_test_split_ratio: give it or test_dataset_id, not both.")
     if wanted.train_test_split_ratio is not None and train.report["rows"] < 2:
         raise InvalidInput("train_test_split_ratio: a dataset of one row cannot be split; upload more rows.")
-    testing_function_files.get(wanted.test_functions)
+    await testing_functions.resolve(session, project.organization_id, wanted.test_functions)
     if len(set(wanted.test_functions)) != len(wanted.test_functions):
         raise InvalidInput("test_functions: a function is named twice; name each once.")
     job_id = new_id("tr")
@@ -67,6 +68,7 @@ async def create(session: AsyncSession, project: Project, wanted: TrainingJobCre
     )
     session.add(job)
     await session.flush()
+    await job_events.record(session, job.id, "queued")
     return job
 
 
@@ -150,4 +152,5 @@ async def delete(session: AsyncSession, job: TrainingJob) -> None:
         raise InvalidInput(f"The deployment {deployment_id} serves the training job {job.id}; delete that first.")
     await session.execute(update(Deployment).where(Deployment.training_job_id == job.id).values(training_job_id=None))
     await session.execute(sql_delete(Checkpoint).where(Checkpoint.training_job_id == job.id))
+    await session.execute(sql_delete(JobEvent).where(JobEvent.training_job_id == job.id))
     await session.delete(job)

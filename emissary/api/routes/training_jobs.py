@@ -24,7 +24,7 @@ from emissary.schemas.training_jobs import (
     TrainingJobSummary,
 )
 from emissary.settings import settings
-from emissary.store import training_jobs
+from emissary.store import job_events, training_jobs
 from emissary.store.artifacts import artifact_store
 from emissary.store.database import transaction
 from emissary.store.pages import Page
@@ -94,6 +94,7 @@ async def cancel_training_job(project: OwnedProject, training_job_id: str) -> No
             raise InvalidInput(f"The training job {job.id} has ended already (status {job.status}).")
         if job.flow_run_id is None:
             job.status = "Cancelled"
+            await job_events.record_end(session, job.id, "Cancelled")
             return
     try:
         async with get_client() as client:
@@ -106,6 +107,7 @@ async def cancel_training_job(project: OwnedProject, training_job_id: str) -> No
             .where(TrainingJob.id == job.id, TrainingJob.status.not_in(training_jobs.TERMINAL))
             .values(status="Cancelled")
         )
+        await job_events.record_end(session, job.id, "Cancelled")
 
 
 @router.delete(
