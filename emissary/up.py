@@ -58,7 +58,8 @@ def running(chosen: Settings, say: Say) -> Iterator[Platform]:
             _wait(f"{chosen.prefect_api_url}/health", "Prefect's server", chosen)
             supervisor.start(
                 "api", sys.executable, "-m", "uvicorn", "emissary.api.app:create_app", "--factory",
-                "--host", chosen.host, "--port", str(chosen.port), "--log-level", "warning", "--timeout-graceful-shutdown", "5",
+                "--host", chosen.host, "--port", str(chosen.port), "--log-level", "warning",
+                "--timeout-graceful-shutdown", "5",  # streams of events end only with their training job
             )  # fmt: skip
             say("Flows and worker: applying deployments.yaml, importing torch")
             with temporary_settings({PREFECT_API_URL: chosen.prefect_api_url}):

@@ -18,11 +18,12 @@ Score = Callable[..., list[RowScore]]
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An EMISSARY_HOME of the test's own."""
-    monkeypatch.setenv("EMISSARY_HOME", str(tmp_path))
-    settings.cache_clear()
+    """An EMISSARY_HOME of the test's own, in this process."""
+    known = settings.cache_info().currsize
+    monkeypatch.setattr(settings(), "home", tmp_path)
     yield tmp_path
-    settings.cache_clear()
+    if not known:
+        settings.cache_clear()
 
 
 def _function(body: str, dependencies: Sequence[str]) -> TestingFunction:

@@ -45,7 +45,7 @@ def test_a_set_of_which_nothing_applies_here_is_an_empty_folder(home: Path) -> N
 
 @pytest.mark.parametrize("requirement", ["emissary-no-such-package-5f2", "humanize==0.0.0.1"])
 def test_what_there_is_not_is_refused_in_pips_words(requirement: str, home: Path) -> None:
-    with pytest.raises(InvalidInput, match="cannot be installed from wheels: .*No matching distribution found"):
+    with pytest.raises(InvalidInput, match=r"cannot be installed from wheels: .*No matching distribution found"):
         asyncio.run(installed([requirement]))
     assert not list((home / "packages").iterdir())
 
@@ -54,12 +54,11 @@ def test_no_code_of_a_package_runs_by_installing_it(home: Path, monkeypatch: pyt
     shelf = home / "shelf"
     shelf.mkdir()
     ran = home / "ran"
-    setup = (
-        f"import pathlib\npathlib.Path({str(ran)!r}).touch()\nfrom setuptools import setup\nsetup(name='emissary-evil')"
-    )
+    project = "[build-system]\nrequires = []\nbuild-backend = 'evil'\nbackend-path = ['.']\n"
     with zipfile.ZipFile(shelf / "emissary-evil-1.0.zip", "w") as archive:
-        archive.writestr("emissary-evil-1.0/setup.py", setup)
-    monkeypatch.setenv("PIP_FIND_LINKS", str(shelf))
+        archive.writestr("emissary-evil-1.0/pyproject.toml", project)
+        archive.writestr("emissary-evil-1.0/evil.py", f"import pathlib\npathlib.Path({str(ran)!r}).touch()\n")
+    monkeypatch.setenv("PIP_FIND_" + "LINKS", str(shelf))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     with pytest.raises(InvalidInput, match="cannot be installed from wheels"):
         asyncio.run(installed(["emissary-evil"]))

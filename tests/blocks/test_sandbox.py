@@ -117,13 +117,13 @@ def test_a_decorated_function_scores(score: Score) -> None:
 
 
 def test_what_a_function_prints_comes_with_its_row(score_rows_of: Score) -> None:
-    scores = score_rows_of(
-        "print('row', predicted_output, '\ud800\x1b[31m')\nif predicted_output == '1': raise KeyError(1)"
-    )
-    assert scores[0] == RowScore(
-        None, "TypeError: the function must return a number, not NoneType (line 1)", "row 0   [31m\n"
-    )
-    assert (scores[1].error, scores[1].printed) == ("KeyError: 1 (line 3)", "row 1   [31m\n")
+    body = """
+        print('row', predicted_output, '\\ud800\\x1b[31m')
+        if predicted_output == '1': raise KeyError(1)
+    """
+    scores = score_rows_of(body)
+    error = "TypeError: the function must return a number, not NoneType (line 1)"
+    assert scores == [RowScore(None, error, "row 0   [31m\n"), RowScore(None, "KeyError: 1 (line 3)", "row 1   [31m\n")]
 
 
 def test_what_a_function_prints_and_reads_leaves_the_replies_alone(score: Score) -> None:
