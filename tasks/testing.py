@@ -18,7 +18,7 @@ from emissary.settings import settings
 from emissary.store import job_events, testing_functions, training_jobs
 from emissary.store.artifacts import artifact_store
 from emissary.store.database import transaction
-from emissary.store.tables import Checkpoint, Project, TrainingJob
+from emissary.store.tables import Checkpoint, TrainingJob
 from emissary.testing_function_files import shipped
 from tasks import job_artifacts
 from tasks.checkpoint_testing import aggregate, answer_rows, write_results
@@ -87,8 +87,7 @@ async def _score(job: TrainingJob, rows: list[Conversation], outputs: list[str])
         for row, output in zip(rows, outputs, strict=True)
     ]
     async with transaction() as session:
-        project = await session.get_one(Project, job.project_id)
-        functions = await testing_functions.resolve(session, project.organization_id, job.test_functions)
+        functions = await testing_functions.of_job(session, job)
     scores: dict[str, list[float | None]] = {}
     for function in functions:
         found = await score_rows(

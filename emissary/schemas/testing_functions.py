@@ -23,10 +23,7 @@ def _function_name(value: str) -> str:
 
 
 def _source(value: str) -> str:
-    try:
-        size = len(value.encode())
-    except UnicodeEncodeError:
-        raise ValueError("must be text that UTF-8 can hold") from None
+    size = len(value.encode())
     if size > MAX_CONTENT_BYTES:
         raise ValueError(f"must be at most {MAX_CONTENT_BYTES // 1024} KiB, not {size} bytes")
     if "\0" in value:

@@ -122,6 +122,12 @@ async def resolve(
     return [known[name] for name in names]
 
 
+async def of_job(session: AsyncSession, job: TrainingJob) -> list[testing_function_files.TestingFunction]:
+    """The functions that score the job, in its order. Raises InvalidInput where one is gone."""
+    project = await session.get_one(Project, job.project_id)
+    return await resolve(session, project.organization_id, job.test_functions)
+
+
 async def _find(session: AsyncSession, organization_id: str, name: str) -> TestingFunction | None:
     if not _may_be_name(name):
         return None
