@@ -46,15 +46,15 @@ def _taken(name: str) -> InvalidInput:
     return InvalidInput(f"name: there is a testing function {name!r} already; change it with PUT, or use another name.")
 
 
-async def get(session: AsyncSession, organization_id: str, name: str) -> TestingFunction:
-    """The organization's own function. Raises NotFound, and InvalidInput for one that ships."""
+async def get(session: AsyncSession, organization_id: str, name: str, *, hold: bool = False) -> TestingFunction:
+    """The organization's own function; `hold` locks it until the transaction ends. Raises NotFound, and InvalidInput for one that ships."""
     if name in testing_function_files.shipped():
         raise InvalidInput(
             f"The testing function {name!r} ships with the platform and cannot be changed; add a copy under a name "
             "of your own.",
             code="read_only",
         )
-    row = await _find(session, organization_id, name)
+    row = await _find(session, organization_id, name, hold)
     if row is None:
         raise NotFound(f"There is no testing function {name!r}.")
     return row
@@ -76,25 +76,29 @@ async def list_own(session: AsyncSession, organization_id: str, wanted: Page) ->
     return (await session.scalars(query.limit(wanted.limit))).all()
 
 
-async def lock_unused(session: AsyncSession, row: TestingFunction) -> None:
-    """Hold the function so that no new job takes it. Raises InvalidInput while a job that has not ended uses it."""
-    await session.refresh(row, with_for_update=True)
+async def take_unused(session: AsyncSession, organization_id: str, name: str) -> TestingFunction:
+    """The organization's own function, held so that no new job takes it until the transaction ends.
+
+    Raises as `get`, and InvalidInput while a training job that has not ended uses the function.
+    """
+    row = await get(session, organization_id, name, hold=True)
     query = (
         select(TrainingJob.id)
         .join(Project, Project.id == TrainingJob.project_id)
         .where(
-            Project.organization_id == row.organization_id,
+            Project.organization_id == organization_id,
             TrainingJob.status.not_in(TERMINAL),
-            or_(TrainingJob.test_functions.contains([row.name]), TrainingJob.reward_functions.has_key(row.name)),
+            or_(TrainingJob.test_functions.contains([name]), TrainingJob.reward_functions.has_key(name)),
         )
     )
     job_id = await session.scalar(query.limit(1))
     if job_id is not None:
         raise InvalidInput(
-            f"The training job {job_id} uses the testing function {row.name!r} and has not ended; wait for it, cancel "
-            "it, or add the changed function under another name.",
+            f"The training job {job_id} uses the testing function {name!r} and has not ended; wait for it, cancel it, "
+            "or add the changed function under another name.",
             code="in_use",
         )
+    return row
 
 
 async def resolve(
@@ -128,13 +132,13 @@ async def of_job(session: AsyncSession, job: TrainingJob) -> list[testing_functi
     return await resolve(session, project.organization_id, job.test_functions)
 
 
-async def _find(session: AsyncSession, organization_id: str, name: str) -> TestingFunction | None:
+async def _find(session: AsyncSession, organization_id: str, name: str, hold: bool = False) -> TestingFunction | None:
     if not _may_be_name(name):
         return None
     query = select(TestingFunction).where(
         TestingFunction.organization_id == organization_id, TestingFunction.name == name
     )
-    return await session.scalar(query)
+    return await session.scalar(query.with_for_update() if hold else query)
 
 
 def _may_be_name(name: str) -> bool:

@@ -86,8 +86,7 @@ async def update_testing_function(own: OwnFunction, body: TestingFunctionUpdate)
     function = TestingFunction(name=own.name, content=body.content, dependencies=body.dependencies)
     await function_trials.require_score(function, body.sample)
     async with transaction() as session:
-        row = await testing_functions.get(session, own.organization_id, own.name)
-        await testing_functions.lock_unused(session, row)
+        row = await testing_functions.take_unused(session, own.organization_id, own.name)
         row.content, row.dependencies = body.content, body.dependencies
         await session.flush()
         await session.refresh(row)
@@ -98,8 +97,7 @@ async def update_testing_function(own: OwnFunction, body: TestingFunctionUpdate)
 async def delete_testing_function(own: OwnFunction) -> None:
     """Scores that it gave stay. 400 while a training job that has not ended uses it."""
     async with transaction() as session:
-        row = await testing_functions.get(session, own.organization_id, own.name)
-        await testing_functions.lock_unused(session, row)
+        row = await testing_functions.take_unused(session, own.organization_id, own.name)
         await session.delete(row)
 
 
