@@ -47,7 +47,10 @@ def _taken(name: str) -> InvalidInput:
 
 
 async def get(session: AsyncSession, organization_id: str, name: str, *, hold: bool = False) -> TestingFunction:
-    """The organization's own function; `hold` locks it until the transaction ends. Raises NotFound, and InvalidInput for one that ships."""
+    """The organization's own function; `hold` locks it until the transaction ends.
+
+    Raises NotFound, and InvalidInput for one that ships.
+    """
     if name in testing_function_files.shipped():
         raise InvalidInput(
             f"The testing function {name!r} ships with the platform and cannot be changed; add a copy under a name "
