@@ -3,7 +3,8 @@
 One process scores all rows. Under `bwrap` (bubblewrap) it has namespaces of its own: no network, no files but
 Python's and an empty /tmp of bounded size, no environment, no capabilities, and it sees no other process. Its
 memory, files and processes are limited, and all of it is killed at the time limit. What it replies is taken for
-hostile: only finite numbers and short texts come through.
+hostile: only finite numbers and short texts come through. Its dependencies are installed outside, from wheels, and
+mounted read-only.
 
 Linux does not count processes of uid 0 against RLIMIT_NPROC, so that one limit binds only where the platform does
 not run as root; the time limit ends a fork bomb either way.
@@ -26,17 +27,21 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from blocks import sandbox_runner
+from blocks import packages, sandbox_runner
 from emissary.errors import InvalidInput, Unavailable
 from emissary.testing_function_files import TestingFunction
 
 RUNNER = Path(sandbox_runner.__file__).resolve()
-MAX_REPLY_BYTES = 32 * 1024  # of one line: an error of 2,000 characters, each escaped to 12 bytes, fits
+MAX_REPLY_BYTES = 64 * 1024  # of one line: an error and prints of 2,000 characters each, escaped to 12 bytes, fit
 MAX_FAILED_SHARE = 0.1
 TMP_BYTES = 64 * 2**20
 LIMITS = {"RLIMIT_AS": 4 * 2**30, "RLIMIT_FSIZE": TMP_BYTES, "RLIMIT_NOFILE": 256, "RLIMIT_CORE": 0}
 # Linux counts processes per user namespace: outside one, the limit would count the user's other processes.
 ISOLATED_LIMITS = LIMITS | {"RLIMIT_NPROC": 64}
+
+# Libraries that start a thread per core would soon be at the limit of processes.
+_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+_LIBRARIES = "/packages"
 
 log = logging.getLogger(__name__)
 
@@ -50,10 +55,11 @@ class TestingFailed(InvalidInput):
 
 @dataclass(frozen=True)
 class RowScore:
-    """What a testing function said of one row: a finite score, or else the error it ended with."""
+    """What a testing function said of one row: a finite score, or else the error it ended with; what it printed."""
 
     score: float | None
     error: str | None
+    printed: str = ""
 
 
 async def score_rows(
@@ -64,53 +70,8 @@ async def score_rows(
     isolation: Literal["bwrap", "none"],
     trusted: bool,
 ) -> list[RowScore]:
-    """Score `rows` of (input, expected output, predicted output), in a process without credentials.
-
-    `seconds` is the time limit over all rows, the start of the process included. `trusted` says that the
-    function ships with the platform: where the machine refuses namespaces it runs in a plain process, any other
-    is refused.
-
-    Raises InvalidInput where the function wants dependencies, TestingFailed where it cannot be loaded, runs out
-    of time, ends the process, or fails on more than a tenth of the rows, and Unavailable where it cannot be
-    isolated.
-    """
-    if function.dependencies:
-        raise InvalidInput(
-            f"Testing function {function.name!r} asks for {', '.join(function.dependencies)}, but testing "
-            "functions have Python's standard library only; write it without dependencies."
-        )
-    if not rows:
-        return []
-    program = await asyncio.to_thread(_isolation, function.name, isolation, trusted)
-    command = [*_python(), str(RUNNER)] if program is None else _bwrap(program, "/runner.py")
-    header = {
-        "name": function.name,
-        "source": function.content,
-        "limits": LIMITS if program is None else ISOLATED_LIMITS,
-    }
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as empty:
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            stdin=PIPE,
-            stdout=PIPE,
-            stderr=PIPE,
-            env={},
-            cwd=empty,
-            start_new_session=True,
-            limit=MAX_REPLY_BYTES,
-        )
-        sending = asyncio.create_task(_send(process, [header, *rows]))
-        try:
-            async with asyncio.timeout(seconds):
-                scores = await _receive(process, function.name, len(rows))
-        except TimeoutError:
-            raise TestingFailed(
-                f"Testing function {function.name!r} did not score {len(rows)} rows within {seconds:g} s; make "
-                "it faster, or raise the limit (EMISSARY_TESTING_SECONDS)."
-            ) from None
-        finally:
-            sending.cancel()
-            await _kill(process)
+    """As `run_rows`; raises TestingFailed too where the function fails on more than a tenth of the rows."""
+    scores = await run_rows(function, rows, seconds=seconds, isolation=isolation, trusted=trusted)
     failed = [(number, row.error) for number, row in enumerate(scores, 1) if row.error is not None]
     if len(failed) > MAX_FAILED_SHARE * len(rows):
         number, error = failed[0]
@@ -118,6 +79,64 @@ async def score_rows(
             f"Testing function {function.name!r} failed on {len(failed)} of {len(rows)} rows, first on row "
             f"{number}: {error}. Correct the function."
         )
+    return scores
+
+
+async def run_rows(
+    function: TestingFunction,
+    rows: Sequence[tuple[str, str, str]],
+    *,
+    seconds: float,
+    isolation: Literal["bwrap", "none"],
+    trusted: bool,
+) -> list[RowScore]:
+    """Call the function on `rows` of (input, expected output, predicted output), in a process without credentials.
+
+    `seconds` is the time limit over all rows, the start of the process included; its dependencies are installed
+    before. `trusted` says that the function ships with the platform: where the machine refuses namespaces it runs in
+    a plain process, any other is refused.
+
+    Raises InvalidInput where dependencies cannot be installed, TestingFailed where the function cannot be loaded,
+    runs out of time or ends the process, and Unavailable where it cannot be isolated.
+    """
+    if not rows:
+        return []
+    program = await asyncio.to_thread(_isolation, function.name, isolation, trusted)
+    libraries = await packages.installed(function.dependencies) if function.dependencies else None
+    if program is None:
+        command, seen_at = [*_python(), str(RUNNER)], None if libraries is None else str(libraries)
+    else:
+        command, seen_at = _bwrap(program, "/runner.py", libraries=libraries), None if libraries is None else _LIBRARIES
+    header = {
+        "name": function.name,
+        "source": function.content,
+        "limits": LIMITS if program is None else ISOLATED_LIMITS,
+        "packages": seen_at,
+    }
+    scores: list[RowScore] = []
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as empty:
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=PIPE,
+            stdout=PIPE,
+            stderr=PIPE,
+            env=_ENVIRONMENT,
+            cwd=empty,
+            start_new_session=True,
+            limit=MAX_REPLY_BYTES,
+        )
+        sending = asyncio.create_task(_send(process, [header, *rows]))
+        try:
+            async with asyncio.timeout(seconds):
+                await _receive(process, function.name, len(rows), scores)
+        except TimeoutError:
+            raise TestingFailed(
+                f"Testing function {function.name!r} did not score {len(rows)} rows within {seconds:g} s, but "
+                f"{len(scores)} of them; make it faster (in training jobs EMISSARY_TESTING_SECONDS is the limit)."
+            ) from None
+        finally:
+            sending.cancel()
+            await _kill(process)
     return scores
 
 
@@ -170,19 +189,25 @@ def _python() -> list[str]:
     return [str(Path(sys.executable).resolve()), "-I", "-S"]
 
 
-def _bwrap(program: str, *arguments: str) -> list[str]:
-    """The command that runs Python with `arguments` in a sandbox; /runner.py in it is the runner."""
+def _bwrap(program: str, *arguments: str, libraries: Path | None = None) -> list[str]:
+    """The command that runs Python with `arguments` in a sandbox; in it, /runner.py is the runner, and the folder
+    `libraries` is at /packages.
+    """
     read_only = ["/usr/lib", "/usr/lib64", "/lib", "/lib64", "/etc/ld.so.cache"]
     read_only.append(str(Path(sys.base_prefix).resolve()))
     mounts = [argument for path in read_only for argument in ("--ro-bind-try", path, path)]
     # Not --dev: it would bring /dev and /dev/shm as writable memory without a bound.
     for device in ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom"):
         mounts += ["--dev-bind", device, device]
+    if libraries is not None:
+        mounts += ["--ro-bind", str(libraries), _LIBRARIES]
+    environment = [argument for name, value in _ENVIRONMENT.items() for argument in ("--setenv", name, value)]
     return [
         program,
         *("--unshare-all", "--unshare-user", "--disable-userns", "--cap-drop", "ALL"),
         *("--uid", "65534", "--gid", "65534", "--hostname", "sandbox"),
         *("--die-with-parent", "--new-session", "--clearenv"),
+        *environment,
         *mounts,
         *("--ro-bind", str(RUNNER), "/runner.py"),
         *("--size", str(TMP_BYTES), "--tmpfs", "/tmp"),  # noqa: S108 - the sandbox's own
@@ -202,19 +227,18 @@ async def _send(process: Process, messages: Sequence[object]) -> None:
         process.stdin.close()
 
 
-async def _receive(process: Process, name: str, count: int) -> list[RowScore]:
+async def _receive(process: Process, name: str, count: int, scores: list[RowScore]) -> None:
+    """Append the score of each row to `scores`."""
     loaded = await _reply(process, name, "it was loaded")
     if loaded.get("error") is not None:
         raise TestingFailed(f"Testing function {name!r} cannot be loaded: {_clean(str(loaded['error']))}.")
-    scores = []
     for number in range(1, count + 1):
         reply = await _reply(process, name, f"it scored row {number}")
-        score = reply.get("score")
+        score, printed = reply.get("score"), _clean_lines(str(reply.get("stdout", "")))
         if type(score) is float and math.isfinite(score):
-            scores.append(RowScore(score, None))
+            scores.append(RowScore(score, None, printed))
         else:
-            scores.append(RowScore(None, _clean(str(reply.get("error", "no score")))))
-    return scores
+            scores.append(RowScore(None, _clean(str(reply.get("error", "no score"))), printed))
 
 
 async def _reply(process: Process, name: str, before: str) -> dict[str, object]:
@@ -254,3 +278,9 @@ def _clean(text: str) -> str:
     """One line of printable text of at most 2,000 characters."""
     printable = "".join(character if character.isprintable() else " " for character in text)
     return " ".join(printable.split())[: sandbox_runner.MAX_ERROR_CHARS]
+
+
+def _clean_lines(text: str) -> str:
+    """Printable text of at most 2,000 characters, in lines."""
+    kept = "".join(character if character.isprintable() or character in "\n\t" else " " for character in text)
+    return kept[: sandbox_runner.MAX_PRINTED_CHARS]

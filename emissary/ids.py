@@ -4,7 +4,7 @@ import secrets
 import string
 from typing import Literal
 
-Prefix = Literal["ms", "ds", "tr", "dp", "engine", "user", "key", "org", "up"]
+Prefix = Literal["ms", "ds", "tr", "dp", "engine", "user", "key", "org", "up", "tf"]
 _ALPHABET = string.ascii_letters + string.digits
 
 

@@ -8,8 +8,6 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from emissary.errors import InvalidInput
-
 FOLDER = Path(__file__).parent / "testing_functions"
 
 
@@ -31,18 +29,3 @@ def shipped() -> dict[str, TestingFunction]:
         file.stem: TestingFunction(name=file.stem, content=file.read_text(encoding="utf-8"))
         for file in sorted(FOLDER.glob("*.py"))
     }
-
-
-def get(names: list[str]) -> list[TestingFunction]:
-    """The functions of `names`, in that order.
-
-    Raises InvalidInput where a name is unknown, naming the entry and the functions there are.
-    """
-    known = shipped()
-    for position, name in enumerate(names):
-        if name not in known:
-            raise InvalidInput(
-                f"test_functions[{position}] is {name!r}, but there is no such testing function; "
-                f"known are: {', '.join(known)}."
-            )
-    return [known[name] for name in names]

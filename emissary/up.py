@@ -62,6 +62,7 @@ def running(chosen: Settings, say: Say) -> Iterator[Platform]:
                 "api", sys.executable, "-m", "uvicorn", "emissary.api.app:create_app", "--factory",
                 "--host", chosen.host, "--port", str(chosen.port), "--log-level", "warning",
                 "--http", "emissary.api.http_protocol:EnvelopeProtocol",
+                "--timeout-graceful-shutdown", "5",  # streams of events end only with their training job
             )  # fmt: skip
             say("Flows and worker: applying deployments.yaml, importing torch")
             with temporary_settings({PREFECT_API_URL: chosen.prefect_api_url}):

@@ -10,7 +10,7 @@ from emissary.errors import InvalidInput
 from emissary.schemas.engines import EngineCreate
 from emissary.schemas.grpo_jobs import GrpoJobCreate
 from emissary.schemas.training_jobs import TrainingJobCreate
-from emissary.store import engines, grpo_jobs, training_jobs
+from emissary.store import engines, grpo_jobs, job_events, training_jobs
 from emissary.store.database import transaction
 from emissary.store.tables import Engine, Project, TrainingJob
 from emissary.store.users import ensure_user
@@ -40,6 +40,7 @@ async def training_job(
                     job = await training_jobs.create(session, project, request, user.id)
                 job.flow_run_id = run_id
                 training_job_id = job.id
+        await job_events.record_start(session, training_job_id)
         return await training_jobs.get(session, training_job_id)
 
 

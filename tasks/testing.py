@@ -13,13 +13,13 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from blocks.sandbox import score_rows
-from emissary import testing_function_files
 from emissary.serving.generation import Generator
 from emissary.settings import settings
-from emissary.store import training_jobs
+from emissary.store import job_events, testing_functions, training_jobs
 from emissary.store.artifacts import artifact_store
 from emissary.store.database import transaction
 from emissary.store.tables import Checkpoint, TrainingJob
+from emissary.testing_function_files import shipped
 from tasks import job_artifacts
 from tasks.checkpoint_testing import aggregate, answer_rows, write_results
 from tasks.sft_rows import Conversation
@@ -34,6 +34,8 @@ async def test_checkpoints(job: TrainingJob, model_dir: Path, rows: list[Convers
     waiting = [checkpoint for checkpoint in checkpoints if checkpoint.results_artifact is None]
     if not waiting:
         return
+    async with transaction() as session:
+        await job_events.record(session, job.id, "testing")
     progress = await job_artifacts.Progress.start(job.id)
     generator = await anyio.to_thread.run_sync(Generator, model_dir)
     for checkpoint in waiting:
@@ -64,7 +66,7 @@ async def _test(
         partial(answer_rows, generator, rows, adapter, job.hyper_parameters["max_new_tokens"], on_progress)
     )
     generator.unload_adapter(adapter)
-    scores = await _score(job.test_functions, rows, outputs)
+    scores = await _score(job, rows, outputs)
     key = f"training-jobs/{job.id}/results/{checkpoint.number}"
     with tempfile.TemporaryDirectory(prefix="emissary-results-") as scratch:
         write_results(Path(scratch), rows, outputs, scores)
@@ -74,19 +76,26 @@ async def _test(
         await training_jobs.record_checkpoint(
             session, job.id, checkpoint.number, artifact=checkpoint.artifact, scores=means, results_artifact=key
         )
+        await job_events.record(session, job.id, "tested", {"checkpoint": checkpoint.number}, scores=means)
     log.info("checkpoint %d: %s", checkpoint.number, ", ".join(f"{name} {mean:.4f}" for name, mean in means.items()))
 
 
-async def _score(functions: list[str], rows: list[Conversation], outputs: list[str]) -> dict[str, list[float | None]]:
+async def _score(job: TrainingJob, rows: list[Conversation], outputs: list[str]) -> dict[str, list[float | None]]:
     """Each testing function's score per row; None where it failed on the row."""
     triples = [
         (row["messages"][-2]["content"] if len(row["messages"]) > 1 else "", row["messages"][-1]["content"], output)
         for row, output in zip(rows, outputs, strict=True)
     ]
+    async with transaction() as session:
+        functions = await testing_functions.of_job(session, job)
     scores: dict[str, list[float | None]] = {}
-    for function in testing_function_files.get(functions):
+    for function in functions:
         found = await score_rows(
-            function, triples, seconds=settings().testing_seconds, isolation=settings().sandbox, trusted=True
+            function,
+            triples,
+            seconds=settings().testing_seconds,
+            isolation=settings().sandbox,
+            trusted=function.name in shipped(),
         )
         scores[function.name] = [row.score for row in found]
     return scores
@@ -99,6 +108,7 @@ async def pick_best(job: TrainingJob) -> int | None:
         number = best(await training_jobs.checkpoints(session, job.id), job.test_functions)
         if number is not None:
             await training_jobs.record_best(session, job.id, number)
+            await job_events.record(session, job.id, "best", {"checkpoint": number})
     await job_artifacts.publish_checkpoint_table(job.id)
     return number
 

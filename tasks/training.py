@@ -14,7 +14,7 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from emissary.settings import settings
-from emissary.store import training_jobs
+from emissary.store import job_events, training_jobs
 from emissary.store.artifacts import artifact_store
 from emissary.store.database import transaction
 from emissary.store.tables import TrainingJob
@@ -53,6 +53,9 @@ async def run_trainer(job: TrainingJob, trainer: Callable[..., int]) -> None:
         await progress.update(PREPARED + share * (TRAINED - PREPARED))
 
     async def record_checkpoint(checkpoint: FinishedCheckpoint) -> None:
+        losses = {"train_loss": checkpoint.train_loss, "test_loss": checkpoint.test_loss}
+        async with transaction() as session:
+            await job_events.record(session, job.id, "epoch", {"epoch": checkpoint.number}, **losses)
         key = f"training-jobs/{job.id}/checkpoints/{checkpoint.number}"
         await anyio.to_thread.run_sync(partial(store.publish, key, checkpoint.folder))
         async with transaction() as session:
@@ -61,9 +64,9 @@ async def run_trainer(job: TrainingJob, trainer: Callable[..., int]) -> None:
                 job.id,
                 checkpoint.number,
                 artifact=key,
-                train_loss=checkpoint.train_loss,
-                test_loss=checkpoint.test_loss,
+                **losses,
             )
+            await job_events.record(session, job.id, "checkpoint", {"checkpoint": checkpoint.number})
         await job_artifacts.publish_loss_curve(job.id)
 
     from_thread = anyio.from_thread.run

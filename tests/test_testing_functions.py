@@ -3,8 +3,7 @@ from collections.abc import Callable
 
 import pytest
 
-from emissary.errors import InvalidInput
-from emissary.testing_function_files import get, shipped
+from emissary.testing_function_files import shipped
 
 
 def load(name: str) -> Callable[[str, str, str], float]:
@@ -44,13 +43,3 @@ def test_similarity_goes_from_zero_to_one() -> None:
 def test_similarity_of_long_texts_counts_frequent_letters() -> None:
     text = "the printer on the third floor prints every second page empty " * 8
     assert load("test_similarity_shared")("", text, text.replace("third", "first")) > 0.9
-
-
-def test_functions_come_in_the_order_asked_for() -> None:
-    names = ["test_similarity_shared", "exact_match_shared"]
-    assert [function.name for function in get(names)] == names
-
-
-def test_an_unknown_function_is_named_with_the_known_ones() -> None:
-    with pytest.raises(InvalidInput, match=r"test_functions\[1\] is 'f1'.*exact_match_shared"):
-        get(["exact_match_shared", "f1"])

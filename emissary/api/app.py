@@ -8,7 +8,7 @@ from importlib.metadata import version
 
 from fastapi import Depends, FastAPI, Request
 
-from emissary.api import deleting, engine_schedules, projection
+from emissary.api import deleting, engine_schedules, job_event_feed, projection
 from emissary.api.body_limit import BodyLimit
 from emissary.api.document import document
 from emissary.api.errors import add_error_handlers
@@ -24,6 +24,8 @@ from emissary.api.routes import (
     models,
     projects,
     testing_functions,
+    training_job_events,
+    training_job_logs,
     training_jobs,
     uploads,
 )
@@ -38,6 +40,7 @@ async def _lifespan(_app: FastAPI) -> AsyncIterator[None]:
         projection.sweep_for_ever(),
         engine_schedules.keep_for_ever(),
         deleting.clear_for_ever(),
+        job_event_feed.listen(),
     )
     followers = [asyncio.create_task(each) for each in work]
     try:
@@ -78,6 +81,8 @@ def create_app() -> FastAPI:
         datasets,
         grpo_jobs,
         training_jobs,
+        training_job_events,
+        training_job_logs,
         engines,
         deployments,
         inference,

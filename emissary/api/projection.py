@@ -20,7 +20,7 @@ from prefect.states import Failed, Scheduled
 from sqlalchemy import select, text, update
 
 from emissary.api.submit import PREFECT_AWAY, submit_waiting
-from emissary.store import engines
+from emissary.store import engines, job_events
 from emissary.store.database import transaction
 from emissary.store.tables import Deployment, Engine, FlowBacked, TrainingJob
 
@@ -118,6 +118,8 @@ async def apply(flow_run_id: UUID, state_type: str, state_name: str, message: st
             if changed and kind is Engine:
                 await engines.record_start(session, changed, status)
                 await engines.deployments_follow(session, changed, status)
+            if changed and kind is TrainingJob:
+                await job_events.record_end(session, changed, status, values.get("error"))
 
 
 async def follow_events() -> None:

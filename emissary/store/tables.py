@@ -10,6 +10,9 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 Json = dict[str, Any]
 
+TERMINAL = frozenset({"Success", "Failed", "TimedOut", "Cancelled"})
+"""Status of training jobs that have ended."""
+
 GONE = ("Terminated", "Failed", "Cancelled", "TimedOut")
 """Status of deployments that are no longer served; their names are free again."""
 

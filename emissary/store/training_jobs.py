@@ -10,14 +10,15 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import defer, joinedload, selectinload
 from sqlalchemy.sql.expression import cast, func
 
-from emissary import base_models, testing_function_files
+from emissary import base_models
 from emissary.errors import InvalidInput, NotFound
 from emissary.ids import new_id
 from emissary.schemas.training_jobs import TrainingJobCreate
+from emissary.store import job_events, testing_functions
 from emissary.store.pages import Page, page
 from emissary.store.tables import GONE, Checkpoint, Dataset, Deployment, JobEvent, Project, TrainingJob
+from emissary.store.tables import TERMINAL as TERMINAL
 
-TERMINAL = frozenset({"Success", "Failed", "TimedOut", "Cancelled"})
 _DATASETS = (TrainingJob.train_dataset, TrainingJob.test_dataset)
 _WITH_DATASETS = tuple(selectinload(dataset) for dataset in _DATASETS)
 
@@ -55,7 +56,7 @@ async def create(
             raise InvalidInput("train_test_split_ratio: give it or test_dataset_id, not both.")
     if wanted.train_test_split_ratio is not None and train.report["rows"] < 2:
         raise InvalidInput("train_test_split_ratio: a dataset of one row cannot be split; upload more rows.")
-    testing_function_files.get(wanted.test_functions)
+    await testing_functions.resolve(session, project.organization_id, wanted.test_functions)
     if len(set(wanted.test_functions)) != len(wanted.test_functions):
         raise InvalidInput("test_functions: a function is named twice; name each once.")
     job_id = new_id("tr")
@@ -79,6 +80,7 @@ async def create(
     )
     session.add(job)
     await session.flush()
+    await job_events.record(session, job.id, "queued")
     return job
 
 

@@ -3,15 +3,38 @@
 import asyncio
 import textwrap
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Literal
 
 import pytest
 
-from blocks.sandbox import RowScore, refusal, score_rows
+from blocks.sandbox import RowScore, refusal, run_rows, score_rows
+from emissary.settings import settings
 from emissary.testing_function_files import TestingFunction
 
 Score = Callable[..., list[RowScore]]
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An EMISSARY_HOME of the test's own, in this process."""
+    known = settings.cache_info().currsize
+    monkeypatch.setattr(settings(), "home", tmp_path)
+    yield tmp_path
+    if not known:
+        settings.cache_clear()
+
+
+def _function(body: str, dependencies: Sequence[str]) -> TestingFunction:
+    source = "def attempt(input_text, expected_output, predicted_output):\n" + textwrap.indent(
+        textwrap.dedent(body).strip(), "    "
+    )
+    return TestingFunction(name="attempt", content=source, dependencies=list(dependencies))
+
+
+def _rows(count: int) -> list[tuple[str, str, str]]:
+    return [(f"input {number}", f"expected {number}", f"{number}") for number in range(count)]
 
 
 @pytest.fixture
@@ -19,20 +42,14 @@ def score_in() -> Score:
     """Scores rows with a function of this body, under an isolation of choice."""
 
     def run(
-        body: str, rows: int = 100, seconds: float = 20, isolation: Literal["bwrap", "none"] = "bwrap"
+        body: str,
+        rows: int = 100,
+        seconds: float = 20,
+        isolation: Literal["bwrap", "none"] = "bwrap",
+        dependencies: Sequence[str] = (),
     ) -> list[RowScore]:
-        source = "def attempt(input_text, expected_output, predicted_output):\n" + textwrap.indent(
-            textwrap.dedent(body).strip(), "    "
-        )
-        return asyncio.run(
-            score_rows(
-                TestingFunction(name="attempt", content=source),
-                [(f"input {number}", f"expected {number}", f"{number}") for number in range(rows)],
-                seconds=seconds,
-                isolation=isolation,
-                trusted=False,
-            )
-        )
+        function = _function(body, dependencies)
+        return asyncio.run(score_rows(function, _rows(rows), seconds=seconds, isolation=isolation, trusted=False))
 
     return run
 
@@ -45,3 +62,13 @@ def score(score_in: Score) -> Score:
         warnings.warn(f"THE SANDBOX IS NOT TESTED: this machine refuses namespaces: {refused}", stacklevel=1)
         pytest.skip(refused)
     return score_in
+
+
+@pytest.fixture
+def score_rows_of(score: Score) -> Score:
+    """The same for two rows, of which any may fail."""
+
+    def run(body: str) -> list[RowScore]:
+        return asyncio.run(run_rows(_function(body, ()), _rows(2), seconds=20, isolation="bwrap", trusted=False))
+
+    return run

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from blocks.sandbox import RowScore, TestingFailed, refusal, score_rows
-from emissary.errors import InvalidInput
+from blocks.sandbox import RowScore, TestingFailed, refusal, run_rows, score_rows
 from emissary.testing_function_files import TestingFunction, shipped
 from tests.blocks.conftest import Score
 
 REPOSITORY = Path(__file__).parents[2]
+THREE = "input_text, expected_output, predicted_output"
 
 
 def test_a_thousand_rows_are_scored_in_order(score: Score) -> None:
@@ -54,7 +54,8 @@ def test_a_row_that_raises_keeps_its_error_and_the_others_their_score(score: Sco
         ("return float('nan')", "finite number, not nan"),
         ("return float('inf')", "finite number, not inf"),
         ("return 10 ** 400", "OverflowError"),
-        ("return '1.0'", "a number, not str"),
+        ("return '1.0'", r"a number, not str \(line 1\)"),
+        ("async def one(): return 1\nreturn one()", "a number, not coroutine"),
         ("return None", "a number, not NoneType"),
         ("return type('F', (float,), {})(1)", "a number, not F"),
         ("raise SystemExit", "SystemExit"),
@@ -74,7 +75,13 @@ def test_a_function_that_fails_on_most_rows_says_why(body: str, error: str, scor
     ("source", "error"),
     [
         ("def attempt(:", r"SyntaxError: .*\(line 1\)"),
-        ("def other(): pass", "defines no function 'attempt'"),
+        ("def other(): pass", r"defines no function 'attempt', only 'other' \(line 1\)"),
+        ("attempt = 1", "defines no function 'attempt'"),
+        ("\ndef attempt(a, b, c): return 1", r"exactly the parameters input_text, expected_output, pred.*\(line 2\)"),
+        ("def attempt(input_text, expected_output): return 1", r"exactly the parameters .*\(line 1\)"),
+        (f"def attempt({THREE}, more=1): return 1", r"exactly the parameters .*\(line 1\)"),
+        (f"def attempt({THREE}, *, more=1): return 1", r"exactly the parameters .*\(line 1\)"),
+        (f"def attempt({THREE}, **more): return 1", r"exactly the parameters .*\(line 1\)"),
         ("import numpy", r"No module named 'numpy' \(line 1\)"),
         ("raise SystemExit(0)", "SystemExit"),
         ("\0", "null bytes"),
@@ -86,10 +93,37 @@ def test_a_source_that_cannot_be_loaded_says_why(source: str, error: str) -> Non
         asyncio.run(score_rows(function, [("", "", "")], seconds=20, isolation="none", trusted=False))
 
 
-def test_dependencies_are_refused() -> None:
-    function = TestingFunction(name="attempt", content="", dependencies=["numpy"])
-    with pytest.raises(InvalidInput, match="'attempt' asks for numpy"):
-        asyncio.run(score_rows(function, [("", "", "")], seconds=20, isolation="none", trusted=False))
+def test_dependencies_are_installed_and_seen_in_the_sandbox(score: Score, home: Path) -> None:
+    body = "import rapidfuzz\nreturn rapidfuzz.fuzz.ratio(input_text, 'input 3') + len(rapidfuzz.__file__)"
+    scores = score(body, rows=4, dependencies=["rapidfuzz"])
+    assert scores[3].score == 100 + len("/packages/rapidfuzz/__init__.py")
+    with pytest.raises(TestingFailed, match="Read-only file system"):
+        score("open('/packages/x', 'w')", dependencies=["rapidfuzz"])
+    with pytest.raises(TestingFailed, match="No module named 'rapidfuzz'"):
+        score(body)
+
+
+def test_dependencies_are_seen_without_isolation_too(score_in: Score, home: Path) -> None:
+    body = "import humanize\nreturn len(humanize.intcomma(int(predicted_output)))"
+    scores = score_in(body, rows=1001, dependencies=["humanize"], isolation="none")
+    assert (scores[999].score, scores[1000].score) == (3.0, 5.0)
+
+
+def test_a_decorated_function_scores(score: Score) -> None:
+    source = f"import functools\n@functools.cache\ndef attempt({THREE}):\n    return 1"
+    function = TestingFunction(name="attempt", content=source)
+    scores = asyncio.run(run_rows(function, [("", "", "")], seconds=20, isolation="bwrap", trusted=False))
+    assert scores == [RowScore(1.0, None)]
+
+
+def test_what_a_function_prints_comes_with_its_row(score_rows_of: Score) -> None:
+    body = """
+        print('row', predicted_output, '\\ud800\\x1b[31m')
+        if predicted_output == '1': raise KeyError(1)
+    """
+    scores = score_rows_of(body)
+    error = "TypeError: the function must return a number, not NoneType (line 1)"
+    assert scores == [RowScore(None, error, "row 0   [31m\n"), RowScore(None, "KeyError: 1 (line 3)", "row 1   [31m\n")]
 
 
 def test_what_a_function_prints_and_reads_leaves_the_replies_alone(score: Score) -> None:

@@ -23,7 +23,7 @@ from emissary.schemas.training_jobs import (
     TrainingJobDetail,
     TrainingJobSummary,
 )
-from emissary.store import leftovers, training_jobs
+from emissary.store import job_events, leftovers, training_jobs
 from emissary.store.database import transaction
 from emissary.store.pages import Page
 from emissary.store.tables import Checkpoint, TrainingJob
@@ -92,6 +92,7 @@ async def cancel_training_job(project: OwnedProject, training_job_id: str) -> No
             raise InvalidInput(f"The training job {job.id} has ended already (status {job.status}).")
         if job.flow_run_id is None:
             job.status = "Cancelled"
+            await job_events.record_end(session, job.id, "Cancelled")
             return
     try:
         async with get_client() as client:
@@ -104,6 +105,7 @@ async def cancel_training_job(project: OwnedProject, training_job_id: str) -> No
             .where(TrainingJob.id == job.id, TrainingJob.status.not_in(training_jobs.TERMINAL))
             .values(status="Cancelled")
         )
+        await job_events.record_end(session, job.id, "Cancelled")
 
 
 @router.delete(

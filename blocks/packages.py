@@ -1,0 +1,110 @@
+"""The dependencies of testing functions: installed from wheels alone, so that no code of theirs runs by it.
+
+A set of requirements is resolved once per Python and platform, and published to the artifact store as one archive.
+From then on every machine unpacks those very versions, whatever is released later; newer ones are had by asking for
+them, which makes another set.
+"""
+
+import asyncio
+import os
+import platform
+import shutil
+import signal
+import sys
+import sysconfig
+import tempfile
+from asyncio.subprocess import DEVNULL, PIPE, STDOUT
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+from emissary.errors import InvalidInput, Unavailable
+from emissary.settings import settings
+from emissary.store.artifacts import artifact_store, sealed_notes
+
+INSTALL_SECONDS = 120.0
+MAX_BYTES = 512 * 2**20
+_ARCHIVE = "packages.tar.gz"
+_SHOWN_LINES = 5
+
+
+async def installed(requirements: Sequence[str]) -> Path:
+    """A folder with the packages of `requirements` and what they need, to be put on Python's path.
+
+    Requirements are as pip takes them, without addresses. Raises InvalidInput with pip's words where they cannot be
+    installed from wheels or take more than 512 MiB, and Unavailable when it takes longer than two minutes.
+    """
+    wanted = sorted({str(Requirement(requirement)) for requirement in requirements})
+    digest = sealed_notes([wanted, platform.python_implementation(), sys.version_info[:2], sysconfig.get_platform()])
+    cache = settings().home / "packages"
+    folder = cache / digest
+    if not folder.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache, prefix=".draft-", ignore_cleanup_errors=True) as draft:
+            await _fetch(wanted, f"packages/{digest}", Path(draft), folder)
+    return folder
+
+
+async def _fetch(wanted: list[str], key: str, draft: Path, folder: Path) -> None:
+    """Make `folder` of the published archive; install and publish first where there is none."""
+    store = artifact_store()
+    if await asyncio.to_thread(store.manifest, key) is None:
+        await _install(wanted, draft / "installed")
+        await asyncio.to_thread(_publish, key, draft / "installed", draft / "artifact")
+    archive = await asyncio.to_thread(store.folder, key)
+    unpacked = draft / "unpacked"
+    await asyncio.to_thread(shutil.unpack_archive, archive / _ARCHIVE, unpacked, filter="data")
+    # Another process may have been at the same: what is there is the same then.
+    with suppress(OSError):
+        unpacked.rename(folder)
+
+
+def _publish(key: str, installed: Path, artifact: Path) -> None:
+    installed.mkdir(exist_ok=True)  # pip makes none where markers leave nothing to install
+    artifact.mkdir()
+    shutil.make_archive(str(artifact / _ARCHIVE.removesuffix(".tar.gz")), "gztar", installed)
+    artifact_store().publish(key, artifact)
+
+
+async def _install(wanted: list[str], target: Path) -> None:
+    """Have pip install `wanted` into `target`, from where the operator's configuration of pip says."""
+    pip = [sys.executable, "-I", "-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"]
+    where = ["--only-binary", ":all:", "--target", str(target)]
+    process = await asyncio.create_subprocess_exec(
+        *pip, *where, "--", *wanted, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT, start_new_session=True
+    )
+    try:
+        async with asyncio.timeout(INSTALL_SECONDS):
+            said, _ = await process.communicate()
+    except TimeoutError:
+        raise Unavailable(
+            f"dependencies: installing {', '.join(wanted)} took longer than {INSTALL_SECONDS:g} s; try again later, "
+            "or do with fewer.",
+            code="installation_timed_out",
+        ) from None
+    finally:
+        if process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
+    if process.returncode != 0:
+        raise InvalidInput(f"dependencies: {', '.join(wanted)} cannot be installed from wheels: {_reason(said)}")
+    size = await asyncio.to_thread(_bytes_below, target)
+    if size > MAX_BYTES:
+        raise InvalidInput(
+            f"dependencies: {', '.join(wanted)} take {size // 2**20} MiB; at most {MAX_BYTES // 2**20} are allowed."
+        )
+
+
+def _reason(said: bytes) -> str:
+    """pip's last lines, those that tell of errors where there are any."""
+    lines = [line.strip() for line in said.decode(errors="replace").splitlines() if line.strip()]
+    errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR:")]
+    last = " ".join((errors or lines)[-_SHOWN_LINES:])
+    return "".join(character for character in last if character.isprintable())[:2_000]
+
+
+def _bytes_below(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

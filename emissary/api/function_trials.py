@@ -1,0 +1,54 @@
+"""Runs testing functions for the API: on the rows of a request, and on a sample row before one is stored."""
+
+import asyncio
+from collections.abc import Sequence
+
+from blocks.sandbox import RowScore, TestingFailed, run_rows
+from emissary.errors import InvalidInput, Unavailable
+from emissary.schemas.testing_functions import TestingRow
+from emissary.settings import settings
+from emissary.testing_function_files import TestingFunction, shipped
+
+AT_ONCE = 2
+SECONDS = 10.0
+PATIENCE_SECONDS = 20.0
+_slots = asyncio.Semaphore(AT_ONCE)
+
+
+async def run(function: TestingFunction, rows: Sequence[TestingRow]) -> list[RowScore]:
+    """What the function says of each row, within 10 s over all of them, two requests at a time.
+
+    Raises as `run_rows`, and Unavailable when other requests keep it waiting.
+    """
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await _slots.acquire()
+    except TimeoutError:
+        raise Unavailable(
+            f"{AT_ONCE} testing functions are being tried, as many as this API runs at once; try again in a minute.",
+            code="busy",
+        ) from None
+    try:
+        triples = [(row.input_text, row.expected_output, row.predicted_output) for row in rows]
+        return await run_rows(
+            function,
+            triples,
+            seconds=SECONDS,
+            isolation=settings().sandbox,
+            trusted=function.name in shipped(),
+        )
+    finally:
+        _slots.release()
+
+
+async def require_score(function: TestingFunction, sample: TestingRow) -> None:
+    """Raises InvalidInput unless the function can be loaded and gives the sample row a finite number."""
+    try:
+        (scored,) = await run(function, [sample])
+    except TestingFailed as error:
+        raise InvalidInput(f"content: {error}") from error
+    if scored.error is not None:
+        raise InvalidInput(
+            f"content: the testing function {function.name!r} gives the sample row no score: {scored.error}. Correct "
+            "it, or send a `sample` as it expects."
+        )

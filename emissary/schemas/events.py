@@ -1,0 +1,42 @@
+"""What happened to a training job, and its log."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from emissary.schemas.fields import UnixTime
+
+Kind = Literal[
+    "queued",
+    "started",
+    "resumed",
+    "epoch",
+    "checkpoint",
+    "testing",
+    "tested",
+    "best",
+    "succeeded",
+    "cancelled",
+    "failed",
+]
+
+
+class TrainingJobEvent(BaseModel):
+    """Something that happened to a training job."""
+
+    model_config = ConfigDict(from_attributes=True)
+    id: int = Field(description="Later events have higher ids.")
+    kind: Kind
+    details: dict[str, Any] = Field(
+        description="By kind: `epoch` and its losses; `checkpoint` (also of tested and best), `scores`; `reason`.",
+        examples=[{"checkpoint": 2, "scores": {"exact_match_shared": 0.75}}],
+    )
+    created_at: UnixTime
+
+
+class LogLine(BaseModel):
+    """A line of a run's log."""
+
+    timestamp: float = Field(description="UNIX seconds.")
+    level: str = Field(examples=["INFO"])
+    message: str

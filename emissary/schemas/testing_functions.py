@@ -1,0 +1,124 @@
+"""Testing functions, and trying them."""
+
+import keyword
+from typing import Annotated
+
+from packaging.requirements import InvalidRequirement, Requirement
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from emissary.schemas.fields import UnixTime
+
+MAX_CONTENT_BYTES = 64 * 1024
+SHIPPED_SUFFIX = "_shared"
+_COLUMNS = frozenset({"input", "output", "input_text", "expected_output", "predicted_output", "checkpoint", "best"})
+"""Columns of the tables of results, in which each function has a column of its name."""
+
+
+def _function_name(value: str) -> str:
+    if keyword.iskeyword(value) or value in _COLUMNS:
+        raise ValueError(f"must not be {value!r}, which means something else already")
+    if value.endswith(SHIPPED_SUFFIX):
+        raise ValueError(f"must not end in {SHIPPED_SUFFIX!r}, as those that ship with the platform do")
+    return value
+
+
+def _source(value: str) -> str:
+    size = len(value.encode())
+    if size > MAX_CONTENT_BYTES:
+        raise ValueError(f"must be at most {MAX_CONTENT_BYTES // 1024} KiB, not {size} bytes")
+    if "\0" in value:
+        raise ValueError("must not contain NUL characters")
+    return value
+
+
+def _requirement(value: str) -> str:
+    try:
+        requirement = Requirement(value)
+    except InvalidRequirement:
+        raise ValueError("must be a requirement such as 'rapidfuzz>=3', without options, paths or addresses") from None
+    if requirement.url is not None:
+        raise ValueError(f"must name versions of {requirement.name!r}, not an address")
+    return value
+
+
+FunctionName = Annotated[
+    str,
+    Field(strict=True, pattern=r"^[A-Za-z][A-Za-z0-9_]{0,99}$", description="Name of the Python function."),
+    AfterValidator(_function_name),
+]
+Source = Annotated[
+    str,
+    Field(strict=True, min_length=1, description="Python source that defines the function; at most 64 KiB."),
+    AfterValidator(_source),
+]
+Dependencies = Annotated[
+    list[Annotated[str, Field(strict=True, max_length=200), AfterValidator(_requirement)]],
+    Field(max_length=16, description="pip requirements, installed from wheels.", examples=[["rapidfuzz>=3"]]),
+]
+Text = Annotated[str, Field(strict=True)]
+
+
+class TestingRow(BaseModel):
+    """What a testing function is called with."""
+
+    __test__ = False  # pytest takes classes named Test… for tests
+
+    input_text: Text
+    expected_output: Text
+    predicted_output: Text
+
+
+_SAMPLE = TestingRow(input_text="Say red.", expected_output="red", predicted_output="red")
+
+
+class _Definition(BaseModel):
+    content: Source
+    dependencies: Dependencies = []
+    sample: TestingRow = Field(default=_SAMPLE, description="The row that the function is tried on; it is not kept.")
+
+
+class TestingFunctionCreate(_Definition):
+    """POST /v1/testing-functions: `def name(input_text: str, expected_output: str, predicted_output: str) -> float`."""
+
+    __test__ = False
+
+    name: FunctionName
+
+
+class TestingFunctionUpdate(_Definition):
+    """PUT /v1/testing-functions/{name}: the function anew."""
+
+    __test__ = False
+
+    name: Text | None = Field(default=None, description="If given, the name that it has; a function is not renamed.")
+
+
+class TestingFunctionSummary(BaseModel):
+    """A testing function with its source."""
+
+    __test__ = False
+
+    model_config = ConfigDict(from_attributes=True)
+    name: str
+    content: str
+    dependencies: list[str]
+    read_only: bool = Field(default=False, description="It ships with the platform.")
+    created_by: str | None = Field(default=None, description="Who added it; null where it ships.")
+    created_at: UnixTime | None = None
+    updated_at: UnixTime | None = None
+
+
+class TestingFunctionTry(BaseModel):
+    """POST /v1/testing-functions/{name}/try: rows to call the function on."""
+
+    __test__ = False
+
+    rows: Annotated[list[TestingRow], Field(min_length=1, max_length=100)]
+
+
+class TriedRow(BaseModel):
+    """What the function said of one row: a score, or the error that it ended with."""
+
+    score: float | None
+    error: str | None
+    stdout: str = Field(description="What it printed, at most 2,000 characters.")

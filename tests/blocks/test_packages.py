@@ -1,0 +1,78 @@
+"""Installing the dependencies of testing functions, from the package index that pip is configured for."""
+
+import asyncio
+import shutil
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from blocks import packages
+from blocks.packages import installed
+from emissary.errors import InvalidInput, Unavailable
+
+
+def files(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_set_is_installed_once_and_unpacked_where_its_folder_is_missing(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = asyncio.run(installed(["humanize", "rapidfuzz>=3"]))
+    assert {"humanize/__init__.py", "rapidfuzz/__init__.py"} <= files(folder)
+    before = files(folder)
+    monkeypatch.setattr(packages, "INSTALL_SECONDS", 0.0)  # from here on, pip could not be run
+    assert asyncio.run(installed(["rapidfuzz >= 3", "humanize"])) == folder
+    shutil.rmtree(folder)  # another machine
+    assert asyncio.run(installed(["humanize", "rapidfuzz>=3"])) == folder
+    assert files(folder) == before
+    assert [path.name for path in (home / "packages").iterdir()] == [folder.name]
+
+
+def test_two_at_once_get_the_same_folder(home: Path) -> None:
+    async def both() -> list[Path]:
+        return await asyncio.gather(installed(["humanize"]), installed(["humanize"]))
+
+    first, second = asyncio.run(both())
+    assert first == second
+    assert [path.name for path in (home / "packages").iterdir()] == [first.name]
+
+
+def test_a_set_of_which_nothing_applies_here_is_an_empty_folder(home: Path) -> None:
+    assert files(asyncio.run(installed(["humanize; python_version < '3'"]))) == set()
+
+
+@pytest.mark.parametrize("requirement", ["emissary-no-such-package-5f2", "humanize==0.0.0.1"])
+def test_what_there_is_not_is_refused_in_pips_words(requirement: str, home: Path) -> None:
+    with pytest.raises(InvalidInput, match=r"cannot be installed from wheels: .*No matching distribution found"):
+        asyncio.run(installed([requirement]))
+    assert not list((home / "packages").iterdir())
+
+
+def test_no_code_of_a_package_runs_by_installing_it(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shelf = home / "shelf"
+    shelf.mkdir()
+    ran = home / "ran"
+    project = "[build-system]\nrequires = []\nbuild-backend = 'evil'\nbackend-path = ['.']\n"
+    with zipfile.ZipFile(shelf / "emissary-evil-1.0.zip", "w") as archive:
+        archive.writestr("emissary-evil-1.0/pyproject.toml", project)
+        archive.writestr("emissary-evil-1.0/evil.py", f"import pathlib\npathlib.Path({str(ran)!r}).touch()\n")
+    monkeypatch.setenv("PIP_FIND_" + "LINKS", str(shelf))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    with pytest.raises(InvalidInput, match="cannot be installed from wheels"):
+        asyncio.run(installed(["emissary-evil"]))
+    assert not ran.exists()
+
+
+def test_an_installation_that_takes_too_long_is_ended(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packages, "INSTALL_SECONDS", 0.01)
+    with pytest.raises(Unavailable, match="took longer than"):
+        asyncio.run(installed(["humanize"]))
+    assert not list((home / "packages").iterdir())
+
+
+def test_a_set_that_is_too_large_is_refused(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packages, "MAX_BYTES", 1000)
+    with pytest.raises(InvalidInput, match="at most 0 are allowed"):
+        asyncio.run(installed(["humanize"]))
