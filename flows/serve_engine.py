@@ -19,7 +19,7 @@ async def serve_engine(engine_id: str | None = None, request: EngineCreate | Non
     """
     row = await engine(engine_id, request)
     model_dir = await base_model_files(row.base_model)
-    generator = await load_generator(model_dir)
+    generator = await load_generator(model_dir, row.task_type)
     async with serving(row, generator) as server:
         await enter("Active")
         return await until_idle(row, server)

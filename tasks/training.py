@@ -1,6 +1,7 @@
 """The training step: runs the trainer in a thread and tells catalogue and store what comes of it."""
 
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,8 @@ from emissary.store.artifacts import artifact_store
 from emissary.store.database import transaction
 from emissary.store.tables import TrainingJob
 from tasks import job_artifacts
-from tasks.sft_rows import Conversation
+from tasks.pooled_rows import task_of
+from tasks.pooled_training import train_pooled
 from tasks.sft_training import train_sft
 from tasks.training_steps import FinishedCheckpoint, LossPoint
 
@@ -27,9 +29,7 @@ PREPARED, TRAINED = 5, 75
 
 
 @task(task_run_name="train", cache_policy=NO_CACHE)
-async def train(
-    job: TrainingJob, model_dir: Path, train_rows: list[Conversation], test_rows: list[Conversation]
-) -> None:
+async def train(job: TrainingJob, model_dir: Path, train_rows: list[Any], test_rows: list[Any]) -> None:
     """Train the job's adapter, listing each epoch's checkpoint when it is published; goes on where it was killed."""
     log = get_run_logger()
     store = artifact_store()
@@ -63,7 +63,7 @@ async def train(
     from_thread = anyio.from_thread.run
     cut = await anyio.to_thread.run_sync(
         partial(
-            train_sft,
+            _trainer(job, train_rows),
             model_dir=model_dir,
             model_name=job.base_model,
             train_rows=train_rows,
@@ -77,7 +77,13 @@ async def train(
         )
     )
     if cut:
-        log.warning("%d rows were longer than max_length and lost the beginning of their prompt", cut)
+        log.warning("%d rows were longer than max_length and were cut to it", cut)
+
+
+def _trainer(job: TrainingJob, train_rows: list[Any]) -> Callable[..., int]:
+    if job.task_type == "text-generation":
+        return train_sft
+    return partial(train_pooled, task=task_of(job.task_type, job.train_dataset.report, train_rows))
 
 
 def _call(from_thread: Any, record: Any, value: Any) -> None:

@@ -18,6 +18,7 @@ from emissary.api.routes import (
     health,
     inference,
     models,
+    predictions,
     projects,
     testing_functions,
     training_jobs,
@@ -67,6 +68,7 @@ def create_app() -> FastAPI:
         engines,
         deployments,
         inference,
+        predictions,
         testing_functions,
         files,
     ):

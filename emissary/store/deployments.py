@@ -102,6 +102,10 @@ async def _source(
         number = job.best_checkpoint
     else:
         number = int(checkpoint)
+    if not number and job.task_type in ("classification", "regression"):
+        raise InvalidInput(
+            f"checkpoint: 0 is the base model, which has not learnt any {job.task_type}; deploy a trained checkpoint."
+        )
     if number and await session.get(Checkpoint, (job.id, number)) is None:
         there = ", ".join(str(row.number) for row in await training_jobs.checkpoints(session, job.id)) or "none yet"
         raise InvalidInput(f"checkpoint: {job.id} has no checkpoint {number}; complete are: {there}.")
@@ -142,9 +146,12 @@ async def find_callable(session: AsyncSession, organization_id: str, model: str)
     deployment = (await session.scalars(query.limit(1))).first()
     if deployment is not None:
         return deployment.engine, deployment.id
-    if model in base_models.catalogue():
+    if (entry := base_models.catalogue().get(model)) is not None:
         base = select(Engine).where(
-            Engine.organization_id == organization_id, Engine.base_model == model, Engine.status == "Active"
+            Engine.organization_id == organization_id,
+            Engine.base_model == model,
+            Engine.task_type == entry.task_types[0],  # what it does untrained
+            Engine.status == "Active",
         )
         engine = (await session.scalars(base.limit(1))).first()
         if engine is not None:
