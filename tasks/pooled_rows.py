@@ -1,4 +1,4 @@
-"""The rows of classification, regression and embedding as token ids and targets, and what testing functions get of them."""
+"""The rows of classification, regression and embedding as token ids and targets, and as testing functions get them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from emissary.serving.adapter_task import AdapterTask, number_text, standardisat
 from emissary.serving.pooled_models import padded
 
 Row = dict[str, Any]
-"""A normalised row with the columns of its task: `prompt` and `labels` or `target`; `text_a`, `text_b`, `similarity`."""
+"""A normalised row with its task's columns: `prompt` and `labels` or `target`; `text_a`, `text_b`, `similarity`."""
 
 
 def texts(row: Row) -> list[str]:
@@ -38,7 +38,8 @@ def predicted_text(outputs: Sequence[Tensor], task: AdapterTask) -> str:
         return task.predicted_labels(outputs[0])
     if task.task_type == "regression":
         return number_text(float(outputs[0]))
-    return number_text(float(torch.nn.functional.cosine_similarity(*outputs, dim=0)))
+    first, second = outputs
+    return number_text(float(torch.nn.functional.cosine_similarity(first, second, dim=0)))
 
 
 def task_of(task_type: Any, report: dict[str, Any], train_rows: Sequence[Row]) -> AdapterTask:

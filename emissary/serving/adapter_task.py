@@ -69,7 +69,7 @@ def read(folder: Path) -> AdapterTask:
 
 
 def number_text(value: float) -> str:
-    """A target or similarity as testing functions get it: ten significant digits, shortest form, such as `3` or `0.25`."""
+    """A target or similarity as testing functions get it: up to ten significant digits, such as `3` or `0.25`."""
     return f"{value:.10g}"
 
 

@@ -52,7 +52,7 @@ def head_name(model: nn.Module) -> str:
         if isinstance(getattr(model, name, None), nn.Linear):
             return name
     raise InvalidInput(
-        f"{type(model).__name__} has no linear head and cannot be used for classification or regression."
+        f"{type(model).__name__} has no linear head; use another base model."
     )
 
 

@@ -122,6 +122,14 @@ async def get(session: AsyncSession, deployment_id: str, project_id: str | None 
     return deployment
 
 
+async def metadata(session: AsyncSession, deployment: Deployment) -> dict[str, Any]:
+    """What else there is to know of a deployment: for classification, its labels."""
+    if deployment.task_type != "classification" or deployment.training_job_id is None:
+        return {}
+    job = await training_jobs.get(session, deployment.training_job_id)
+    return {"labels": job.train_dataset.report["labels"]}
+
+
 async def list_all(session: AsyncSession, project_id: str, wanted: Page) -> Sequence[Deployment]:
     """The project's deployments, the newest first."""
     query = select(Deployment).where(Deployment.project_id == project_id)

@@ -1,4 +1,4 @@
-"""Small trainings of each task, for the tests and for the process that one kills: pooled_run.py WORK_DIR KILL_AT_STEP."""
+"""Small trainings of each task, for tests and for the process that one kills: pooled_run.py WORK_DIR KILL_AT_STEP."""
 
 import os
 import signal
