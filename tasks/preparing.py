@@ -9,6 +9,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from emissary.data.normalise import normalise, read_normalised
+from emissary.data.rebalancing import rebalance, row_counts
 from emissary.data.splitting import downsample, split
 from emissary.store.artifacts import ArtifactStore, artifact_store
 from emissary.store.database import transaction
@@ -46,8 +47,8 @@ async def prepare(dataset_id: str) -> str:
 
 @task(task_run_name="split", cache_policy=NO_CACHE)
 async def training_and_test_rows(job: TrainingJob, train_key: str, test_key: str | None) -> tuple[list[Any], list[Any]]:
-    """The rows to train on, downsampled as the job says, and those to test on: its test dataset's, or held out (for
-    classification the same share of every class). They have the columns of the job's task type.
+    """The rows to train on, downsampled and then rebalanced as the job says, and those to test on: its test dataset's,
+    or held out (for classification the same share of every class). They have the columns of the job's task type.
     """
     store = artifact_store()
     rows = _rows(store, train_key, job.task_type)
@@ -55,12 +56,17 @@ async def training_and_test_rows(job: TrainingJob, train_key: str, test_key: str
     if test_key is not None:
         training, test = list(range(len(rows))), _rows(store, test_key, job.task_type)
     elif job.train_test_split_ratio is not None:
-        strata = [_class(row) for row in rows] if job.task_type == "classification" else None
+        strata = [tuple(row["labels"].items()) for row in rows] if job.task_type == "classification" else None
         training, held_out = split(len(rows), job.train_test_split_ratio, seed, strata)
         test = [rows[index] for index in held_out]
     else:
         training, test = list(range(len(rows))), []
-    return [rows[index] for index in downsample(training, percent, seed)], test
+    chosen = [rows[index] for index in downsample(training, percent, seed)]
+    if job.rebalance_data:
+        classes = [_class(row) for row in chosen]
+        counts = row_counts(job.rebalance_data, job.train_dataset.report["class_counts"], len(chosen))
+        chosen = [chosen[index] for index in rebalance(classes, counts, seed)]
+    return chosen, test
 
 
 def _rows(store: ArtifactStore, key: str, task_type: str) -> list[dict[str, Any]]:
@@ -68,5 +74,8 @@ def _rows(store: ArtifactStore, key: str, task_type: str) -> list[dict[str, Any]
     return [{column: row[column] for column in _COLUMNS[task_type]} for row in read_normalised(path)]
 
 
-def _class(row: dict[str, Any]) -> tuple[str, ...]:
-    return tuple(sorted(label for label, value in row["labels"].items() if value))
+def _class(row: dict[str, Any]) -> str:
+    """The class of a binary or multiclass row, as in the dataset's `class_counts`."""
+    if len(row["labels"]) == 1:
+        return "positive" if 1 in row["labels"].values() else "negative"
+    return next(label for label, value in row["labels"].items() if value)

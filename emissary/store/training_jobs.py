@@ -11,6 +11,7 @@ from sqlalchemy.orm import selectinload
 from sqlalchemy.sql.expression import cast, func
 
 from emissary import base_models, testing_function_files
+from emissary.data.rebalancing import row_counts
 from emissary.errors import InvalidInput, NotFound
 from emissary.ids import new_id
 from emissary.schemas.training_jobs import TrainingJobCreate
@@ -45,7 +46,7 @@ async def create(session: AsyncSession, project: Project, wanted: TrainingJobCre
     if wanted.task_type == "embedding" and wanted.parameters.get("dynamic_loss"):
         raise InvalidInput("parameters.dynamic_loss: there is none for the task type embedding; leave it out.")
     if wanted.rebalance_data is not None:
-        raise InvalidInput("rebalance_data: it is for the task type classification only.")
+        _check_rebalancing(wanted.task_type, wanted.rebalance_data, train)
     testing_function_files.get(wanted.test_functions)
     if len(set(wanted.test_functions)) != len(wanted.test_functions):
         raise InvalidInput("test_functions: a function is named twice; name each once.")
@@ -63,6 +64,7 @@ async def create(session: AsyncSession, project: Project, wanted: TrainingJobCre
         test_dataset=test,
         train_test_split_ratio=wanted.train_test_split_ratio,
         test_functions=wanted.test_functions,
+        rebalance_data=wanted.rebalance_data,
         hyper_parameters=base_models.resolve_parameters(entry, wanted.parameters),
         status="Pending",
         created_by=user_id,
@@ -101,6 +103,16 @@ def _check_classes(train: Dataset, test: Dataset | None) -> None:
         raise InvalidInput(
             f"test_dataset_id: every row of {train.name!r} has exactly one label, but not every row of {test.name!r}."
         )
+
+
+def _check_rebalancing(task_type: str, wanted: dict[str, float], train: Dataset) -> None:
+    if task_type != "classification":
+        raise InvalidInput("rebalance_data: it is for the task type classification only.")
+    if train.report["label_kind"] == "multilabel":
+        raise InvalidInput(
+            f"rebalance_data: the rows of {train.name!r} have any number of labels, so they are in no one class."
+        )
+    row_counts(wanted, train.report["class_counts"], train.report["rows"])
 
 
 async def get(session: AsyncSession, training_job_id: str, project_id: str | None = None) -> TrainingJob:
