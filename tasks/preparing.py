@@ -56,15 +56,16 @@ async def training_and_test_rows(job: TrainingJob, train_key: str, test_key: str
     if test_key is not None:
         training, test = list(range(len(rows))), _rows(store, test_key, job.task_type)
     elif job.train_test_split_ratio is not None:
-        strata = [tuple(row["labels"].items()) for row in rows] if job.task_type == "classification" else None
+        strata = [_marked(row) for row in rows] if job.task_type == "classification" else None
         training, held_out = split(len(rows), job.train_test_split_ratio, seed, strata)
         test = [rows[index] for index in held_out]
     else:
         training, test = list(range(len(rows))), []
     chosen = [rows[index] for index in downsample(training, percent, seed)]
     if job.rebalance_data:
-        classes = [_class(row) for row in chosen]
-        counts = row_counts(job.rebalance_data, job.train_dataset.report["class_counts"], len(chosen))
+        report = job.train_dataset.report
+        classes = [_class(row, report["label_kind"]) for row in chosen]
+        counts = row_counts(job.rebalance_data, report["class_counts"], len(chosen))
         chosen = [chosen[index] for index in rebalance(classes, counts, seed)]
     return chosen, test
 
@@ -74,8 +75,13 @@ def _rows(store: ArtifactStore, key: str, task_type: str) -> list[dict[str, Any]
     return [{column: row[column] for column in _COLUMNS[task_type]} for row in read_normalised(path)]
 
 
-def _class(row: dict[str, Any]) -> str:
+def _marked(row: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(sorted(label for label, value in row["labels"].items() if value))
+
+
+def _class(row: dict[str, Any], label_kind: str) -> str:
     """The class of a binary or multiclass row, as in the dataset's `class_counts`."""
-    if len(row["labels"]) == 1:
-        return "positive" if 1 in row["labels"].values() else "negative"
-    return next(label for label, value in row["labels"].items() if value)
+    marked = _marked(row)
+    if label_kind == "binary":
+        return "positive" if marked else "negative"
+    return marked[0]

@@ -17,11 +17,10 @@ def row_counts(wanted: Mapping[str, float], classes: Iterable[str], rows: int) -
     are neither.
     """
     known = list(classes)
+    some = ", ".join(map(repr, known[:6])) + (", …" if len(known) > 6 else "")
     for label in wanted:
         if label not in known:
-            raise InvalidInput(
-                f"rebalance_data: {label[:60]!r} is no class of the training dataset, which has {known}."
-            )
+            raise InvalidInput(f"rebalance_data: {label[:60]!r} is no class of the training dataset; it has {some}.")
     for label in known:
         if label not in wanted:
             raise InvalidInput(f"rebalance_data: the class {label!r} is missing; name every class.")

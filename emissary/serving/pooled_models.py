@@ -51,9 +51,7 @@ def head_name(model: nn.Module) -> str:
     for name in HEADS:
         if isinstance(getattr(model, name, None), nn.Linear):
             return name
-    raise InvalidInput(
-        f"{type(model).__name__} has no linear head; use another base model."
-    )
+    raise InvalidInput(f"{type(model).__name__} has no linear head; use another base model.")
 
 
 def context_of(model_dir: Path, model: Any) -> int:
