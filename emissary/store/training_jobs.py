@@ -86,6 +86,9 @@ async def _dataset(session: AsyncSession, project: Project, field: str, dataset_
 
 def _check_classes(train: Dataset, test: Dataset | None) -> None:
     """Raise InvalidInput for a training dataset of one class, or a test dataset whose labels it does not have."""
+    for dataset in (train, test):
+        if dataset is not None and "labels" not in dataset.report:
+            raise InvalidInput(f"The dataset {dataset.name!r} was uploaded to an earlier version; upload it again.")
     kind, labels = train.report["label_kind"], train.report["labels"]
     if sum(count > 0 for count in train.report["class_counts"].values()) < 2:
         raise InvalidInput(

@@ -1,7 +1,7 @@
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emissary.data.rebalancing import rebalance, row_counts
@@ -10,6 +10,7 @@ from emissary.errors import InvalidInput
 CLASSES = st.lists(st.sampled_from("abc"), min_size=1, max_size=60)
 
 
+@settings(deadline=None)
 @given(CLASSES, st.lists(st.integers(0, 100), min_size=3, max_size=3).filter(any), st.integers(0, 9))
 def test_ratios_keep_the_total_and_are_met_to_within_a_row(classes: list[str], parts: list[int], seed: int) -> None:
     rows = [*classes, "a", "b", "c"]
@@ -22,6 +23,7 @@ def test_ratios_keep_the_total_and_are_met_to_within_a_row(classes: list[str], p
     assert chosen == rebalance(rows, counts, seed) == sorted(chosen)
 
 
+@settings(deadline=None)
 @given(CLASSES, st.lists(st.integers(0, 100), min_size=3, max_size=3).filter(lambda parts: sum(parts) > 1))
 def test_numbers_are_met_exactly_repeating_rows_only_where_there_are_too_few(
     classes: list[str], parts: list[int]
