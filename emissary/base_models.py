@@ -51,16 +51,11 @@ class BaseModelEntry(_Entry):
     type: Literal["completion", "classification", "embeddings", "chat"]
     task_types: tuple[TaskType, ...] = Field(min_length=1)
     context: int = Field(gt=0, description="Longest input in tokens.")
-    parameter_template: dict[str, Any] = Field(
-        default={}, description="Default hyperparameters; complete for models of text-generation, else empty."
-    )
+    parameter_template: dict[str, Any] = Field(description="Default hyperparameters of a training job, all of them.")
 
     @model_validator(mode="after")
     def _template_is_complete(self) -> Self:
-        if "text-generation" in self.task_types:
-            SftParameters.model_validate(self.parameter_template)
-        elif self.parameter_template:
-            raise ValueError("parameter_template: only text-generation has hyperparameters")
+        SftParameters.model_validate(self.parameter_template)
         return self
 
 

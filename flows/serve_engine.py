@@ -21,7 +21,7 @@ async def serve_engine(engine_id: str | None = None, request: EngineCreate | Non
     if row is None:
         return "Nothing to do: the engine runs already, or its schedule has it ended now."
     model_dir = await base_model_files(row.base_model)
-    generator = await load_generator(model_dir)
+    generator = await load_generator(model_dir, row.task_type)
     async with serving(row, generator) as server:
         await enter("Active")
         return await until_idle(row, server)

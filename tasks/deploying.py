@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from typing import Any
 
 import httpx
 from prefect import task
@@ -16,6 +17,12 @@ from tasks.serving import artifact_of
 
 # A base model that is fetched first may be many gigabytes.
 ENGINE_DEADLINE_SECONDS = 3600.0
+_PROBES: dict[str, tuple[str, dict[str, Any]]] = {
+    "text-generation": ("/v1/completions", {"prompt": "Hello", "max_tokens": 1}),
+    "classification": ("/v1/classification", {"input": "Hello"}),
+    "regression": ("/v1/regression", {"input": "Hello"}),
+    "embedding": ("/v1/embeddings", {"input": "Hello"}),
+}
 
 
 @task(task_run_name="wait-for-engine", cache_policy=NO_CACHE)
@@ -53,9 +60,10 @@ async def load_adapter(deployment_id: str, engine: Engine) -> None:
 
 @task(task_run_name="probe", cache_policy=NO_CACHE, retries=1, retry_delay_seconds=2)
 async def probe(deployment_id: str, engine: Engine) -> None:
-    """Have the deployment generate one token."""
+    """Have the deployment answer one small request."""
+    path, body = _PROBES[engine.task_type]
     async with engine_client.connect(engine) as client:
-        _check(await client.post("/v1/completions", json={"model": deployment_id, "prompt": "Hello", "max_tokens": 1}))
+        _check(await client.post(path, json={"model": deployment_id} | body))
 
 
 def _check_live(deployment: Deployment) -> Deployment:

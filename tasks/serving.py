@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import anyio
 import uvicorn
@@ -18,6 +19,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from emissary.secret_files import signing_key
 from emissary.serving.batching import Batcher
 from emissary.serving.generation import Generator
+from emissary.serving.pooled import PooledModel
+from emissary.serving.pooled_batching import PooledBatcher
 from emissary.serving.server import create_engine_app
 from emissary.serving.token import engine_token
 from emissary.settings import settings
@@ -32,16 +35,21 @@ _SERVED = ("Deployed", "Deactivated", "Reactivating")
 
 
 @task(task_run_name="load-base-model", cache_policy=NO_CACHE)
-async def load_generator(model_dir: Path) -> Generator:
-    """The base model, loaded."""
-    return await anyio.to_thread.run_sync(Generator, model_dir)
+async def load_generator(model_dir: Path, task_type: str) -> Generator | PooledModel:
+    """The base model, loaded for the task type."""
+    return await anyio.to_thread.run_sync(load_model, model_dir, task_type)
+
+
+def load_model(model_dir: Path, task_type: Any) -> Generator | PooledModel:
+    """The base model in `model_dir`, loaded for the task type."""
+    return Generator(model_dir) if task_type == "text-generation" else PooledModel(model_dir, task_type)
 
 
 @asynccontextmanager
-async def serving(engine: Engine, generator: Generator) -> AsyncIterator[FastAPI]:
+async def serving(engine: Engine, generator: Generator | PooledModel) -> AsyncIterator[FastAPI]:
     """Serve `generator` on a free port, with all adapters that the engine had, and tell the catalogue where."""
     store = artifact_store()
-    batcher = Batcher(generator)
+    batcher = Batcher(generator) if isinstance(generator, Generator) else PooledBatcher(generator)
     token = engine_token(signing_key(settings()).get_secret_value(), engine.id)
     app = create_engine_app(batcher, generator, base_model=engine.base_model, token=token, fetch=store.folder)
     with socket.socket() as listener:

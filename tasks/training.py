@@ -19,7 +19,8 @@ from emissary.store.artifacts import artifact_store
 from emissary.store.database import transaction
 from emissary.store.tables import TrainingJob
 from tasks import job_artifacts
-from tasks.sft_rows import Conversation
+from tasks.pooled_rows import task_of
+from tasks.pooled_training import train_pooled
 from tasks.sft_training import train_sft
 from tasks.training_steps import FinishedCheckpoint, LossPoint
 
@@ -28,11 +29,10 @@ PREPARED, TRAINED = 5, 75
 
 
 @task(task_run_name="train", cache_policy=NO_CACHE)
-async def train(
-    job: TrainingJob, model_dir: Path, train_rows: list[Conversation], test_rows: list[Conversation]
-) -> None:
+async def train(job: TrainingJob, model_dir: Path, train_rows: list[Any], test_rows: list[Any]) -> None:
     """Train the job's adapter, listing each epoch's checkpoint when it is published; goes on where it was killed."""
-    await run_trainer(job, partial(train_sft, model_dir=model_dir, train_rows=train_rows, test_rows=test_rows))
+    trainer = _trainer(job, train_rows)
+    await run_trainer(job, partial(trainer, model_dir=model_dir, train_rows=train_rows, test_rows=test_rows))
 
 
 async def run_trainer(job: TrainingJob, trainer: Callable[..., int]) -> None:
@@ -83,7 +83,13 @@ async def run_trainer(job: TrainingJob, trainer: Callable[..., int]) -> None:
         )
     )
     if cut:
-        log.warning("%d rows were longer than max_length and lost the beginning of their prompt", cut)
+        log.warning("%d rows were longer than max_length and were cut to it", cut)
+
+
+def _trainer(job: TrainingJob, train_rows: list[Any]) -> Callable[..., int]:
+    if job.task_type == "text-generation":
+        return train_sft
+    return partial(train_pooled, task=task_of(job.task_type, job.train_dataset.report, train_rows))
 
 
 def described(values: dict[str, Any]) -> str:

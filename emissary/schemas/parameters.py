@@ -30,7 +30,7 @@ class _LoraParameters(BaseModel):
     weight_decay: float = Field(ge=0, le=1, description="Weight decay of AdamW.")
     lora_r: Whole = Field(ge=1, le=512, description="Rank of the LoRA matrices.")
     lora_alpha: Whole = Field(ge=1, le=4096, description="LoRA scale: the update is multiplied by lora_alpha / lora_r.")
-    max_new_tokens: Whole = Field(ge=1, le=32768, description="Longest answer in testing, in tokens.")
+    max_new_tokens: Whole = Field(ge=1, le=32768, description="Text generation: longest answer in testing, in tokens.")
     downsample_size: float = Field(gt=0, le=100, description="Percentage of the training rows to train on.")
     seed: Whole = Field(ge=0, le=2**32 - 1, description="Seed of sampling, shuffling, initial weights and dropout.")
     logging_steps: Whole = Field(ge=1, le=10_000, description="Optimizer steps between points of the loss curve.")
@@ -44,7 +44,10 @@ class SftParameters(_LoraParameters):
 
     per_device_eval_batch_size: Whole = Field(ge=1, le=1024, description="Rows per forward pass in testing.")
     lora_dropout: float = Field(ge=0, lt=1, description="Dropout on the input of the LoRA matrices.")
-    dynamic_loss: bool = Field(description="Dynamic fine-tuning: weigh each token's loss by its probability.")
+    dynamic_loss: bool = Field(
+        description="Text generation: dynamic fine-tuning, which weighs each token's loss by its probability. "
+        "Classification: focal loss. Regression: Huber's loss."
+    )
 
 
 class GrpoParameters(_LoraParameters):

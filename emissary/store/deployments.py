@@ -108,6 +108,10 @@ async def _source(
         number = job.best_checkpoint
     else:
         number = int(checkpoint)
+    if not number and job.task_type in ("classification", "regression"):
+        raise InvalidInput(
+            f"checkpoint: 0 is the base model, which has not learnt any {job.task_type}; deploy a trained checkpoint."
+        )
     if number and await session.get(Checkpoint, (job.id, number)) is None:
         there = ", ".join(str(row.number) for row in await training_jobs.checkpoints(session, job.id)) or "none yet"
         raise InvalidInput(f"checkpoint: {job.id} has no checkpoint {number}; complete are: {there}.")
@@ -122,6 +126,14 @@ async def get(session: AsyncSession, deployment_id: str, project_id: str | None 
             f"There is no deployment {deployment_id!r}" + (f" in project {project_id!r}." if project_id else ".")
         )
     return deployment
+
+
+async def metadata(session: AsyncSession, deployment: Deployment) -> dict[str, Any]:
+    """What else there is to know of a deployment: for classification, its labels."""
+    if deployment.task_type != "classification" or deployment.training_job_id is None:
+        return {}
+    job = await training_jobs.get(session, deployment.training_job_id)
+    return {"labels": job.train_dataset.report["labels"]}
 
 
 async def list_all(session: AsyncSession, project_id: str, wanted: Page) -> Sequence[Deployment]:
@@ -165,8 +177,12 @@ async def find_callable(session: AsyncSession, organization_id: str, model: str)
     if deployment is not None:
         loaded = deployment.status == "Deployed" and _is_up(deployment.engine)
         return Target(deployment.engine, deployment.id, loaded)
-    if model in base_models.catalogue():
-        base = select(Engine).where(Engine.organization_id == organization_id, Engine.base_model == model)
+    if (entry := base_models.catalogue().get(model)) is not None:
+        base = select(Engine).where(
+            Engine.organization_id == organization_id,
+            Engine.base_model == model,
+            Engine.task_type == entry.task_types[0],  # what it does untrained
+        )
         engine = (await session.scalars(base.order_by(Engine.status, Engine.created_at).limit(1))).first()
         if engine is not None:
             return Target(engine, model, _is_up(engine))

@@ -33,8 +33,6 @@ async def create(
     entry = base_models.get(base_model)
     if task_type not in entry.task_types:
         raise InvalidInput(f"task_type: {base_model} does {', '.join(entry.task_types)}, not {task_type}.")
-    if task_type != "text-generation":
-        raise InvalidInput(f"task_type: engines for {task_type} are not supported by this version.")
     now = datetime.now(UTC)
     runs = schedules.is_open(schedules.of_engine(management), now)
     engine_id = new_id("engine")

@@ -11,6 +11,7 @@ from sqlalchemy.orm import defer, joinedload, selectinload
 from sqlalchemy.sql.expression import cast, func
 
 from emissary import base_models
+from emissary.data.rebalancing import row_counts
 from emissary.errors import InvalidInput, NotFound
 from emissary.ids import new_id
 from emissary.schemas.training_jobs import TrainingJobCreate
@@ -39,15 +40,11 @@ async def create(
         raise InvalidInput("base_model_option: continuing from a fine-tuned model is not supported by this version.")
     if wanted.hf_model_link is not None or wanted.base_model == "HF_MODEL":
         raise InvalidInput("hf_model_link: models outside the catalogue are not supported by this version.")
-    if wanted.rebalance_data is not None:
-        raise InvalidInput("rebalance_data: it is for the task type classification only.")
     entry = base_models.get(wanted.base_model)
     if wanted.task_type not in entry.task_types:
         raise InvalidInput(
             f"task_type: {wanted.base_model} does {', '.join(entry.task_types)}, not {wanted.task_type}."
         )
-    if wanted.task_type != "text-generation":
-        raise InvalidInput(f"task_type: training for {wanted.task_type} is not supported by this version.")
     train = await _dataset(session, project, "train_dataset_id", wanted.train_dataset_id, wanted.task_type)
     test = None
     if wanted.test_dataset_id is not None:
@@ -56,6 +53,12 @@ async def create(
             raise InvalidInput("train_test_split_ratio: give it or test_dataset_id, not both.")
     if wanted.train_test_split_ratio is not None and train.report["rows"] < 2:
         raise InvalidInput("train_test_split_ratio: a dataset of one row cannot be split; upload more rows.")
+    if wanted.task_type == "classification":
+        _check_classes(train, test)
+    if wanted.task_type == "embedding" and wanted.parameters.get("dynamic_loss"):
+        raise InvalidInput("parameters.dynamic_loss: there is none for the task type embedding; leave it out.")
+    if wanted.rebalance_data is not None:
+        _check_rebalancing(wanted.task_type, wanted.rebalance_data, train)
     await testing_functions.resolve(session, project.organization_id, wanted.test_functions)
     if len(set(wanted.test_functions)) != len(wanted.test_functions):
         raise InvalidInput("test_functions: a function is named twice; name each once.")
@@ -74,6 +77,7 @@ async def create(
         train_test_split_ratio=wanted.train_test_split_ratio,
         test_functions=wanted.test_functions,
         reward_functions=reward,
+        rebalance_data=wanted.rebalance_data,
         hyper_parameters=base_models.resolve_parameters(entry, wanted.parameters, technique),
         status="Pending",
         created_by=user_id,
@@ -92,6 +96,40 @@ async def _dataset(session: AsyncSession, project: Project, field: str, dataset_
         reason = dataset.report["misfits"].get(task_type, "")
         raise InvalidInput(f"{field}: the dataset {dataset.name!r} does not fit {task_type}. {reason}".rstrip())
     return dataset
+
+
+def _check_classes(train: Dataset, test: Dataset | None) -> None:
+    """Raise InvalidInput for a training dataset of one class, or a test dataset whose labels it does not have."""
+    for dataset in (train, test):
+        if dataset is not None and "labels" not in dataset.report:
+            raise InvalidInput(f"The dataset {dataset.name!r} was uploaded to an earlier version; upload it again.")
+    kind, labels = train.report["label_kind"], train.report["labels"]
+    if sum(count > 0 for count in train.report["class_counts"].values()) < 2:
+        raise InvalidInput(
+            f"train_dataset_id: all rows of the dataset {train.name!r} are of one class; add rows of another."
+        )
+    if test is None:
+        return
+    unknown = sorted(set(test.report["labels"]) - set(labels))
+    if unknown:
+        raise InvalidInput(
+            f"test_dataset_id: the dataset {test.name!r} has the label {unknown[0]!r}, which {train.name!r} does not "
+            "have; add rows of it there, or leave it out."
+        )
+    if kind == "multiclass" and test.report["label_kind"] == "multilabel":
+        raise InvalidInput(
+            f"test_dataset_id: every row of {train.name!r} has exactly one label, but not every row of {test.name!r}."
+        )
+
+
+def _check_rebalancing(task_type: str, wanted: dict[str, float], train: Dataset) -> None:
+    if task_type != "classification":
+        raise InvalidInput("rebalance_data: it is for the task type classification only.")
+    if train.report["label_kind"] == "multilabel":
+        raise InvalidInput(
+            f"rebalance_data: the rows of {train.name!r} have any number of labels, so they are in no one class."
+        )
+    row_counts(wanted, train.report["class_counts"], train.report["rows"])
 
 
 async def get(session: AsyncSession, training_job_id: str, project_id: str | None = None) -> TrainingJob:

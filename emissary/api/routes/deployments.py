@@ -61,11 +61,13 @@ async def retrieve_deployment(project: OwnedProject, deployment_id: str) -> Depl
     """A deployment with what it serves."""
     async with transaction() as session:
         row = await deployments.get(session, deployment_id, project.id)
+        metadata = await deployments.metadata(session, row)
     return DeploymentDetail(
         id=row.id,
         name=row.name,
         status=row.status,
         task_type=row.task_type,
+        metadata=metadata,
         description=row.description,
         base_model=row.base_model,
         training_id=row.training_job_id,
