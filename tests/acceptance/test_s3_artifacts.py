@@ -20,32 +20,31 @@ from tests.conftest import free_port
 from tests.store.artifact_suite import KEY, ArtifactStoreSuite, Kept, made
 
 pytestmark = pytest.mark.acceptance
-PREFIX = "team/a"
 
 
 class Bucket(Kept):
-    """A store in a bucket of its own."""
+    """A store below a prefix of its own; seaweedfs sets volumes aside for a bucket, so all share one."""
 
-    def __init__(self, client: Any, cache: Path) -> None:
-        self.client, self.bucket = client, f"test-{uuid.uuid4().hex}"
-        client.create_bucket(Bucket=self.bucket)
-        self.store = S3ArtifactStore(client, self.bucket, PREFIX, cache)
+    def __init__(self, client: Any, bucket: str, cache: Path) -> None:
+        self.client, self.bucket, self.prefix = client, bucket, f"team/{uuid.uuid4().hex}"
+        self.store = S3ArtifactStore(client, bucket, self.prefix, cache)
 
     def names(self) -> list[str]:
-        listed = self.client.list_objects_v2(Bucket=self.bucket).get("Contents", [])
-        uploads = self.client.list_multipart_uploads(Bucket=self.bucket).get("Uploads", [])
-        return [entry["Key"].removeprefix(f"{PREFIX}/") for entry in listed + uploads]
+        below = {"Bucket": self.bucket, "Prefix": f"{self.prefix}/"}
+        listed = self.client.list_objects_v2(**below).get("Contents", [])
+        uploads = self.client.list_multipart_uploads(**below).get("Uploads", [])
+        return [entry["Key"].removeprefix(below["Prefix"]) for entry in listed + uploads]
 
     def replace(self, key: str, name: str, content: bytes | None) -> None:
         (found,) = [each for each in self.names() if each.startswith(f"{key}/") and each.endswith(f"/{name}")]
-        target = {"Bucket": self.bucket, "Key": f"{PREFIX}/{found}"}
+        target = {"Bucket": self.bucket, "Key": f"{self.prefix}/{found}"}
         if content is None:
             self.client.delete_object(**target)
         else:
             self.client.put_object(**target, Body=content)
 
     def remove_manifest(self, key: str) -> None:
-        self.client.delete_object(Bucket=self.bucket, Key=f"{PREFIX}/{key}/manifest.json")
+        self.client.delete_object(Bucket=self.bucket, Key=f"{self.prefix}/{key}/manifest.json")
 
     def send(self, arriving: Arriving, number: int, content: bytes) -> None:
         url = self.store.parts.url(arriving, number, 60)
@@ -63,8 +62,8 @@ def client(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 @pytest.fixture
-def kept(client: Any, tmp_path: Path) -> Bucket:
-    return Bucket(client, tmp_path / "cache")
+def kept(client: Any, s3_server: S3Server, tmp_path: Path) -> Bucket:
+    return Bucket(client, s3_server.bucket, tmp_path / "cache")
 
 
 class TestS3ArtifactStore(ArtifactStoreSuite):
@@ -73,8 +72,8 @@ class TestS3ArtifactStore(ArtifactStoreSuite):
 
 def test_over_a_thousand_files_are_deleted(kept: Bucket) -> None:
     for number in range(1005):
-        kept.client.put_object(Bucket=kept.bucket, Key=f"{PREFIX}/many/{number}", Body=b"")
-    kept.client.put_object(Bucket=kept.bucket, Key=f"{PREFIX}/many-more", Body=b"")
+        kept.client.put_object(Bucket=kept.bucket, Key=f"{kept.prefix}/many/{number}", Body=b"")
+    kept.client.put_object(Bucket=kept.bucket, Key=f"{kept.prefix}/many-more", Body=b"")
     kept.store.delete("many")
     assert kept.names() == ["many-more"]
 
@@ -130,18 +129,18 @@ def test_what_is_wrong_with_the_server_is_said(
     for key, secret in (("reader", "reader-secret"), ("nobody", "x"), ("emissary", "wrong")):
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", key)
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", secret)
-        refused = S3ArtifactStore(s3_client.connect(), kept.bucket, PREFIX, tmp_path)
+        refused = S3ArtifactStore(s3_client.connect(), kept.bucket, kept.prefix, tmp_path)
         with pytest.raises(EmissaryError, match=rf"refuses access to the bucket '{kept.bucket}'.*AWS_ACCESS_KEY_ID"):
             refused.check()
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
-    away = S3ArtifactStore(s3_client.connect(), kept.bucket, PREFIX, tmp_path)
+    away = S3ArtifactStore(s3_client.connect(), kept.bucket, kept.prefix, tmp_path)
     for call in (away.check, lambda: away.manifest(KEY), lambda: away.publish(KEY, tmp_path)):
         with pytest.raises(Unavailable, match=r"cannot be reached.*AWS_ENDPOINT_URL"):
             call()
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     with pytest.raises(EmissaryError, match=r"no credentials.*AWS_ACCESS_KEY_ID"):
-        S3ArtifactStore(s3_client.connect(), kept.bucket, PREFIX, tmp_path).check()
+        S3ArtifactStore(s3_client.connect(), kept.bucket, kept.prefix, tmp_path).check()
 
 
 LARGE = """
