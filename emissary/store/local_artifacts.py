@@ -117,6 +117,7 @@ class LocalArtifactStore(ArtifactStore):
     def delete(self, key: str) -> None:
         """As `ArtifactStore.delete`."""
         folder = self._folder(key)
+        self.parts.forget(key)
         if not folder.exists():
             return
         for manifest in list(folder.rglob(MANIFEST)):

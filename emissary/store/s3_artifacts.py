@@ -199,6 +199,7 @@ class S3ArtifactStore(ArtifactStore):
         """As `ArtifactStore.delete`, and in this machine's cache."""
         everything = self.object_key(key)
         self._delete_below(everything, only=f"/{MANIFEST}")
+        self.parts.forget(everything)
         self._delete_below(everything)
         shutil.rmtree(self.cache / checked_key(key), ignore_errors=True)
 
