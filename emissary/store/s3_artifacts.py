@@ -48,7 +48,7 @@ class S3ArtifactStore(ArtifactStore):
     def __init__(self, client: Any, bucket: str, prefix: str, cache: Path) -> None:
         self._client, self._bucket, self._prefix = client, bucket, prefix
         self.cache = cache / bucket / prefix
-        self.parts = S3Parts(self, client, bucket)
+        self.parts: S3Parts = S3Parts(self, client, bucket)
         # An artifact never changes, so links to it need its manifest only once.
         self._manifest_for_links = lru_cache(4096)(self._required)
 
