@@ -83,8 +83,9 @@ class S3Parts(PartStore):
             parts = [{"PartNumber": number, "ETag": etags[number]} for number in arriving.numbers]
             with told(self._client, self._bucket):
                 self._client.complete_multipart_upload(**self._upload(arriving), MultipartUpload={"Parts": parts})
-        self._store.cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".upload-", dir=self._store.cache) as scratch:
+        folder = self._store.copies.root
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".upload-", dir=folder) as scratch:
             path = Path(scratch) / arriving.file
             target = self._object(arriving)
             with told(self._client, self._bucket):

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 import uuid
 from pathlib import Path
 from typing import Any
@@ -85,8 +86,22 @@ def test_folder_is_downloaded_once_and_again_when_the_copy_is_damaged(kept: Buck
     assert (kept.store.folder(KEY) / "adapter.bin").stat().st_ino == first
     (folder / "adapter.bin").write_text("weightz")
     assert (kept.store.folder(KEY) / "adapter.bin").read_text() == "weights"
-    kept.store.delete(KEY)
-    assert not folder.exists()
+    kept.store.publish("other", made(tmp_path, "other"))
+    other = kept.store.folder("other")
+    kept.store.delete("training-jobs/tr-1")
+    assert (folder.exists(), other.exists()) == (False, True)
+
+
+def test_copy_that_nobody_used_for_a_week_is_removed(kept: Bucket, tmp_path: Path) -> None:
+    for key in ("old", "used", "new"):
+        kept.store.publish(key, made(tmp_path, key))
+    then = time.time() - 8 * 24 * 3600
+    folders = {key: kept.store.folder(key) for key in ("old", "used")}
+    for folder in folders.values():
+        os.utime(folder, (then, then))
+    kept.store.folder("used")
+    kept.store.folder("new")
+    assert [folders[key].exists() for key in ("old", "used")] == [False, True]
 
 
 def test_broken_off_publish_leaves_nothing(kept: Bucket, tmp_path: Path) -> None:
