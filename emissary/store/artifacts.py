@@ -83,7 +83,7 @@ class ArtifactStore(ABC):
 
     @abstractmethod
     def delete(self, key: str) -> None:
-        """Remove the artifact, or everything below a prefix of keys; the manifests go first."""
+        """Remove the artifact, or everything below a prefix of keys, also parts; the manifests go first."""
 
     @abstractmethod
     def download_url(self, key: str, name: str, disposition: str, seconds: int) -> str | None:

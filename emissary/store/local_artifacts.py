@@ -30,7 +30,7 @@ class LocalArtifactStore(ArtifactStore):
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self.parts = LocalParts(self, root / ".arriving")
+        self.parts: LocalParts = LocalParts(self, root / ".arriving")
 
     def check(self) -> None:
         """Raises EmissaryError when the folder cannot be made or written to."""
@@ -117,6 +117,7 @@ class LocalArtifactStore(ArtifactStore):
     def delete(self, key: str) -> None:
         """As `ArtifactStore.delete`."""
         folder = self._folder(key)
+        self.parts.forget(key)
         if not folder.exists():
             return
         for manifest in list(folder.rglob(MANIFEST)):

@@ -68,15 +68,11 @@ class LocalParts(PartStore):
     def publish(self, arriving: Arriving, path: Path, notes: dict[str, str | int | float | None]) -> None:
         """As `PartStore.publish`."""
         self._store.publish(arriving.key, path.parent, notes, move=True)
-        self._forget(arriving)
+        self.forget(arriving.key)
 
-    def give_up(self, arriving: Arriving) -> None:
-        """As `PartStore.give_up`."""
-        self._forget(arriving)
-        self._store.delete(arriving.key)
-
-    def _forget(self, arriving: Arriving) -> None:
-        shutil.rmtree(self._root / arriving.key, ignore_errors=True)
+    def forget(self, key: str) -> None:
+        """Remove the parts of all files of artifacts at or below `key`."""
+        shutil.rmtree(self._root / key, ignore_errors=True)
 
 
 def _part(folder: Path, number: int) -> Path:

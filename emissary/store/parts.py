@@ -28,7 +28,7 @@ class Arriving:
 
 
 class PartStore(ABC):
-    """Where parts are kept until the file is complete. Synchronous: call it in a thread."""
+    """Where parts are kept until the file is complete; deleting the artifact deletes them. Call it in a thread."""
 
     @abstractmethod
     def begin(self, key: str, file: str) -> dict[str, str]:
@@ -49,7 +49,3 @@ class PartStore(ABC):
     @abstractmethod
     def publish(self, arriving: Arriving, path: Path, notes: dict[str, str | int | float | None]) -> None:
         """Publish what `assembled` gave as the artifact; the first publisher wins. The parts are gone then."""
-
-    @abstractmethod
-    def give_up(self, arriving: Arriving) -> None:
-        """Remove what is here of the file, even the artifact. Does nothing when nothing is."""

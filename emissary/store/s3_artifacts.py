@@ -5,13 +5,13 @@ The files of an artifact are at `<prefix>/<key>/<draft>/…`, where each publish
 """
 
 import hashlib
-import shutil
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from botocore.exceptions import ClientError
 
@@ -25,11 +25,11 @@ from emissary.store.artifacts import (
     Manifest,
     Notes,
     checked_key,
-    damaged_file,
     file_sha256,
     known_file,
     not_complete,
 )
+from emissary.store.local_copies import LocalCopies
 from emissary.store.s3_client import TRANSFER, error_code, told
 from emissary.store.s3_parts import S3Parts
 
@@ -47,8 +47,8 @@ class S3ArtifactStore(ArtifactStore):
 
     def __init__(self, client: Any, bucket: str, prefix: str, cache: Path) -> None:
         self._client, self._bucket, self._prefix = client, bucket, prefix
-        self.cache = cache / bucket / prefix
-        self.parts = S3Parts(self, client, bucket)
+        self.copies = LocalCopies(cache / quote(f"{bucket}/{prefix}", safe=""))
+        self.parts: S3Parts = S3Parts(self, client, bucket)
         # An artifact never changes, so links to it need its manifest only once.
         self._manifest_for_links = lru_cache(4096)(self._required)
 
@@ -134,42 +134,23 @@ class S3ArtifactStore(ArtifactStore):
         return winner[0]
 
     def folder(self, key: str) -> Path:
-        """As `ArtifactStore.folder`: a folder of the cache, downloaded when it is not there yet."""
+        """As `ArtifactStore.folder`: a copy on this machine, downloaded when there is none yet."""
         found = self._read_manifest(key)
         if found is None:
             raise not_complete(key)
         manifest, checksum = found
-        target = self.cache / checked_key(key) / checksum
-        if target.is_dir():
-            if damaged_file(target, manifest) is None:
-                return target
-            shutil.rmtree(target)
-        draft = target.with_name(f".{uuid.uuid4().hex}")
-        draft.mkdir(parents=True)
-        try:
-            for name in manifest.files:
-                self._download(key, manifest, name, draft / name)
-            if (damaged := damaged_file(draft, manifest)) is not None:
-                raise CorruptArtifact(key, damaged)
-            try:
-                draft.rename(target)
-            except OSError:
-                if not target.is_dir():  # else another process has downloaded it meanwhile
-                    raise
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
-        return target
 
-    def _download(self, key: str, manifest: _Published, name: str, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        source = self.object_key(key, manifest.draft, name)
-        with told(self._client, self._bucket):
-            try:
-                self._client.download_file(self._bucket, source, str(path), Config=TRANSFER)
-            except ClientError as error:
-                if error_code(error) in _MISSING:
-                    raise CorruptArtifact(key, name) from error
-                raise
+        def download(name: str, path: Path) -> None:
+            source = self.object_key(key, manifest.draft, name)
+            with told(self._client, self._bucket):
+                try:
+                    self._client.download_file(self._bucket, source, str(path), Config=TRANSFER)
+                except ClientError as error:
+                    if error_code(error) in _MISSING:
+                        raise CorruptArtifact(key, name) from error
+                    raise
+
+        return self.copies.get(key, manifest, checksum, download)
 
     def file(self, key: str, name: str) -> Path:
         """As `ArtifactStore.file`."""
@@ -196,11 +177,12 @@ class S3ArtifactStore(ArtifactStore):
             raise CorruptArtifact(key, name)
 
     def delete(self, key: str) -> None:
-        """As `ArtifactStore.delete`, and in this machine's cache."""
+        """As `ArtifactStore.delete`, and its copy on this machine."""
         everything = self.object_key(key)
         self._delete_below(everything, only=f"/{MANIFEST}")
+        self.parts.forget(everything)
         self._delete_below(everything)
-        shutil.rmtree(self.cache / checked_key(key), ignore_errors=True)
+        self.copies.forget(key)
 
     def _delete_below(self, folder: str, only: str = "") -> None:
         """Delete the objects below `folder` whose keys end with `only`, up to 1,000 by a request."""

@@ -34,14 +34,23 @@ class ArtifactStoreError(EmissaryError):
 
 def connect() -> Any:
     """An S3 client by the usual AWS variables and files (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, …)."""
-    retries = {"mode": "standard", "max_attempts": 4}
     with _sentences("", ""):
-        client = boto3.client("s3", config=Config(connect_timeout=5, read_timeout=60, retries=retries))
+        client = boto3.client("s3", config=_config())
         if "amazonaws.com" in client.meta.endpoint_url:
             return client
         # Servers other than Amazon's seldom have a host name per bucket.
-        path_style = Config(connect_timeout=5, read_timeout=60, retries=retries, s3={"addressing_style": "path"})
-        return boto3.client("s3", config=path_style)
+        return boto3.client("s3", config=_config(s3={"addressing_style": "path"}))
+
+
+def _config(**more: Any) -> Config:
+    # Presigned links would have the signature of 2006 otherwise, which does not cover the size of a part.
+    return Config(
+        signature_version="s3v4",
+        connect_timeout=5,
+        read_timeout=60,
+        retries={"mode": "standard", "max_attempts": 4},
+        **more,
+    )
 
 
 def error_code(error: ClientError) -> str:

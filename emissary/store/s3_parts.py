@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,8 +83,9 @@ class S3Parts(PartStore):
             parts = [{"PartNumber": number, "ETag": etags[number]} for number in arriving.numbers]
             with told(self._client, self._bucket):
                 self._client.complete_multipart_upload(**self._upload(arriving), MultipartUpload={"Parts": parts})
-        self._store.cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".upload-", dir=self._store.cache) as scratch:
+        folder = self._store.copies.root
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".upload-", dir=folder) as scratch:
             path = Path(scratch) / arriving.file
             target = self._object(arriving)
             with told(self._client, self._bucket):
@@ -96,12 +97,14 @@ class S3Parts(PartStore):
         file = ArtifactFile(bytes=path.stat().st_size, sha256=file_sha256(path))
         self._store.put_manifest(arriving.key, _DRAFT, {arriving.file: file}, notes)
 
-    def give_up(self, arriving: Arriving) -> None:
-        """As `PartStore.give_up`."""
+    def forget(self, folder: str) -> None:
+        """Abort all multipart uploads to below `folder` of the bucket."""
         with told(self._client, self._bucket):
-            try:
-                self._client.abort_multipart_upload(**self._upload(arriving))
-            except ClientError as error:
-                if error_code(error) != "NoSuchUpload":
-                    raise
-        self._store.delete(arriving.key)
+            pages = self._client.get_paginator("list_multipart_uploads").paginate(
+                Bucket=self._bucket, Prefix=f"{folder}/"
+            )
+            for upload in (each for page in pages for each in page.get("Uploads", [])):
+                with suppress(self._client.exceptions.NoSuchUpload):
+                    self._client.abort_multipart_upload(
+                        Bucket=self._bucket, Key=upload["Key"], UploadId=upload["UploadId"]
+                    )

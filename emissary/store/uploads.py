@@ -56,10 +56,5 @@ async def expired(session: AsyncSession) -> Sequence[Upload]:
     return (await session.scalars(query)).all()
 
 
-async def of_project(session: AsyncSession, project_id: str) -> Sequence[Upload]:
-    """The project's uploads."""
-    return (await session.scalars(select(Upload).where(Upload.project_id == project_id))).all()
-
-
 def _expired(upload: Upload) -> bool:
     return upload.created_at < datetime.now(UTC) - LIFETIME

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import boto3
 import httpx
 import pytest
 
@@ -17,6 +18,7 @@ from tests.conftest import free_port
 from tests.jobs import until
 
 KEYS = {"AWS_ACCESS_KEY_ID": "emissary", "AWS_SECRET_ACCESS_KEY": "emissary-secret"}
+BUCKET = "emissary-tests"
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class S3Server:
     """A running seaweedfs server, and the variables with which the platform reaches it."""
 
     variables: dict[str, str]
-    process: subprocess.Popen[bytes]
+    bucket: str
 
 
 @pytest.fixture(scope="session")
@@ -66,7 +68,12 @@ def s3_server() -> Iterator[S3Server]:
 
         try:
             until(answers, bool)
-            yield S3Server(KEYS | {"AWS_ENDPOINT_URL": endpoint, "AWS_DEFAULT_REGION": "us-east-1"}, process)
+            secrets = {
+                "aws_access_key_id": KEYS["AWS_ACCESS_KEY_ID"],
+                "aws_secret_access_key": KEYS["AWS_SECRET_ACCESS_KEY"],
+            }
+            boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1", **secrets).create_bucket(Bucket=BUCKET)
+            yield S3Server(KEYS | {"AWS_ENDPOINT_URL": endpoint, "AWS_DEFAULT_REGION": "us-east-1"}, BUCKET)
         finally:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()

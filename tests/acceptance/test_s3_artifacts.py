@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 import uuid
 from pathlib import Path
 from typing import Any
@@ -20,32 +21,31 @@ from tests.conftest import free_port
 from tests.store.artifact_suite import KEY, ArtifactStoreSuite, Kept, made
 
 pytestmark = pytest.mark.acceptance
-PREFIX = "team/a"
 
 
 class Bucket(Kept):
-    """A store in a bucket of its own."""
+    """A store below a prefix of its own; seaweedfs sets volumes aside for a bucket, so all share one."""
 
-    def __init__(self, client: Any, cache: Path) -> None:
-        self.client, self.bucket = client, f"test-{uuid.uuid4().hex}"
-        client.create_bucket(Bucket=self.bucket)
-        self.store = S3ArtifactStore(client, self.bucket, PREFIX, cache)
+    def __init__(self, client: Any, bucket: str, cache: Path) -> None:
+        self.client, self.bucket, self.prefix = client, bucket, f"team/{uuid.uuid4().hex}"
+        self.store = S3ArtifactStore(client, bucket, self.prefix, cache)
 
     def names(self) -> list[str]:
-        listed = self.client.list_objects_v2(Bucket=self.bucket).get("Contents", [])
-        uploads = self.client.list_multipart_uploads(Bucket=self.bucket).get("Uploads", [])
-        return [entry["Key"].removeprefix(f"{PREFIX}/") for entry in listed + uploads]
+        below = {"Bucket": self.bucket, "Prefix": f"{self.prefix}/"}
+        listed = self.client.list_objects_v2(**below).get("Contents", [])
+        uploads = self.client.list_multipart_uploads(**below).get("Uploads", [])
+        return [entry["Key"].removeprefix(below["Prefix"]) for entry in listed + uploads]
 
     def replace(self, key: str, name: str, content: bytes | None) -> None:
         (found,) = [each for each in self.names() if each.startswith(f"{key}/") and each.endswith(f"/{name}")]
-        target = {"Bucket": self.bucket, "Key": f"{PREFIX}/{found}"}
+        target = {"Bucket": self.bucket, "Key": f"{self.prefix}/{found}"}
         if content is None:
             self.client.delete_object(**target)
         else:
             self.client.put_object(**target, Body=content)
 
     def remove_manifest(self, key: str) -> None:
-        self.client.delete_object(Bucket=self.bucket, Key=f"{PREFIX}/{key}/manifest.json")
+        self.client.delete_object(Bucket=self.bucket, Key=f"{self.prefix}/{key}/manifest.json")
 
     def send(self, arriving: Arriving, number: int, content: bytes) -> None:
         url = self.store.parts.url(arriving, number, 60)
@@ -63,8 +63,8 @@ def client(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 @pytest.fixture
-def kept(client: Any, tmp_path: Path) -> Bucket:
-    return Bucket(client, tmp_path / "cache")
+def kept(client: Any, s3_server: S3Server, tmp_path: Path) -> Bucket:
+    return Bucket(client, s3_server.bucket, tmp_path / "cache")
 
 
 class TestS3ArtifactStore(ArtifactStoreSuite):
@@ -73,8 +73,8 @@ class TestS3ArtifactStore(ArtifactStoreSuite):
 
 def test_over_a_thousand_files_are_deleted(kept: Bucket) -> None:
     for number in range(1005):
-        kept.client.put_object(Bucket=kept.bucket, Key=f"{PREFIX}/many/{number}", Body=b"")
-    kept.client.put_object(Bucket=kept.bucket, Key=f"{PREFIX}/many-more", Body=b"")
+        kept.client.put_object(Bucket=kept.bucket, Key=f"{kept.prefix}/many/{number}", Body=b"")
+    kept.client.put_object(Bucket=kept.bucket, Key=f"{kept.prefix}/many-more", Body=b"")
     kept.store.delete("many")
     assert kept.names() == ["many-more"]
 
@@ -86,8 +86,22 @@ def test_folder_is_downloaded_once_and_again_when_the_copy_is_damaged(kept: Buck
     assert (kept.store.folder(KEY) / "adapter.bin").stat().st_ino == first
     (folder / "adapter.bin").write_text("weightz")
     assert (kept.store.folder(KEY) / "adapter.bin").read_text() == "weights"
-    kept.store.delete(KEY)
-    assert not folder.exists()
+    kept.store.publish("other", made(tmp_path, "other"))
+    other = kept.store.folder("other")
+    kept.store.delete("training-jobs/tr-1")
+    assert (folder.exists(), other.exists()) == (False, True)
+
+
+def test_copy_that_nobody_used_for_a_week_is_removed(kept: Bucket, tmp_path: Path) -> None:
+    for key in ("old", "used", "new"):
+        kept.store.publish(key, made(tmp_path, key))
+    then = time.time() - 8 * 24 * 3600
+    folders = {key: kept.store.folder(key) for key in ("old", "used")}
+    for folder in folders.values():
+        os.utime(folder, (then, then))
+    kept.store.folder("used")
+    kept.store.folder("new")
+    assert [folders[key].exists() for key in ("old", "used")] == [False, True]
 
 
 def test_broken_off_publish_leaves_nothing(kept: Bucket, tmp_path: Path) -> None:
@@ -130,18 +144,18 @@ def test_what_is_wrong_with_the_server_is_said(
     for key, secret in (("reader", "reader-secret"), ("nobody", "x"), ("emissary", "wrong")):
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", key)
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", secret)
-        refused = S3ArtifactStore(s3_client.connect(), kept.bucket, PREFIX, tmp_path)
+        refused = S3ArtifactStore(s3_client.connect(), kept.bucket, kept.prefix, tmp_path)
         with pytest.raises(EmissaryError, match=rf"refuses access to the bucket '{kept.bucket}'.*AWS_ACCESS_KEY_ID"):
             refused.check()
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
-    away = S3ArtifactStore(s3_client.connect(), kept.bucket, PREFIX, tmp_path)
+    away = S3ArtifactStore(s3_client.connect(), kept.bucket, kept.prefix, tmp_path)
     for call in (away.check, lambda: away.manifest(KEY), lambda: away.publish(KEY, tmp_path)):
         with pytest.raises(Unavailable, match=r"cannot be reached.*AWS_ENDPOINT_URL"):
             call()
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     with pytest.raises(EmissaryError, match=r"no credentials.*AWS_ACCESS_KEY_ID"):
-        S3ArtifactStore(s3_client.connect(), kept.bucket, PREFIX, tmp_path).check()
+        S3ArtifactStore(s3_client.connect(), kept.bucket, kept.prefix, tmp_path).check()
 
 
 LARGE = """

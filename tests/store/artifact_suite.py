@@ -185,23 +185,23 @@ class ArtifactStoreSuite:
         with store.parts.assembled(arriving) as path:
             assert path.read_bytes() == content
 
-    def test_file_that_was_given_up_leaves_nothing(self, store: ArtifactStore, kept: Kept) -> None:
+    def test_file_deleted_between_its_parts_leaves_nothing(self, store: ArtifactStore, kept: Kept) -> None:
         arriving, content = self.begun(store)
         kept.send(arriving, 1, content[: arriving.part_bytes])
-        store.parts.give_up(arriving)
+        store.delete(arriving.key)
         assert store.parts.arrived(arriving) == set()
         assert kept.names() == []
         with pytest.raises((NotFound, InvalidInput)):
             kept.send(arriving, 1, content[: arriving.part_bytes])
-        store.parts.give_up(arriving)
+        store.delete(arriving.key)
 
-    def test_whole_file_that_was_given_up_leaves_nothing(self, store: ArtifactStore, kept: Kept) -> None:
+    def test_whole_file_deleted_before_it_is_published_leaves_nothing(self, store: ArtifactStore, kept: Kept) -> None:
         arriving, content = self.begun(store)
         kept.send(arriving, 1, content[: arriving.part_bytes])
         kept.send(arriving, 2, content[arriving.part_bytes :])
         with store.parts.assembled(arriving):
             pass
-        store.parts.give_up(arriving)
+        store.delete(arriving.key)
         assert kept.names() == []
 
     def begun(self, store: ArtifactStore) -> tuple[Arriving, bytes]:

@@ -49,13 +49,13 @@ async def create_upload(project: OwnedProject, body: UploadCreate, caller: Curre
         )
     number_means(body.file_name)
     name = body.name or checked_name("name", PurePath(body.file_name).stem)
-    parts, dataset_id = artifact_store().parts, new_id("ds")
+    store, dataset_id = artifact_store(), new_id("ds")
     async with transaction() as session:
         for old in await uploads.expired(session):
             if await uploads.dataset(session, old) is None:
-                await run_in_threadpool(parts.give_up, uploads.arriving(old))
+                await run_in_threadpool(store.delete, artifact_key(old.dataset_id))
             await session.delete(old)
-        state = await run_in_threadpool(parts.begin, artifact_key(dataset_id), stored_name(body.file_name))
+        state = await run_in_threadpool(store.parts.begin, artifact_key(dataset_id), stored_name(body.file_name))
         upload = Upload(
             id=new_id("up"),
             project_id=project.id,
@@ -133,7 +133,7 @@ async def complete_upload(project: OwnedProject, upload_id: str) -> DatasetSumma
             except InvalidInput as error:
                 if error.code == "parts_missing":
                     raise
-                await run_in_threadpool(artifact_store().parts.give_up, arriving)
+                await run_in_threadpool(artifact_store().delete, arriving.key)
                 await session.delete(upload)
                 # Not raised, for that would undo the deletion of the row.
                 return error_response(error.status, str(error), error.code)
@@ -153,7 +153,7 @@ async def delete_upload(project: OwnedProject, upload_id: str) -> None:
                 f"The upload {upload_id} is complete; it is dataset {upload.dataset_id} now. Delete that instead."
             )
         await session.delete(upload)
-        await run_in_threadpool(artifact_store().parts.give_up, uploads.arriving(upload))
+        await run_in_threadpool(artifact_store().delete, artifact_key(upload.dataset_id))
 
 
 @part_router.put(

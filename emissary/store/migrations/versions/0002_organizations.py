@@ -80,7 +80,7 @@ def upgrade() -> None:
     op.create_table(
         "uploads",
         sa.Column("id", sa.String(), primary_key=True),
-        sa.Column("project_id", sa.String(), sa.ForeignKey("projects.id", ondelete="CASCADE"), nullable=False),
+        sa.Column("project_id", sa.String(), sa.ForeignKey("projects.id"), nullable=False),
         sa.Column("dataset_id", sa.String(), nullable=False, unique=True),
         sa.Column("name", sa.String(), nullable=False),
         sa.Column("file_name", sa.String(), nullable=False),
