@@ -12,8 +12,10 @@ from typing import Any
 import httpx
 import pytest
 
+from emissary.api.routes import training_job_events
 from emissary.client import ApiError, Client
-from emissary.settings import PROJECT_ROOT
+from emissary.ids import new_id
+from emissary.settings import PROJECT_ROOT, settings
 from emissary.store import job_events
 from emissary.store.database import dispose, transaction
 from emissary.store.tables import TrainingJob
@@ -152,7 +154,7 @@ def lonely_api(platform: Platform) -> Iterator[str]:
     """Address of an API of the same catalogue for which no Prefect server answers."""
     port = free_port()
     environment = os.environ | {"PREFECT_API_URL": f"http://127.0.0.1:{free_port()}/api"}
-    database = until_database()
+    database = str(settings().database_url)
     command = [sys.executable, "-m", "uvicorn", "emissary.api.app:create_app", "--factory", "--port", str(port)]
     process = subprocess.Popen(command, cwd=PROJECT_ROOT, env=environment | {"EMISSARY_DATABASE_URL": database})
     try:
@@ -162,12 +164,6 @@ def lonely_api(platform: Platform) -> Iterator[str]:
     finally:
         process.kill()
         process.wait()
-
-
-def until_database() -> str:
-    from emissary.settings import settings
-
-    return str(settings().database_url)
 
 
 def answers(address: str) -> bool:
@@ -224,22 +220,48 @@ def record(job_id: str, kind: Any, key: dict[str, Any], at_once: int = 1) -> Non
     asyncio.run(run())
 
 
-def test_an_event_is_recorded_once_also_by_many_at_once(client: Client, project: str) -> None:
-    async def waiting_job() -> str:
-        """A job that nothing runs."""
-        async with transaction() as session:
-            row = await session.get_one(TrainingJob, finished["id"])
-            values = {column.name: getattr(row, column.name) for column in TrainingJob.__table__.columns}
-            job = TrainingJob(**values | {"id": "tr-once", "flow_run_id": None, "status": "Running"})
-            session.add(job)
-        await dispose()
-        return job.id
+@pytest.fixture
+def idle_job(client: Client, project: str, job: str) -> Iterator[str]:
+    """Path of a job that nothing runs."""
 
-    finished = client.get(f"/v1/projects/{project}/training-jobs")[0]
-    job_id = asyncio.run(waiting_job())
+    async def copy() -> str:
+        async with transaction() as session:
+            row = await session.get_one(TrainingJob, job.rpartition("/")[2])
+            values = {column.name: getattr(row, column.name) for column in TrainingJob.__table__.columns}
+            idle = TrainingJob(**values | {"id": new_id("tr"), "flow_run_id": None, "status": "Running"})
+            session.add(idle)
+        await dispose()
+        return idle.id
+
+    path = f"/v1/projects/{project}/training-jobs/{asyncio.run(copy())}"
+    yield path
+    client.post(f"{path}/cancel")
+
+
+def test_an_event_is_recorded_once_also_by_many_at_once(client: Client, idle_job: str) -> None:
+    job_id = idle_job.rpartition("/")[2]
     record(job_id, "epoch", {"epoch": 1}, at_once=8)
     record(job_id, "epoch", {"epoch": 2}, at_once=8)
     record("tr-nobody", "epoch", {"epoch": 1})
-    found = client.get(f"/v1/projects/{project}/training-jobs/{job_id}/events")
+    found = client.get(f"{idle_job}/events")
     assert [event["details"] for event in found] == [{"epoch": 1}, {"epoch": 2}]
-    client.post(f"/v1/projects/{project}/training-jobs/{job_id}/cancel")
+
+
+def test_a_lost_notification_makes_a_stream_late_not_wrong(idle_job: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training_job_events, "HEARTBEAT_SECONDS", 0.2)
+    job_id = idle_job.rpartition("/")[2]
+
+    async def read() -> list[str]:
+        # Nothing listens to the database in this process.
+        stream = training_job_events.stream(job_id, 0)
+        said = [await anext(stream)]
+        async with transaction() as session:
+            await job_events.record(session, job_id, "epoch", {"epoch": 1})
+        said.append(await anext(stream))
+        await stream.aclose()
+        await dispose()
+        return said
+
+    heartbeat, event = asyncio.run(read())
+    assert heartbeat == ": nothing new\n\n"
+    assert "event: epoch\n" in event

@@ -46,7 +46,8 @@ async def require_score(function: TestingFunction, sample: TestingRow) -> None:
     try:
         (scored,) = await run(function, [sample])
     except TestingFailed as error:
-        raise InvalidInput(f"content: {error}") from error
+        sentence = str(error)
+        raise InvalidInput(f"content: {sentence[0].lower()}{sentence[1:]}") from error
     if scored.error is not None:
         raise InvalidInput(
             f"content: the testing function {function.name!r} gives the sample row no score: {scored.error}. Correct "

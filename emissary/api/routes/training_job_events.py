@@ -1,7 +1,7 @@
 """What happens to a training job: as a list, and as a stream of server-sent events (WHATWG HTML, section 9.2)."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Annotated, Any
 
 from fastapi import Header, Query, Request, Response
@@ -53,11 +53,12 @@ async def list_training_job_events(
             events = await job_events.list_all(session, training_job_id, limit=limit, after=after)
             link_next(request, response, Page(limit), [event.id for event in events])
             return events
-    stream = _stream(training_job_id, after if last_event_id is None else last_event_id)
-    return StreamingResponse(stream, media_type=_STREAM, headers={"Cache-Control": "no-store"})
+    told = stream(training_job_id, after if last_event_id is None else last_event_id)
+    return StreamingResponse(told, media_type=_STREAM, headers={"Cache-Control": "no-store"})
 
 
-async def _stream(training_job_id: str, after: int) -> AsyncIterator[str]:
+async def stream(training_job_id: str, after: int) -> AsyncGenerator[str, None]:
+    """The job's events behind the one with the id `after`, as they happen, until the job has ended."""
     with following(training_job_id) as news:
         while True:
             news.clear()
