@@ -1,12 +1,13 @@
 """Engines that run by a schedule, which Prefect keeps."""
 
+import os
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from emissary.client import ApiError, Client
-from emissary.up import Platform
+from emissary.up import Platform, _apply_flow_deployments
 from tests.api.refusals import envelope
 from tests.engine_life import CHAT, MODEL, next_minute, prefect, runs_of, schedule, until_status, wait_until
 from tests.jobs import until
@@ -51,6 +52,10 @@ def test_deployment_outside_its_schedule_waits_for_the_window(platform: Platform
     assert seconds - 60 <= int(refused.headers["retry-after"]) <= seconds + 1
     assert set(schedules_of(platform, engine_id)) == {"serve_engine", "stop_engine"}
     assert {run["state_type"] for run in runs_of(platform, engine_id)} == {"SCHEDULED"}
+    # As `emissary up` does when it is started again.
+    _apply_flow_deployments(os.environ | {"PREFECT_API_URL": f"{platform.prefect_url}/api"})
+    assert set(schedules_of(platform, engine_id)) == {"serve_engine", "stop_engine"}
+    until(lambda: runs_of(platform, engine_id), bool)
     client.call("DELETE", f"/v1/engines/{engine_id}")
     assert schedules_of(platform, engine_id) == {}
     assert runs_of(platform, engine_id) == []

@@ -55,7 +55,7 @@ async def ready(organization_id: str, model: str, hold: float, dead: str | None 
                 engine = await engines.get(session, target.engine.id)
                 seconds = await retry_after(session, engine)
             raise Unavailable(
-                f"The engine {engine.id} of {model!r} is starting; try again in about {seconds} s.",
+                f"{model!r} is not ready: its engine {engine.id} is {engine.status}; try again in about {seconds} s.",
                 retry_after=seconds,
             )
 

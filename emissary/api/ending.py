@@ -4,6 +4,7 @@ from typing import Any
 
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
+from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelling
 
 from emissary.api import projection
@@ -22,6 +23,8 @@ async def cancel_run(row: FlowBacked) -> None:
     try:
         async with get_client() as client:
             await client.set_flow_run_state(row.flow_run_id, state)
+    except ObjectNotFound:
+        pass  # somebody deleted the run in Prefect, so nothing runs
     except PREFECT_AWAY as error:
         raise Unavailable(f"Prefect cannot be reached, so {row.id} cannot be ended now; try again soon.") from error
     await projection.apply(row.flow_run_id, state.type.value, state.name or "", None)

@@ -46,13 +46,11 @@ async def _update_now() -> None:
 async def keep_for_ever() -> None:
     """Set right every minute what `update` could not do, or what somebody removed in Prefect."""
     while True:
+        await asyncio.sleep(KEEP_SECONDS)
         try:
-            await apply()
-        except PREFECT_AWAY as error:
-            logger.warning("Prefect cannot be reached (%s); trying again", error)
+            await _update_now()
         except Exception:
             logger.exception("The schedules of engines could not be set right; trying again")
-        await asyncio.sleep(KEEP_SECONDS)
 
 
 async def apply() -> None:
@@ -86,7 +84,7 @@ async def _apply_to(client: PrefectClient, name: str, cron: Callable[[Schedule],
     for row in missing:
         try:
             await client.create_deployment_schedules(flow_deployment.id, [row])
-        except (PrefectHTTPStatusError, httpx.HTTPStatusError) as error:
+        except PrefectHTTPStatusError as error:
             if error.response.status_code != httpx.codes.CONFLICT:
                 raise
     if missing or surplus:

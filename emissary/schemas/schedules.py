@@ -1,11 +1,13 @@
 """Weekly windows of time in which an engine runs."""
 
+import re
 from typing import Annotated, Literal, get_args
 from zoneinfo import available_timezones
 
 from pydantic import AfterValidator, BaseModel, Field, ValidationInfo, field_validator
 
 Day = Literal["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
+_TIME_OF_DAY = "([01][0-9]|2[0-3]):[0-5][0-9]"
 DAYS: tuple[Day, ...] = get_args(Day)
 
 
@@ -15,7 +17,17 @@ def _known_timezone(value: str) -> str:
     return value
 
 
-TimeOfDay = Annotated[str, Field(strict=True, pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$", examples=["10:00"])]
+def _time_of_day(value: str) -> str:
+    if not re.fullmatch(_TIME_OF_DAY, value):
+        raise ValueError(f"{value[:60]!r} is not HH:MM, from 00:00 to 23:59")
+    return value
+
+
+TimeOfDay = Annotated[
+    str,
+    Field(strict=True, json_schema_extra={"pattern": f"^{_TIME_OF_DAY}$"}, examples=["10:00"]),
+    AfterValidator(_time_of_day),
+]
 """HH:MM from 00:00 to 23:59."""
 
 

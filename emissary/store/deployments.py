@@ -183,7 +183,10 @@ async def find_callable(session: AsyncSession, organization_id: str, model: str)
             Engine.base_model == model,
             Engine.task_type == entry.task_types[0],  # what it does untrained
         )
-        engine = (await session.scalars(base.order_by(Engine.status, Engine.created_at).limit(1))).first()
+        # Of those that have ended, one with a timeout first: it starts at any time.
+        management_type = Engine.resource_management_config["management_type"].astext
+        ordered = base.order_by(Engine.status, management_type, Engine.created_at)
+        engine = (await session.scalars(ordered.limit(1))).first()
         if engine is not None:
             return Target(engine, model, _is_up(engine))
         raise NotFound(f"model: no engine serves the base model {model!r}; create one with POST /v1/engines.")
