@@ -9,7 +9,7 @@ from rich.progress import Progress
 
 from emissary.cli.connection import AsJson, InProject, connect, path_of, project_path
 from emissary.cli.downloading import Output, download
-from emissary.cli.output import messages, say, show_list, show_one
+from emissary.cli.output import clean, messages, say, show_list, show_one
 from emissary.client import Client
 
 app = typer.Typer(no_args_is_help=True, help="Files of examples to train and test on.")
@@ -46,21 +46,23 @@ def upload(
     client = connect(ctx)
     project_id = project_path(client, project).rpartition("/")[2]
     with Progress(console=messages(), transient=True) as bar:
-        shown = bar.add_task(f"Uploading {file.name}", total=file.stat().st_size)
-        made = _upload(client, project_id, file, name, lambda sent: bar.update(shown, completed=sent))
+        shown = bar.add_task(f"Uploading {clean(file.name)}", total=None)
+        made = _upload(
+            client, project_id, file, name, lambda sent, total: bar.update(shown, completed=sent, total=total)
+        )
     show_one(made, as_json)
 
 
 def _upload(
-    client: Client, project_id: str, path: Path, name: str | None, on_progress: Callable[[int], None]
+    client: Client, project_id: str, path: Path, name: str | None, on_progress: Callable[[int, int], None]
 ) -> dict[str, Any]:
-    """The new dataset; `on_progress` is told how many bytes were sent."""
+    """The new dataset; `on_progress` is told how many bytes were sent, of how many."""
     with path.open("rb") as file:
         form = {"name": name} if name is not None else {}
         made: dict[str, Any] = client.call(
             "POST", f"/v1/projects/{project_id}/datasets", files={"file": (path.name, file)}, data=form
         )
-        on_progress(path.stat().st_size)
+        on_progress(path.stat().st_size, path.stat().st_size)
     return made
 
 
