@@ -18,6 +18,11 @@ def test_curve_is_a_png_of_the_points() -> None:
     assert (curve != picture([{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.5}])).any()
 
 
+def test_losses_of_any_size_are_in_the_picture() -> None:
+    high = picture([{"step": 1, "loss": 5.0}, {"step": 2, "loss": 3.0}])
+    assert (high != picture([{"step": 1, "loss": 5.0}, {"step": 2, "loss": 4.0}])).any()
+
+
 def test_a_repeated_step_counts_once_and_order_does_not_matter() -> None:
     points = [{"step": 2, "loss": 1.0}, {"step": 1, "loss": 9.0}, {"step": 1, "loss": 2.0}]
     assert (picture(points) == picture([{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}])).all()
