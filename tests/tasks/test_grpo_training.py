@@ -86,6 +86,12 @@ def test_killed_training_resumes_to_the_same_completions_and_bytes(grpo_trained:
         assert (tmp_path / name).read_bytes() == (grpo_trained.work_dir / name).read_bytes()
 
 
+def test_finished_training_does_nothing_again(grpo_trained: Trained) -> None:
+    again = Trained(grpo_trained.work_dir)
+    run(again.work_dir, on_log=again.points.append, on_checkpoint=again.checkpoints.append)
+    assert (again.points, again.checkpoints) == ([], [])
+
+
 def test_failing_functions_and_equal_rewards_are_counted_and_warned_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
