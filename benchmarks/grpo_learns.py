@@ -20,7 +20,8 @@ from emissary.serving.generation import Generator
 from emissary.settings import settings
 from emissary.testing_function_files import TestingFunction
 from tasks.checkpoint_testing import answer_rows
-from tasks.grpo_training import RewardPoint, train_grpo
+from tasks.grpo_training import train_grpo
+from tasks.reward_steps import RewardPoint
 from tasks.sft_rows import Conversation
 
 MODEL = "SmolLM2-135M-Instruct"

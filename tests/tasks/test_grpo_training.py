@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from emissary.errors import InvalidInput
-from tasks import grpo_training
-from tasks.grpo_training import RewardPoint
+from tasks import reward_steps
+from tasks.reward_steps import RewardPoint
 from tasks.training_steps import LossPoint
 from tests.tasks import grpo_run
 from tests.tasks.conftest import Trained
@@ -86,10 +86,16 @@ def test_killed_training_resumes_to_the_same_completions_and_bytes(grpo_trained:
         assert (tmp_path / name).read_bytes() == (grpo_trained.work_dir / name).read_bytes()
 
 
+def test_finished_training_does_nothing_again(grpo_trained: Trained) -> None:
+    again = Trained(grpo_trained.work_dir)
+    run(again.work_dir, on_log=again.points.append, on_checkpoint=again.checkpoints.append)
+    assert (again.points, again.checkpoints) == ([], [])
+
+
 def test_failing_functions_and_equal_rewards_are_counted_and_warned_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(grpo_training, "IDLE_STEPS", 1)
+    monkeypatch.setattr(reward_steps, "IDLE_STEPS", 1)
     points: list[RewardPoint] = []
     warnings: list[str] = []
     picky = function("picky", "1.0 if 'red' in expected_output else 1 / 0")
