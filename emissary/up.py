@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import httpx
 from prefect.client.orchestration import get_client
@@ -32,7 +32,7 @@ class Platform:
 
     api_url: str
     prefect_url: str
-    api_key: str
+    api_key: str = field(repr=False)
 
 
 @contextmanager

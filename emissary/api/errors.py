@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse
 from psycopg.errors import ForeignKeyViolation
 from sqlalchemy.exc import IntegrityError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from emissary.errors import EmissaryError
 
@@ -38,6 +39,12 @@ def field_sentence(error: RequestValidationError) -> str:
     return f"{where}: {message[0].lower()}{message[1:]}{more}."
 
 
+def _allowed(request: Request) -> str:
+    """The methods of all operations at the request's path; Starlette names those of the first one alone."""
+    matching = [route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE]
+    return ", ".join(sorted({method for route in matching for method in getattr(route, "methods", None) or ()}))
+
+
 def add_error_handlers(app: FastAPI) -> None:
     """Makes `app` answer every 4xx and 5xx with the envelope."""
 
@@ -63,7 +70,8 @@ def add_error_handlers(app: FastAPI) -> None:
         if sentence == HTTPStatus(error.status_code).phrase:
             sentence = f"{sentence}: {request.method} {request.url.path}. The operations are listed at /docs."
         code = _CODES.get(error.status_code, "invalid_input" if error.status_code < 500 else "internal_error")
-        return error_response(error.status_code, sentence, code, dict(error.headers or {}))
+        headers = dict(error.headers or {}) | ({"Allow": _allowed(request)} if error.status_code == 405 else {})
+        return error_response(error.status_code, sentence, code, headers)
 
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> JSONResponse:

@@ -21,7 +21,7 @@ def test_nothing_generated_breaks_the_api(
     ours = create_app().openapi()
     document = ours if which == "our document" else fuzzable_contract(ours)
     try:
-        said = fuzz(platform, ids, client.http.headers["X-API-Key"], document, tmp_path, *LONG)
+        said = fuzz(client, ids, document, tmp_path, *LONG)
     finally:
         clean(client)
     pytestconfig.stash.setdefault(SUMMARIES, {})[f"{which}, at length"] = summary(said)

@@ -95,7 +95,7 @@ def test_bad_name_of_a_job_is_refused(client: Client, project: str, dataset: str
 
 
 MALFORMED = {
-    "not JSON": (b'{"base_model": ', ["not valid JSON", "character"]),
+    "not JSON": (b'{"base_model": ', ["not valid JSON", "line 1"]),
     "nothing": (b"", ["body"]),
     "null": (b"null", ["body"]),
     "a list": (b"[1]", ["body"]),

@@ -89,17 +89,25 @@ def configuration(ids: dict[str, str]) -> str:
     )
 
 
-def fuzz(platform: Platform, ids: dict[str, str], key: str, document: Json, folder: Path, *options: str) -> str:
+def fuzz(client: Client, ids: dict[str, str], document: Json, folder: Path, *options: str) -> str:
     """What `schemathesis run` says of the platform by this document, its summary last; fails on any finding."""
     (folder / "schemathesis.toml").write_text(configuration(ids), encoding="utf-8")
     (folder / "document.json").write_text(json.dumps(document), encoding="utf-8")
     environment = os.environ | {
-        "FUZZ_KEY": key,
+        "FUZZ_KEY": client.http.headers["X-API-Key"],
         "FUZZ_KEPT": json.dumps(list(ids.values())),
         "PYTHONPATH": str(PROJECT_ROOT),
     }
     program = str(Path(sys.executable).with_name("schemathesis"))
-    command = [program, "--config-file", "schemathesis.toml", "run", "document.json", "--url", platform.api_url]
+    command = [
+        program,
+        "--config-file",
+        "schemathesis.toml",
+        "run",
+        "document.json",
+        "--url",
+        str(client.http.base_url),
+    ]
     done = subprocess.run(
         [*command, "--no-color", *options], cwd=folder, env=environment, capture_output=True, text=True, check=False
     )

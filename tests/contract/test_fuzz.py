@@ -11,7 +11,7 @@ from emissary.up import Platform
 from tests.contract.conftest import SUMMARIES
 from tests.contract.fuzzing import clean, fuzz, fuzzable_contract, prepare, summary
 
-BOUNDED = ("--generation-deterministic", "--max-examples", "8", "--max-time", "25")
+BOUNDED = ("--generation-deterministic", "--max-examples", "3")
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,6 @@ def prepared(platform: Platform) -> Iterator[tuple[Client, dict[str, str]]]:
 
 @pytest.mark.parametrize("which", ["our document", "the contract"])
 def test_nothing_generated_breaks_the_api(
-    platform: Platform,
     prepared: tuple[Client, dict[str, str]],
     tmp_path: Path,
     pytestconfig: pytest.Config,
@@ -32,5 +31,5 @@ def test_nothing_generated_breaks_the_api(
     client, ids = prepared
     ours = create_app().openapi()
     document = ours if which == "our document" else fuzzable_contract(ours)
-    said = fuzz(platform, ids, client.http.headers["X-API-Key"], document, tmp_path, *BOUNDED)
+    said = fuzz(client, ids, document, tmp_path, *BOUNDED)
     pytestconfig.stash.setdefault(SUMMARIES, {})[which] = summary(said)
