@@ -1,8 +1,7 @@
 """`emissary datasets`."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.progress import Progress
@@ -11,6 +10,7 @@ from emissary.cli.connection import AsJson, InProject, connect, path_of, project
 from emissary.cli.downloading import Output, download
 from emissary.cli.output import clean, messages, say, show_list, show_one
 from emissary.client import Client
+from emissary.dataset_upload import upload_dataset
 
 app = typer.Typer(no_args_is_help=True, help="Files of examples to train and test on.")
 Dataset = Annotated[str, typer.Argument(help="Id or name of the dataset.")]
@@ -42,28 +42,18 @@ def upload(
     name: Annotated[str | None, typer.Option(help="Name of the dataset; default the file's.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Create a dataset from a file, which is validated row by row."""
+    """Create a dataset from a file, which is validated row by row.
+
+    A large file goes in parts; interrupted and run again, it goes on from there.
+    """
     client = connect(ctx)
     project_id = project_path(client, project).rpartition("/")[2]
     with Progress(console=messages(), transient=True) as bar:
         shown = bar.add_task(f"Uploading {clean(file.name)}", total=None)
-        made = _upload(
+        made = upload_dataset(
             client, project_id, file, name, lambda sent, total: bar.update(shown, completed=sent, total=total)
         )
     show_one(made, as_json)
-
-
-def _upload(
-    client: Client, project_id: str, path: Path, name: str | None, on_progress: Callable[[int, int], None]
-) -> dict[str, Any]:
-    """The new dataset; `on_progress` is told how many bytes were sent, of how many."""
-    with path.open("rb") as file:
-        form = {"name": name} if name is not None else {}
-        made: dict[str, Any] = client.call(
-            "POST", f"/v1/projects/{project_id}/datasets", files={"file": (path.name, file)}, data=form
-        )
-        on_progress(path.stat().st_size, path.stat().st_size)
-    return made
 
 
 @app.command("download")
