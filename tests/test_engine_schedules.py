@@ -50,14 +50,14 @@ def test_deployment_outside_its_schedule_waits_for_the_window(platform: Platform
     envelope(refused, 503, "outside_schedule")
     seconds = (opening - now).total_seconds()
     assert seconds - 60 <= int(refused.headers["retry-after"]) <= seconds + 1
-    assert set(schedules_of(platform, engine_id)) == {"serve_engine", "stop_engine"}
-    assert {run["state_type"] for run in runs_of(platform, engine_id)} == {"SCHEDULED"}
+    until(lambda: schedules_of(platform, engine_id), lambda found: set(found) == {"serve_engine", "stop_engine"})
+    until(lambda: {run["state_type"] for run in runs_of(platform, engine_id)}, lambda found: found == {"SCHEDULED"})
     # As `emissary up` does when it is started again.
     _apply_flow_deployments(os.environ | {"PREFECT_API_URL": f"{platform.prefect_url}/api"})
     assert set(schedules_of(platform, engine_id)) == {"serve_engine", "stop_engine"}
     until(lambda: runs_of(platform, engine_id), bool)
     client.call("DELETE", f"/v1/engines/{engine_id}")
-    assert schedules_of(platform, engine_id) == {}
+    until(lambda: schedules_of(platform, engine_id), lambda found: not found)
     assert runs_of(platform, engine_id) == []
 
 
@@ -66,7 +66,7 @@ def test_prefect_starts_and_ends_engines_at_the_minute_of_their_schedules(platfo
     ends = engine(client, schedule(minute - timedelta(hours=2), minute))
     starts = engine(client, schedule(minute, minute + timedelta(hours=2)))
     assert (ends["status"], starts["status"]) == ("Creating", "Inactive")
-    assert set(schedules_of(platform, starts["id"])) == {"serve_engine", "stop_engine"}
+    until(lambda: schedules_of(platform, starts["id"]), lambda found: set(found) == {"serve_engine", "stop_engine"})
     if datetime.now(UTC) < minute - timedelta(seconds=5):
         assert client.get(f"/v1/engines/{ends['id']}")["status"] != "Inactive"
     wait_until(minute)

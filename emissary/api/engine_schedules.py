@@ -5,6 +5,7 @@ closes them, both named after the engine.
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 
 import httpx
 from prefect.client.orchestration import PrefectClient, get_client
@@ -22,6 +23,7 @@ from emissary.store.tables import Engine
 logger = logging.getLogger(__name__)
 
 KEEP_SECONDS = 60.0
+_due = asyncio.Event()
 _CRONS: dict[str, Callable[[Schedule], str]] = {
     "serve_engine/serve_engine": schedules.opening_cron,
     "stop_engine/stop_engine": schedules.closing_cron,
@@ -29,26 +31,26 @@ _CRONS: dict[str, Callable[[Schedule], str]] = {
 
 
 async def update() -> None:
-    """Give Prefect the schedules of the engines there are, and take away others, once what was written is committed.
-
-    Where Prefect is away `keep_for_ever` does it later.
-    """
-    await after_commit(_update_now)
+    """Have `keep_for_ever` bring Prefect up to date now, once what was written is committed."""
+    await after_commit(_wake)
 
 
-async def _update_now() -> None:
-    try:
-        await apply()
-    except PREFECT_AWAY as error:
-        logger.warning("The schedules of engines wait for Prefect, which cannot be reached: %s", error)
+async def _wake() -> None:
+    _due.set()
 
 
 async def keep_for_ever() -> None:
-    """Set right every minute what `update` could not do, or what somebody removed in Prefect."""
+    """Make Prefect's schedules those of the catalogue's engines: when `update` says so, and every minute for what could
+    not be done then, or what somebody removed in Prefect.
+    """
     while True:
-        await asyncio.sleep(KEEP_SECONDS)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(_due.wait(), KEEP_SECONDS)
+        _due.clear()
         try:
-            await _update_now()
+            await apply()
+        except PREFECT_AWAY as error:
+            logger.warning("Prefect does not take the schedules of engines (%s); trying again", error)
         except Exception:
             logger.exception("The schedules of engines could not be set right; trying again")
 
