@@ -35,11 +35,12 @@ class ArtifactStoreError(EmissaryError):
 def connect() -> Any:
     """An S3 client by the usual AWS variables and files (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, …)."""
     with _sentences("", ""):
-        client = boto3.client("s3", config=_config())
+        session = boto3.Session()
+        client = session.client("s3", config=_config())
         if "amazonaws.com" in client.meta.endpoint_url:
             return client
         # Servers other than Amazon's seldom have a host name per bucket.
-        return boto3.client("s3", config=_config(s3={"addressing_style": "path"}))
+        return session.client("s3", config=_config(s3={"addressing_style": "path"}))
 
 
 def _config(**more: Any) -> Config:

@@ -159,7 +159,7 @@ def test_what_is_wrong_with_the_server_is_said(
 
 
 LARGE = """
-import resource, sys
+import re, sys
 from pathlib import Path
 from emissary.store import s3_client
 from emissary.store.s3_artifacts import S3ArtifactStore
@@ -167,7 +167,7 @@ bucket, folder, cache = sys.argv[1:]
 store = S3ArtifactStore(s3_client.connect(), bucket, "", Path(cache))
 store.check()
 def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) // 1024
 idle = peak()
 store.publish("large", Path(folder))
 published = peak()

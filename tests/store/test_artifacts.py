@@ -51,6 +51,15 @@ def store(tmp_path: Path) -> ArtifactStore:
     return LocalArtifactStore(tmp_path / "artifacts")
 
 
+def test_part_sent_again_replaces_the_first(tmp_path: Path) -> None:
+    folder = Folder(tmp_path / "artifacts")
+    arriving = Arriving("datasets/ds-1", "original.jsonl", 3, 3, folder.store.parts.begin("datasets/ds-1", ""))
+    for content in (b"old", b"new"):
+        folder.send(arriving, 1, content)
+    with folder.store.parts.assembled(arriving) as path:
+        assert path.read_bytes() == b"new"
+
+
 def test_publishing_leaves_no_draft(store: ArtifactStore, tmp_path: Path) -> None:
     store.publish(KEY, made(tmp_path))
     assert [path.name for path in (tmp_path / "artifacts/training-jobs/tr-1/checkpoints").iterdir()] == ["1"]
