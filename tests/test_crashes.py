@@ -47,6 +47,8 @@ def test_killed_job_goes_on_from_its_last_checkpoint(client: Client, platform: P
     assert [row["checkpoint"] for row in client.get(f"{path}/checkpoints")] == [1, 2, 3, 4, 5, 6]
     steps = [point["step"] for point in job["training_loss"]]
     assert steps == sorted(set(steps))
+    kinds = [event["kind"] for event in client.get(f"{path}/events")]
+    assert [kinds.count(kind) for kind in ("started", "resumed", "epoch", "checkpoint", "succeeded")] == [1, 1, 6, 6, 1]
 
 
 def test_job_killed_three_times_fails_with_a_sentence_that_says_what_to_do(client: Client, platform: Platform) -> None:
@@ -59,3 +61,5 @@ def test_job_killed_three_times_fails_with_a_sentence_that_says_what_to_do(clien
     assert job["status"] == "Failed"
     assert "out of memory" in job["error"]
     assert "per_device_train_batch_size" in job["error"]
+    last = client.get(f"{path}/events")[-1]
+    assert (last["kind"], last["details"]) == ("failed", {"reason": job["error"]})
