@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 from rich.console import Console
 from rich.table import Table
 from sqlalchemy import insert, text
@@ -110,7 +111,7 @@ async def fill() -> tuple[str, str, str, str]:
     return key, project, jobs[0]["id"], jobs[JOBS // 2]["id"]
 
 
-def served(home: Path, key: str, measure: Callable[[httpx.Client], None]) -> None:
+def served(home: Path, key: str, measure: Callable[[httpx.Client, psutil.Process], None]) -> None:
     """Run `measure` with a client of an API process on the catalogue."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -135,7 +136,7 @@ def served(home: Path, key: str, measure: Callable[[httpx.Client], None]) -> Non
                         if time.monotonic() > deadline:
                             raise
                         time.sleep(0.2)
-                measure(http)
+                measure(http, psutil.Process(process.pid))
         finally:
             process.terminate()
 
@@ -170,21 +171,24 @@ def main() -> None:
                 "engines": f"/v1/engines?limit={PAGE}",
             }
             table = Table(title=f"{JOBS:,} jobs, {JOBS * CHECKPOINTS:,} checkpoints; pages of {PAGE}; milliseconds")
-            for column in ("request", "least", "median", "p95", "KiB"):
+            for column in ("request", "least", "median", "p95", "API's CPU", "KiB"):
                 table.add_column(column, justify="left" if column == "request" else "right")
 
-            def measure(http: httpx.Client) -> None:
+            def measure(http: httpx.Client, api: psutil.Process) -> None:
                 for name, path in paths.items():
                     taken = []
-                    for _ in range(count + 10):
+                    for number in range(count + 10):
+                        if number == 10:  # warm
+                            before = api.cpu_times()
                         begin = time.perf_counter()
                         response = http.get(path)
                         taken.append((time.perf_counter() - begin) * 1000)
                         response.raise_for_status()
-                    taken = sorted(taken[10:])
+                    taken, after = sorted(taken[10:]), api.cpu_times()
+                    cpu = (after.user + after.system - before.user - before.system) / count * 1000
                     size = len(response.content) / 1024
                     median, p95 = statistics.median(taken), taken[int(len(taken) * 0.95)]
-                    table.add_row(name, f"{taken[0]:.1f}", f"{median:.1f}", f"{p95:.1f}", f"{size:.1f}")
+                    table.add_row(name, f"{taken[0]:.1f}", f"{median:.1f}", f"{p95:.1f}", f"{cpu:.1f}", f"{size:.1f}")
 
             served(home, key, measure)
     Console().print(table)

@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 from psycopg.errors import ForeignKeyViolation
 from sqlalchemy.exc import IntegrityError
 from starlette.exceptions import HTTPException
-from starlette.routing import Match
+from starlette.routing import compile_path
 
 from emissary.errors import EmissaryError
 
@@ -39,10 +39,12 @@ def field_sentence(error: RequestValidationError) -> str:
     return f"{where}: {message[0].lower()}{message[1:]}{more}."
 
 
-def _allowed(request: Request) -> str:
+def _allowed(request: Request) -> set[str]:
     """The methods of all operations at the request's path; Starlette names those of the first one alone."""
-    matching = [route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE]
-    return ", ".join(sorted({method for route in matching for method in getattr(route, "methods", None) or ()}))
+    paths = request.app.openapi()["paths"]
+    matching = [item for template, item in paths.items() if compile_path(template)[0].match(request.url.path)]
+    exact = [paths[request.url.path]] if request.url.path in paths else matching
+    return {method.upper() for item in exact for method in item}
 
 
 def add_error_handlers(app: FastAPI) -> None:
@@ -70,7 +72,9 @@ def add_error_handlers(app: FastAPI) -> None:
         if sentence == HTTPStatus(error.status_code).phrase:
             sentence = f"{sentence}: {request.method} {request.url.path}. The operations are listed at /docs."
         code = _CODES.get(error.status_code, "invalid_input" if error.status_code < 500 else "internal_error")
-        headers = dict(error.headers or {}) | ({"Allow": _allowed(request)} if error.status_code == 405 else {})
+        headers = dict(error.headers or {})
+        if error.status_code == 405 and (allowed := _allowed(request)):
+            headers["Allow"] = ", ".join(sorted(allowed))
         return error_response(error.status_code, sentence, code, headers)
 
     @app.exception_handler(Exception)

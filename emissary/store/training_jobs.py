@@ -7,7 +7,7 @@ from sqlalchemy import delete as sql_delete
 from sqlalchemy import select, update
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import defer, joinedload, selectinload
+from sqlalchemy.orm import defer, joinedload
 from sqlalchemy.sql.expression import cast, func
 
 from emissary import base_models
@@ -21,7 +21,7 @@ from emissary.store.tables import GONE, Checkpoint, Dataset, Deployment, JobEven
 from emissary.store.tables import TERMINAL as TERMINAL
 
 _DATASETS = (TrainingJob.train_dataset, TrainingJob.test_dataset)
-_WITH_DATASETS = tuple(selectinload(dataset) for dataset in _DATASETS)
+_WITH_DATASETS = tuple(joinedload(dataset) for dataset in _DATASETS)
 
 
 async def create(

@@ -128,11 +128,7 @@ async def authenticate(session: AsyncSession, key: str) -> Caller:
     ).first()
     if row is None:
         raise Unauthorized("The API key is unknown or revoked; send a valid one as X-API-Key or as Bearer token.")
-    await session.execute(
-        update(ApiKey)
-        .where(ApiKey.id == row[0].id)
-        .where(ApiKey.last_used_at.is_(None) | (ApiKey.last_used_at < func.now() - timedelta(minutes=1)))
-        .values(last_used_at=func.now())
-    )
     key_row, user = row
+    if key_row.last_used_at is None or key_row.last_used_at < datetime.now(UTC) - timedelta(minutes=1):
+        await session.execute(update(ApiKey).where(ApiKey.id == key_row.id).values(last_used_at=func.now()))
     return Caller(user.id, user.organization_id, cast(Role, key_row.role))

@@ -9,8 +9,6 @@ from emissary.up import Platform
 from tests.contract.conftest import SUMMARIES
 from tests.contract.fuzzing import clean, fuzz, fuzzable_contract, prepare, summary
 
-LONG = ("--max-examples", "200", "--max-time", "300")
-
 
 @pytest.mark.acceptance
 @pytest.mark.parametrize("which", ["our document", "the contract"])
@@ -21,7 +19,7 @@ def test_nothing_generated_breaks_the_api(
     ours = create_app().openapi()
     document = ours if which == "our document" else fuzzable_contract(ours)
     try:
-        said = fuzz(client, ids, document, tmp_path, *LONG)
+        said = fuzz(client, ids, document, tmp_path, examples=150, scenarios=300)
     finally:
         clean(client)
     pytestconfig.stash.setdefault(SUMMARIES, {})[f"{which}, at length"] = summary(said)

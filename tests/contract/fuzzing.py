@@ -30,8 +30,11 @@ def fuzzable_contract(ours: Json) -> Json:
         for code, response in known.items():
             if int(code) >= 400:
                 operation.definition["responses"].setdefault(code, response)
-        for body in operation.definition.get("requestBody", {}).get("content", {}).values():
+        request = operation.definition.get("requestBody", {})
+        for body in request.get("content", {}).values():
             _nullable(content, body["schema"])
+            if not request.get("required"):
+                body["schema"] = {"anyOf": [body["schema"], {"type": "null"}]}
     return dict(content)
 
 
@@ -68,8 +71,8 @@ def clean(client: Client) -> None:
     until(lambda: client.get("/v1/engines"), lambda engines: not engines, seconds=60)
 
 
-def configuration(ids: dict[str, str]) -> str:
-    """schemathesis.toml: the key, known ids for half of the calls, what counts as a refusal."""
+def configuration(ids: dict[str, str], *, examples: int, scenarios: int) -> str:
+    """schemathesis.toml: the key, known ids for half of the calls, what counts as a refusal, how much."""
     names = {"base_model": MODEL, "train_dataset_id": ids["dataset_id"], "training_id": ids["training_job_id"]} | ids
     in_path = [f'"path.{name}" = {{ dictionary = "{name}", probability = 0.5 }}' for name in ids]
     in_body = [f'"body.{name}" = {{ dictionary = "{name}", probability = 0.5 }}' for name in names]
@@ -79,6 +82,8 @@ def configuration(ids: dict[str, str]) -> str:
             'hooks = "tests.contract.fuzz_hooks"',
             "continue-on-failure = true",
             "request-timeout = 60",
+            f"[phases.fuzzing.generation]\nmax-examples = {examples}",
+            f"[phases.stateful.generation]\nmax-examples = {scenarios}",
             "[checks]",
             f"positive_data_acceptance.expected-statuses = {json.dumps(REFUSALS)}",
             "[parameters]",
@@ -89,9 +94,15 @@ def configuration(ids: dict[str, str]) -> str:
     )
 
 
-def fuzz(client: Client, ids: dict[str, str], document: Json, folder: Path, *options: str) -> str:
-    """What `schemathesis run` says of the platform by this document, its summary last; fails on any finding."""
-    (folder / "schemathesis.toml").write_text(configuration(ids), encoding="utf-8")
+def fuzz(
+    client: Client, ids: dict[str, str], document: Json, folder: Path, *options: str, examples: int, scenarios: int
+) -> str:
+    """What `schemathesis run` says of the platform by this document, its summary last; fails on any finding.
+
+    Generates `examples` requests for each operation, and `scenarios` walks over the links between operations.
+    """
+    toml = configuration(ids, examples=examples, scenarios=scenarios)
+    (folder / "schemathesis.toml").write_text(toml, encoding="utf-8")
     (folder / "document.json").write_text(json.dumps(document), encoding="utf-8")
     environment = os.environ | {
         "FUZZ_KEY": client.http.headers["X-API-Key"],
