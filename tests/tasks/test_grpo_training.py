@@ -38,8 +38,10 @@ def reward_point(point: LossPoint) -> RewardPoint:
     return point
 
 
-def test_checkpoints_come_every_save_steps(grpo_trained: Trained, base_model_dir: Path) -> None:
-    assert [(point.number, point.epoch) for point in grpo_trained.checkpoints] == [(1, 0.5), (2, 1.0)]
+def test_checkpoints_come_each_epoch_when_that_is_sooner_than_save_steps(
+    grpo_trained: Trained, base_model_dir: Path
+) -> None:
+    assert [(point.number, point.epoch) for point in grpo_trained.checkpoints] == [(1, 1.0), (2, 2.0)]
     assert grpo_trained.progress == [0.0, 0.25, 0.5, 0.75, 1.0]
     assert all(checkpoint.test_loss is None for checkpoint in grpo_trained.checkpoints)
     folder = grpo_trained.checkpoints[-1].folder
@@ -104,7 +106,7 @@ def test_failing_functions_and_equal_rewards_are_counted_and_warned_of(
         train_rows=[row("Say it.", "red"), row("Say it.", "green")],
         functions=[picky],
         weights={"picky": 1.0},
-        parameters={"loss_type": "dr_grpo", "beta": 0.0},
+        parameters={"num_train_epochs": 1, "loss_type": "dr_grpo", "beta": 0.0},
         on_log=lambda point: points.append(reward_point(point)),
         on_warning=warnings.append,
     )
