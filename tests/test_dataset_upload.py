@@ -19,6 +19,13 @@ def project(client: Client) -> str:
     return str(client.post("/v1/projects", {"name": "uploads"})["id"])
 
 
+@pytest.fixture(autouse=True)
+def uploader(client: Client, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The settings of whoever uploads, on a machine of her own."""
+    monkeypatch.setattr(settings(), "max_upload_mb", 1)
+    monkeypatch.setattr(settings(), "home", tmp_path / "home")
+
+
 def test_file_within_the_limit_goes_whole(client: Client, project: str, tmp_path: Path) -> None:
     file = tmp_path / "small.jsonl"
     file.write_bytes(ROW)
@@ -66,6 +73,16 @@ def test_file_that_is_refused_is_begun_anew_next_time(client: Client, project: s
         with pytest.raises(ApiError, match="Line 4"):
             upload_dataset(client, project, file)
     assert not list((settings().home / "uploads").iterdir())
+
+
+def test_file_over_the_servers_limit_goes_in_parts(
+    client: Client, project: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(settings(), "max_upload_mb", 100)
+    file = tmp_path / "large.jsonl"
+    file.write_bytes(ROW * 20)
+    made = upload_dataset(client, project, file)
+    assert client.get(f"/v1/projects/{project}/datasets/{made['id']}")["profile"]["bytes"] == 10 * MIB
 
 
 def test_missing_file_is_said(client: Client, project: str, tmp_path: Path) -> None:

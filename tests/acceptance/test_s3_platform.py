@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM
 
 from emissary.client import Client
 from emissary.dataset_upload import upload_dataset
-from emissary.settings import PROJECT_ROOT
+from emissary.settings import PROJECT_ROOT, settings
 from tests.acceptance.conftest import S3Server
 from tests.conftest import free_port
 from tests.jobs import ROWS, TINY, ended, jsonl, until, upload
@@ -77,6 +77,13 @@ def project(client: Client) -> str:
     return str(client.post("/v1/projects", {"name": "on-s3"})["id"])
 
 
+@pytest.fixture
+def uploader(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The settings of whoever uploads, on a machine of her own."""
+    monkeypatch.setattr(settings(), "max_upload_mb", 1)
+    monkeypatch.setattr(settings(), "home", tmp_path / "home")
+
+
 def kept(s3_server: S3Server, below: str) -> list[str]:
     s3 = boto3.client(
         "s3",
@@ -126,7 +133,7 @@ def test_job_runs_with_everything_on_s3(
 
 
 def test_interrupted_upload_in_parts_goes_on_at_s3(
-    client: Client, s3_server: S3Server, project: str, tmp_path: Path
+    client: Client, s3_server: S3Server, project: str, uploader: None, tmp_path: Path
 ) -> None:
     file = tmp_path / "large.jsonl"
     file.write_bytes(ROW * 40)
@@ -147,7 +154,7 @@ def test_interrupted_upload_in_parts_goes_on_at_s3(
 
 
 def test_file_that_cannot_be_used_leaves_nothing_at_s3(
-    client: Client, s3_server: S3Server, project: str, tmp_path: Path
+    client: Client, s3_server: S3Server, project: str, uploader: None, tmp_path: Path
 ) -> None:
     file = tmp_path / "large.jsonl"
     file.write_bytes(ROW * 3 + b"{\n")
