@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from emissary.errors import InvalidInput
-from emissary.schemas.parameters import SftParameters
+from emissary.schemas.parameters import GrpoParameters, SftParameters
 from emissary.schemas.training_jobs import TaskType
 
 _SHOWN_PROBLEMS = 5
@@ -51,24 +51,29 @@ class BaseModelEntry(_Entry):
     type: Literal["completion", "classification", "embeddings", "chat"]
     task_types: tuple[TaskType, ...] = Field(min_length=1)
     context: int = Field(gt=0, description="Longest input in tokens.")
-    parameter_template: dict[str, Any] = Field(
-        default={}, description="Default hyperparameters; complete for models of text-generation, else empty."
-    )
+    parameter_template: dict[str, Any] = Field(description="Default hyperparameters of a training job, all of them.")
 
     @model_validator(mode="after")
     def _template_is_complete(self) -> Self:
-        if "text-generation" in self.task_types:
-            SftParameters.model_validate(self.parameter_template)
-        elif self.parameter_template:
-            raise ValueError("parameter_template: only text-generation has hyperparameters")
+        SftParameters.model_validate(self.parameter_template)
         return self
+
+
+@lru_cache
+def _content() -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("models.yaml").read_text(encoding="utf-8"))
+    return content
 
 
 @lru_cache
 def catalogue() -> dict[str, BaseModelEntry]:
     """All base models of models.yaml by name, in the file's order; read once."""
-    content = yaml.safe_load(Path(__file__).with_name("models.yaml").read_text(encoding="utf-8"))
-    return {name: BaseModelEntry(name=name, **entry) for name, entry in content["models"].items()}
+    return {name: BaseModelEntry(name=name, **entry) for name, entry in _content()["models"].items()}
+
+
+def grpo_template(entry: BaseModelEntry) -> dict[str, Any]:
+    """The default hyperparameters of GRPO on `entry`; empty where it does not generate text."""
+    return dict(_content()["templates"]["grpo"]) if "text-generation" in entry.task_types else {}
 
 
 def get(name: str) -> BaseModelEntry:
@@ -79,18 +84,22 @@ def get(name: str) -> BaseModelEntry:
     return entry
 
 
-def resolve_parameters(entry: BaseModelEntry, requested: dict[str, Any]) -> dict[str, Any]:
+def resolve_parameters(
+    entry: BaseModelEntry, requested: dict[str, Any], technique: Literal["SFT", "GRPO"] = "SFT"
+) -> dict[str, Any]:
     """The hyperparameters of a training job on `entry`: its template, with `requested` over it.
 
     Raises InvalidInput with a sentence that names each parameter that is unknown, of the wrong type or out of range.
     """
-    if not entry.parameter_template:
+    template = grpo_template(entry) if technique == "GRPO" else entry.parameter_template
+    known = GrpoParameters if technique == "GRPO" else SftParameters
+    if not template:
         raise InvalidInput(f"base_model: training of {entry.name} is not supported by this version.")
     try:
-        resolved = SftParameters.model_validate({**entry.parameter_template, **requested})
+        resolved = known.model_validate({**template, **requested})
     except ValidationError as error:
         names = list(dict.fromkeys(str(problem["loc"][0]) for problem in error.errors()))
-        problems = [_problem(name, requested[name]) for name in names[:_SHOWN_PROBLEMS]]
+        problems = [_problem(known, name, requested[name]) for name in names[:_SHOWN_PROBLEMS]]
         if (more := len(names) - _SHOWN_PROBLEMS) > 0:
             problems.append(f"{more} more like these")
         raise InvalidInput("; ".join(problems) + ".", code="invalid_parameters") from error
@@ -103,8 +112,8 @@ def resolve_parameters(entry: BaseModelEntry, requested: dict[str, Any]) -> dict
     return resolved.model_dump()
 
 
-def _problem(name: str, value: object) -> str:
-    fields = SftParameters.model_json_schema()["properties"]
+def _problem(parameters: type[BaseModel], name: str, value: object) -> str:
+    fields = parameters.model_json_schema()["properties"]
     if name not in fields:
         return f"parameters.{_shown_name(name)}: {_unknown(name, list(fields)).rstrip('.')}"
     return f"parameters.{name}: {_shown(value)} is not {_allowed(fields[name])}"

@@ -1,13 +1,17 @@
 """The API's HTTP client that the command line uses."""
 
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import httpx
 
-from emissary.errors import EmissaryError, Unavailable
+from emissary.errors import EmissaryError, InvalidInput, Unavailable
 
 # A dataset of 100 MB is validated within the request, and an answer on a CPU takes its time.
 _TIMEOUT = httpx.Timeout(300.0, connect=5.0)
+_DATA, _DONE = "data: ", "[DONE]"
 
 
 class ApiError(EmissaryError):
@@ -17,8 +21,9 @@ class ApiError(EmissaryError):
         try:
             body = response.json()
         except ValueError:
-            body = {"error": response.text}
-        super().__init__(str(body.get("error", response.text)), body.get("code"))
+            body = None
+        told = body if isinstance(body, dict) else {"error": response.text}
+        super().__init__(str(told.get("error", response.text)), told.get("code"))
         self.status = response.status_code
 
 
@@ -26,19 +31,31 @@ class Client:
     """Calls the API at `url` with a key; answers are parsed JSON. Raises ApiError, and Unavailable where none is."""
 
     def __init__(self, url: str, api_key: str) -> None:
+        if not api_key.isascii() or not api_key.isprintable():
+            raise InvalidInput("The API key has characters that no key has; copy it again.")
         self.http = httpx.Client(base_url=url, headers={"X-API-Key": api_key}, timeout=_TIMEOUT, trust_env=False)
 
-    def call(self, method: str, path: str, **arguments: Any) -> Any:
-        """One request, arguments as httpx takes them; None for an answer without a body."""
+    @contextmanager
+    def _reached(self) -> Iterator[None]:
         try:
-            response = self.http.request(method, path, **arguments)
-        except httpx.TransportError as error:
+            yield
+        except (httpx.TransportError, httpx.InvalidURL) as error:
             raise Unavailable(
                 f"Nothing answers at {self.http.base_url} ({error}); is `emissary up` running?"
             ) from error
+
+    def call(self, method: str, path: str, **arguments: Any) -> Any:
+        """One request, arguments as httpx takes them; None for an answer without a body."""
+        with self._reached():
+            response = self.http.request(method, path, **arguments)
         if response.is_error:
             raise ApiError(response)
-        return response.json() if response.content else None
+        if not response.content:
+            return None
+        try:
+            return response.json()
+        except ValueError as error:
+            raise EmissaryError(f"What answers at {response.url} is not Emissary's API: it sent no JSON.") from error
 
     def get(self, path: str) -> Any:
         """GET."""
@@ -47,3 +64,21 @@ class Client:
     def post(self, path: str, body: dict[str, Any] | None = None) -> Any:
         """POST of a JSON body."""
         return self.call("POST", path, json=body or {})
+
+    def delete(self, path: str) -> None:
+        """DELETE."""
+        self.call("DELETE", path)
+
+    def stream(self, path: str, body: dict[str, Any]) -> Iterator[Any]:
+        """The server-sent events, each parsed JSON, that a POST is answered with; leaving them ends the request."""
+        with self._reached(), self.http.stream("POST", path, json=body) as response:
+            if response.is_error:
+                response.read()
+                raise ApiError(response)
+            for line in response.iter_lines():
+                if not line.startswith(_DATA) or line == _DATA + _DONE:
+                    continue
+                event = json.loads(line.removeprefix(_DATA))
+                if "error" in event:
+                    raise EmissaryError(f"The answer broke off: {event['error']}")
+                yield event

@@ -18,9 +18,12 @@ class EmissaryError(Exception):
 
     status = 500
     code = "internal_error"
+    retry_after: int | None = None
+    """Seconds after which to try again, where that is known; the API sends it as Retry-After."""
 
-    def __init__(self, sentence: str, code: str | None = None) -> None:
+    def __init__(self, sentence: str, code: str | None = None, *, retry_after: int | None = None) -> None:
         super().__init__(sentence)
+        self.retry_after = retry_after
         if code is not None:
             self.code = code
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
+from emissary.errors import InvalidInput
 from emissary.settings import Settings
 
 
@@ -30,7 +31,23 @@ def secret_file(path: Path, prefix: str = "") -> str:
 
 def first_api_key(settings: Settings) -> SecretStr:
     """The first API key: EMISSARY_API_KEY, else the one kept in $EMISSARY_HOME/api-key."""
-    return settings.api_key or SecretStr(secret_file(settings.home / "api-key", prefix="ek-"))
+    return settings.api_key or SecretStr(secret_file(_key_file(settings), prefix="ek-"))
+
+
+def known_api_key(settings: Settings) -> SecretStr:
+    """The first API key of a platform that ran on this machine. Raises InvalidInput where none did."""
+    if settings.api_key is not None:
+        return settings.api_key
+    try:
+        return SecretStr(_key_file(settings).read_text().strip())
+    except OSError as error:
+        raise InvalidInput(
+            f"There is no API key: {_key_file(settings)} cannot be read. Set EMISSARY_API_KEY, or give --api-key."
+        ) from error
+
+
+def _key_file(settings: Settings) -> Path:
+    return settings.home / "api-key"
 
 
 def signing_key(settings: Settings) -> SecretStr:

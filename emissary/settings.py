@@ -1,6 +1,7 @@
 """Every EMISSARY_* variable, described once."""
 
 import os
+import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal, Self
@@ -32,7 +33,9 @@ class Settings(BaseSettings):
         description="postgresql://… of a PostgreSQL server. Unset: an embedded one in EMISSARY_HOME.",
     )
     artifacts: str | None = Field(
-        default=None, description="Folder of the artifact store. Unset: $EMISSARY_HOME/artifacts."
+        default=None,
+        description="The artifact store: a folder, or s3://bucket/prefix (endpoint and credentials by the usual AWS "
+        "variables). Unset: $EMISSARY_HOME/artifacts.",
     )
     models: Path | None = Field(
         default=None, description="Folder of base models already on this machine; models resolve from it first."
@@ -50,9 +53,18 @@ class Settings(BaseSettings):
         default=None, description="URL under which clients reach the API, for download links. Unset: its address."
     )
     max_upload_mb: int = Field(default=100, ge=1, description="Largest dataset file of a direct upload, in MiB.")
+    max_large_upload_mb: int = Field(
+        default=5120, ge=1, description="Largest dataset file of an upload in parts, in MiB."
+    )
     link_seconds: int = Field(default=3600, ge=1, description="How long a download link works, in seconds.")
     testing_seconds: float = Field(
         default=60.0, gt=0, description="Time limit of one testing function over one checkpoint's rows, in seconds."
+    )
+    cold_start_hold: float = Field(
+        default=30.0,
+        ge=0,
+        description="How long a request to a model whose engine has ended is held while the engine starts, in seconds; "
+        "then it is answered 503 with Retry-After.",
     )
     training_runs: int = Field(
         default=1, ge=1, description="Training runs at once on the `training` work pool (applied by `emissary up`)."
@@ -65,22 +77,17 @@ class Settings(BaseSettings):
 
     @field_validator("artifacts")
     @classmethod
-    def _local_folder(cls, value: str | None) -> str | None:
-        if value is not None and "://" in value:
-            raise ValueError(
-                f"EMISSARY_ARTIFACTS is {value!r}, but only a folder is supported by this version; give a path."
-            )
+    def _folder_or_bucket(cls, value: str | None) -> str | None:
+        if value is None or "://" not in value:
+            return value and str(Path(value).expanduser().resolve())
+        if not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[\w./-]*)?", value, re.ASCII) or ".." in value:
+            raise ValueError(f"EMISSARY_ARTIFACTS is {value!r}; give a folder, or s3://bucket/prefix.")
         return value
 
     @model_validator(mode="after")
     def _fill(self) -> Self:
         self.home = self.home.expanduser().resolve()
         return self
-
-    @property
-    def artifacts_folder(self) -> Path:
-        """Folder of the artifact store."""
-        return Path(self.artifacts).expanduser().resolve() if self.artifacts else self.home / "artifacts"
 
     @property
     def api_url(self) -> str:

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import httpx
 from prefect.client.orchestration import get_client
@@ -18,6 +18,7 @@ from emissary.errors import EmissaryError, InvalidInput
 from emissary.processes import Supervisor, port_is_free
 from emissary.secret_files import first_api_key
 from emissary.settings import PROJECT_ROOT, Settings
+from emissary.store.artifacts import open_store
 from emissary.store.database import catalogue_server, catalogue_url, companion_database, dispose, migrate, transaction
 from emissary.store.users import ensure_first_key
 
@@ -31,7 +32,7 @@ class Platform:
 
     api_url: str
     prefect_url: str
-    api_key: str
+    api_key: str = field(repr=False)
 
 
 @contextmanager
@@ -39,6 +40,7 @@ def running(chosen: Settings, say: Say) -> Iterator[Platform]:
     """Run everything while the block runs; `say` is told of each step. Raises InvalidInput when a port is taken."""
     embedded_prefect = "PREFECT_API_URL" not in os.environ
     _require_port(chosen.host, chosen.port, "EMISSARY_PORT", "the API")
+    open_store(chosen).check()
     if embedded_prefect:
         _require_port("127.0.0.1", chosen.prefect_port, "EMISSARY_PREFECT_PORT", "Prefect's server")
     say("PostgreSQL: starting")
@@ -59,6 +61,7 @@ def running(chosen: Settings, say: Say) -> Iterator[Platform]:
             supervisor.start(
                 "api", sys.executable, "-m", "uvicorn", "emissary.api.app:create_app", "--factory",
                 "--host", chosen.host, "--port", str(chosen.port), "--log-level", "warning",
+                "--http", "emissary.api.http_protocol:EnvelopeProtocol",
                 "--timeout-graceful-shutdown", "5",  # streams of events end only with their training job
             )  # fmt: skip
             say("Flows and worker: applying deployments.yaml, importing torch")
@@ -79,7 +82,9 @@ def _require_port(host: str, port: int, variable: str, what: str) -> None:
 
 def _environment(chosen: Settings, address: str) -> dict[str, str]:
     prefect_database = companion_database(address, f"{catalogue_url(address).database}_prefect")
-    return {
+    # A relative folder is meant from where `emissary up` was called; flow runs have another working directory.
+    artifacts = {"EMISSARY_ARTIFACTS": chosen.artifacts} if chosen.artifacts else {}
+    return artifacts | {
         "EMISSARY_HOME": str(chosen.home),
         "EMISSARY_DATABASE_URL": address,
         "PREFECT_API_URL": chosen.prefect_api_url,

@@ -8,8 +8,10 @@ import asyncio
 import multiprocessing
 import os
 import runpy
+import signal
 import socket
 import sys
+from contextlib import suppress
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerProcess
 from typing import Any
@@ -184,5 +186,13 @@ async def serve(pools: tuple[str, ...] = POOLS) -> None:
             group.start_soon(worker.start)
 
 
+async def _until_terminated() -> None:
+    """Serve until SIGTERM, and then leave in order, so that the fork server's socket is removed."""
+    serving = asyncio.ensure_future(serve())
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, serving.cancel)
+    with suppress(asyncio.CancelledError):
+        await serving
+
+
 if __name__ == "__main__":
-    asyncio.run(serve())
+    asyncio.run(_until_terminated())

@@ -14,12 +14,14 @@ async def serve_engine(engine_id: str | None = None, request: EngineCreate | Non
     """Serve a base model and any number of adapters until nobody has called for a while, or the run is cancelled.
 
     Args:
-        engine_id: An existing engine, as the API passes it. Leave empty to register an engine from this form.
+        engine_id: An existing engine, as the API and its schedule pass it. Leave empty to register one from this form.
         request: The new engine: the same fields as POST /v1/engines.
     """
     row = await engine(engine_id, request)
+    if row is None:
+        return "Nothing to do: the engine runs already, or its schedule has it ended now."
     model_dir = await base_model_files(row.base_model)
-    generator = await load_generator(model_dir)
+    generator = await load_generator(model_dir, row.task_type)
     async with serving(row, generator) as server:
         await enter("Active")
         return await until_idle(row, server)

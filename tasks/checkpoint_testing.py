@@ -1,4 +1,4 @@
-"""A checkpoint's answers to the test rows, and the files and figures made of their scores."""
+"""A checkpoint's answers to the test rows of text generation, and the files and figures made of their scores."""
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -46,19 +46,19 @@ def answer_rows(
 
 def write_results(
     folder: Path,
-    rows: Sequence[Conversation],
-    outputs: Sequence[str],
+    tested: Sequence[tuple[str, str, str]],
     scores: Mapping[str, Sequence[float | None]],
 ) -> None:
-    """Write results.csv and results.parquet to `folder`, a line per row.
+    """Write results.csv and results.parquet to `folder`, a line per row of `tested` (input, expected output, output).
 
-    Columns: input (the last user message), expected_output, output, and each testing function's score, empty
-    where it gave none. Texts are exactly as they were, also those that a spreadsheet takes for formulas.
+    Columns: input, expected_output, output, and each testing function's score, empty where it gave none. Texts are
+    exactly as they were, also those that a spreadsheet takes for formulas.
     """
+    inputs, expected, outputs = zip(*tested, strict=True)
     table = pa.table(
         {
-            "input": pa.array([_input(row) for row in rows], pa.string()),
-            "expected_output": pa.array([row["messages"][-1]["content"] for row in rows], pa.string()),
+            "input": pa.array(inputs, pa.string()),
+            "expected_output": pa.array(expected, pa.string()),
             "output": pa.array(outputs, pa.string()),
             **{function: pa.array(values, pa.float64()) for function, values in scores.items()},
         }
@@ -81,7 +81,8 @@ def _prompt(generator: Generator, row: Conversation) -> list[int]:
     return generator.chat_prompt(row["messages"][:-1])
 
 
-def _input(row: Conversation) -> str:
+def last_question(row: Conversation) -> str:
+    """The last user message before the answer, or what else comes last before it."""
     before = row["messages"][:-1]
     asked = [message["content"] for message in before if message["role"] == "user"]
     return asked[-1] if asked else before[-1]["content"]

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from typing import Any
 
 import httpx
 from prefect import task
@@ -11,11 +12,17 @@ from emissary.errors import EmissaryError, Unavailable
 from emissary.serving import client as engine_client
 from emissary.store import deployments, engines
 from emissary.store.database import transaction
-from emissary.store.tables import Engine
+from emissary.store.tables import GONE, Deployment, Engine
 from tasks.serving import artifact_of
 
 # A base model that is fetched first may be many gigabytes.
 ENGINE_DEADLINE_SECONDS = 3600.0
+_PROBES: dict[str, tuple[str, dict[str, Any]]] = {
+    "text-generation": ("/v1/completions", {"prompt": "Hello", "max_tokens": 1}),
+    "classification": ("/v1/classification", {"input": "Hello"}),
+    "regression": ("/v1/regression", {"input": "Hello"}),
+    "embedding": ("/v1/embeddings", {"input": "Hello"}),
+}
 
 
 @task(task_run_name="wait-for-engine", cache_policy=NO_CACHE)
@@ -26,6 +33,7 @@ async def wait_for_engine(deployment_id: str) -> Engine:
         async with transaction() as session:
             deployment = await deployments.get(session, deployment_id)
             engine = await engines.get(session, deployment.engine_id)
+        _check_live(deployment)
         if engine.status == "Active" and engine.endpoint:
             return engine
         if engine.status == "Inactive":
@@ -40,16 +48,28 @@ async def wait_for_engine(deployment_id: str) -> Engine:
 async def load_adapter(deployment_id: str, engine: Engine) -> None:
     """Have the engine serve the deployment under its id."""
     async with transaction() as session:
-        artifact = await artifact_of(session, await deployments.get(session, deployment_id))
+        artifact = await artifact_of(session, _check_live(await deployments.get(session, deployment_id)))
     async with engine_client.connect(engine) as client:
         _check(await client.post("/adapters", json={"name": deployment_id, "artifact": artifact}))
+    async with transaction() as session:
+        deployment = await deployments.get(session, deployment_id)
+    if deployment.status in GONE:  # removed meanwhile, perhaps before there was anything to unload
+        await engine_client.unload(engine, deployment_id)
+    _check_live(deployment)
 
 
 @task(task_run_name="probe", cache_policy=NO_CACHE, retries=1, retry_delay_seconds=2)
 async def probe(deployment_id: str, engine: Engine) -> None:
-    """Have the deployment generate one token."""
+    """Have the deployment answer one small request."""
+    path, body = _PROBES[engine.task_type]
     async with engine_client.connect(engine) as client:
-        _check(await client.post("/v1/completions", json={"model": deployment_id, "prompt": "Hello", "max_tokens": 1}))
+        _check(await client.post(path, json={"model": deployment_id} | body))
+
+
+def _check_live(deployment: Deployment) -> Deployment:
+    if deployment.status in GONE:
+        raise Unavailable(f"The deployment {deployment.id} is {deployment.status}.")
+    return deployment
 
 
 def _check(response: httpx.Response) -> None:

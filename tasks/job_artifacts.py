@@ -42,17 +42,19 @@ def _key(job_id: str, what: str) -> str:
 
 
 async def publish_loss_curve(job_id: str) -> None:
-    """Publish the training loss so far as a picture."""
+    """Publish the training loss so far as a picture, and the reward where there is one."""
     async with transaction() as session:
         job = await training_jobs.get(session, job_id)
     if not job.training_loss:
         return
-    picture = base64.b64encode(loss_curve_png(job.training_loss, f"Training loss of {job.name}")).decode()
-    await acreate_image_artifact(
-        image_url=f"data:image/png;base64,{picture}",
-        key=_key(job_id, "loss"),
-        description=f"Training loss of {job.name}",
-    )
+    shown = {"loss": f"Training loss of {job.name}"}
+    if "reward" in job.training_loss[0]:
+        shown["reward"] = f"Reward of {job.name}"
+    for value, title in shown.items():
+        picture = base64.b64encode(loss_curve_png(job.training_loss, title, value)).decode()
+        await acreate_image_artifact(
+            image_url=f"data:image/png;base64,{picture}", key=_key(job_id, value), description=title
+        )
 
 
 async def publish_checkpoint_table(job_id: str) -> None:

@@ -1,4 +1,4 @@
-"""The loss curve of a training as a picture."""
+"""What a training reports over its steps, as a picture."""
 
 import io
 from collections.abc import Sequence
@@ -9,20 +9,21 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 
-def loss_curve_png(points: Sequence[dict[str, Any]], title: str) -> bytes:
-    """A PNG of the training loss over the steps.
+def loss_curve_png(points: Sequence[dict[str, Any]], title: str, value: str = "loss") -> bytes:
+    """A PNG of the training loss, or another `value` of the points, over the steps.
 
-    `points` are dicts with at least "step" and "loss", in any order; of several for one step, which a resumed
+    `points` are dicts with at least "step" and `value`, in any order; of several for one step, which a resumed
     training reports, the last counts. Without points, the axes are empty.
     """
-    losses = {point["step"]: point["loss"] for point in points}
-    steps = sorted(losses)
+    values = {point["step"]: point[value] for point in points}
+    steps = sorted(values)
     figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
     # The canvas is named, so that no window system and no state of pyplot is involved: this runs in threads.
     canvas = FigureCanvasAgg(figure)
-    axes = figure.add_subplot(xlabel="step", ylabel="training loss", xlim=(0, max(steps, default=1)), ylim=(0, None))
-    axes.plot(steps, [losses[step] for step in steps], marker="." if len(steps) <= 50 else None)
-    axes.set_ylim(bottom=0)
+    label = "training loss" if value == "loss" else value
+    axes = figure.add_subplot(xlabel="step", ylabel=label, xlim=(0, max(steps, default=1)))
+    axes.plot(steps, [values[step] for step in steps], marker="." if len(steps) <= 50 else None)
+    axes.set_ylim(bottom=min(0.0, *values.values()) if values else 0)
     axes.set_title(title, parse_math=False)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)

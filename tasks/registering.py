@@ -8,11 +8,13 @@ from sqlalchemy import select
 
 from emissary.errors import InvalidInput
 from emissary.schemas.engines import EngineCreate
+from emissary.schemas.grpo_jobs import GrpoJobCreate
 from emissary.schemas.training_jobs import TrainingJobCreate
-from emissary.store import engines, job_events, training_jobs
+from emissary.store import engines, grpo_jobs, job_events, training_jobs
 from emissary.store.database import transaction
 from emissary.store.tables import Engine, Project, TrainingJob
 from emissary.store.users import ensure_user
+from tasks.stopping import this_moment
 
 
 @task(task_run_name="training-job", cache_policy=NO_CACHE)
@@ -32,7 +34,10 @@ async def training_job(
                 project = await session.get(Project, project_id)
                 if project is None:
                     raise InvalidInput(f"project_id: there is no project {project_id!r}.")
-                job = await training_jobs.create(session, project, request, user.id)
+                if isinstance(request, GrpoJobCreate):
+                    job = await grpo_jobs.create(session, project, request, user.id)
+                else:
+                    job = await training_jobs.create(session, project, request, user.id)
                 job.flow_run_id = run_id
                 training_job_id = job.id
         await job_events.record_start(session, training_job_id)
@@ -40,25 +45,26 @@ async def training_job(
 
 
 @task(task_run_name="engine", cache_policy=NO_CACHE)
-async def engine(engine_id: str | None, request: EngineCreate | None) -> Engine:
-    """The engine of `engine_id`; without one, an engine of this run's own, as `request` says."""
+async def engine(engine_id: str | None, request: EngineCreate | None) -> Engine | None:
+    """The engine of `engine_id`, which this run serves from now on; without one, an engine of its own, as `request`
+    says. None where another run serves it already, or its schedule has it ended now.
+    """
+    run_id = UUID(runtime.flow_run.get_id())
     async with transaction() as session:
         if engine_id is None:
-            run_id = UUID(runtime.flow_run.get_id())
             engine_id = await session.scalar(select(Engine.id).where(Engine.flow_run_id == run_id))
-            if engine_id is None:
-                if request is None:
-                    raise InvalidInput("Give request (or the engine_id of an existing engine).")
-                user = await ensure_user(session, "prefect")
-                row = await engines.create(
-                    session,
-                    organization_id=user.organization_id,
-                    name=request.name,
-                    base_model=request.base_model,
-                    task_type=request.task_type,
-                    management=request.resource_management_config.model_dump(),
-                    user_id=user.id,
-                )
-                row.flow_run_id = run_id
-                engine_id = row.id
-        return await engines.get(session, engine_id)
+        if engine_id is None:
+            if request is None:
+                raise InvalidInput("Give request (or the engine_id of an existing engine).")
+            user = await ensure_user(session, "prefect")
+            made = await engines.create(
+                session,
+                organization_id=user.organization_id,
+                name=request.name,
+                base_model=request.base_model,
+                task_type=request.task_type,
+                management=request.resource_management_config.model_dump(),
+                user_id=user.id,
+            )
+            engine_id = made.id
+        return await engines.adopt(session, engine_id, run_id, this_moment())

@@ -1,11 +1,13 @@
 """An engine's life inside its flow run: load, serve, end when idle."""
 
 import asyncio
+import math
 import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import anyio
 import uvicorn
@@ -17,10 +19,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from emissary.secret_files import signing_key
 from emissary.serving.batching import Batcher
 from emissary.serving.generation import Generator
+from emissary.serving.pooled import PooledModel
+from emissary.serving.pooled_batching import PooledBatcher
 from emissary.serving.server import create_engine_app
 from emissary.serving.token import engine_token
 from emissary.settings import settings
-from emissary.store import engines
+from emissary.store import deployments, engines
 from emissary.store.artifacts import artifact_store
 from emissary.store.database import transaction
 from emissary.store.tables import Checkpoint, Deployment, Engine
@@ -31,16 +35,21 @@ _SERVED = ("Deployed", "Deactivated", "Reactivating")
 
 
 @task(task_run_name="load-base-model", cache_policy=NO_CACHE)
-async def load_generator(model_dir: Path) -> Generator:
-    """The base model, loaded."""
-    return await anyio.to_thread.run_sync(Generator, model_dir)
+async def load_generator(model_dir: Path, task_type: str) -> Generator | PooledModel:
+    """The base model, loaded for the task type."""
+    return await anyio.to_thread.run_sync(load_model, model_dir, task_type)
+
+
+def load_model(model_dir: Path, task_type: Any) -> Generator | PooledModel:
+    """The base model in `model_dir`, loaded for the task type."""
+    return Generator(model_dir) if task_type == "text-generation" else PooledModel(model_dir, task_type)
 
 
 @asynccontextmanager
-async def serving(engine: Engine, generator: Generator) -> AsyncIterator[FastAPI]:
+async def serving(engine: Engine, generator: Generator | PooledModel) -> AsyncIterator[FastAPI]:
     """Serve `generator` on a free port, with all adapters that the engine had, and tell the catalogue where."""
     store = artifact_store()
-    batcher = Batcher(generator)
+    batcher = Batcher(generator) if isinstance(generator, Generator) else PooledBatcher(generator)
     token = engine_token(signing_key(settings()).get_secret_value(), engine.id)
     app = create_engine_app(batcher, generator, base_model=engine.base_model, token=token, fetch=store.folder)
     with socket.socket() as listener:
@@ -49,9 +58,10 @@ async def serving(engine: Engine, generator: Generator) -> AsyncIterator[FastAPI
         endpoint = f"http://127.0.0.1:{listener.getsockname()[1]}"
         running = asyncio.create_task(server.serve(sockets=[listener]))
         try:
-            await _restore(engine, app)
+            restored = await _restore(engine, app)
             async with transaction() as session:
                 await engines.set_endpoint(session, engine.id, endpoint)
+            await _forget_gone(engine, app, restored)
             yield app
         finally:
             async with transaction() as session:
@@ -61,12 +71,29 @@ async def serving(engine: Engine, generator: Generator) -> AsyncIterator[FastAPI
             await asyncio.to_thread(batcher.close)
 
 
-async def _restore(engine: Engine, app: FastAPI) -> None:
-    """Load what the engine served before it ended."""
+async def _restore(engine: Engine, app: FastAPI) -> list[str]:
+    """Load what the engine served before it ended; one that cannot be loaded is Failed. Returns the names loaded."""
     async with transaction() as session:
-        for deployment in await engines.deployments(session, engine.id):
-            if deployment.status in _SERVED:
-                app.state.load(deployment.id, await artifact_of(session, deployment))
+        served = [row for row in await engines.deployments(session, engine.id) if row.status in _SERVED]
+        artifacts = {row.id: await artifact_of(session, row) for row in served}
+    for name, artifact in list(artifacts.items()):
+        try:
+            await asyncio.to_thread(app.state.load, name, artifact)
+        except Exception as error:
+            get_run_logger().exception("%s could not be loaded", name)
+            del artifacts[name]
+            async with transaction() as session:
+                await deployments.fail(session, name, f"Its adapter could not be loaded again: {error}")
+    return list(artifacts)
+
+
+async def _forget_gone(engine: Engine, app: FastAPI, restored: list[str]) -> None:
+    """Unload what was removed while it was being restored, before the API knew where to ask for that."""
+    async with transaction() as session:
+        live = {row.id for row in await engines.deployments(session, engine.id)}
+    for name in restored:
+        if name not in live:
+            app.state.unload(name)
 
 
 async def artifact_of(session: AsyncSession, deployment: Deployment) -> str | None:
@@ -79,11 +106,14 @@ async def artifact_of(session: AsyncSession, deployment: Deployment) -> str | No
 
 @task(task_run_name="serve", cache_policy=NO_CACHE)
 async def until_idle(engine: Engine, app: FastAPI) -> str:
-    """Wait until no request came for the engine's inactive duration; says so."""
-    limit = engine.resource_management_config["management_config"]["inactive_duration"]
+    """Wait until no request came for the engine's inactive duration; says so. By a schedule it goes on until the end
+    of the window, when `stop_engine` cancels the run.
+    """
+    limit = engine.resource_management_config["management_config"].get("inactive_duration", math.inf)
     log = get_run_logger()
     recorded = 0.0
-    log.info("Serving %s; ends after %d s without a request", engine.base_model, limit)
+    until = "the end of its schedule's window" if math.isinf(limit) else f"{limit} s without a request"
+    log.info("Serving %s until %s", engine.base_model, until)
     while True:
         last = app.state.last_access()
         if time.time() - last >= limit:

@@ -31,25 +31,37 @@ def tokenised(rows: Sequence[Conversation], tokenizer: Any, max_length: int) -> 
     return Dataset.from_dict(columns), cut
 
 
-def _token_ids(row: Conversation, tokenizer: Any, number: int) -> tuple[list[int], list[int]]:
-    """Token ids of the prompt and of the answer with its end token, split as TRL splits them."""
-    messages = row["messages"]
+def prompt_ids(row: Conversation, tokenizer: Any, number: int) -> list[int]:
+    """Token ids of row `number` but for its last message, from which the model goes on to answer.
+
+    Raises InvalidInput when the row does not suit the model's chat template.
+    """
     if tokenizer.chat_template:
-        try:
-            prompt = tokenizer.apply_chat_template(messages[:-1], add_generation_prompt=True, return_dict=True)
-            whole = tokenizer.apply_chat_template(messages, return_dict=True)
-        except jinja2.TemplateError as error:
-            raise InvalidInput(
-                f"The base model's chat template refuses the messages of row {number}: {error}. "
-                "Correct the row or choose another base model."
-            ) from error
-    elif row["kind"] == "prompt":
-        text = messages[0]["content"]
-        prompt, whole = tokenizer(text), tokenizer(text + messages[-1]["content"] + tokenizer.eos_token)
-    else:
+        return _templated(row["messages"][:-1], tokenizer, number, add_generation_prompt=True)
+    if row["kind"] != "prompt":
         raise InvalidInput(
             f"Row {number} is a conversation, but the base model has no chat template; choose a base model "
             "made for chat, or upload rows of prompt and completion."
         )
-    split = common_prefix_length(prompt["input_ids"], whole["input_ids"])
-    return whole["input_ids"][:split], whole["input_ids"][split:]
+    return list(tokenizer(row["messages"][0]["content"])["input_ids"])
+
+
+def _token_ids(row: Conversation, tokenizer: Any, number: int) -> tuple[list[int], list[int]]:
+    """Token ids of the prompt and of the answer with its end token, split as TRL splits them."""
+    prompt, messages = prompt_ids(row, tokenizer, number), row["messages"]
+    if tokenizer.chat_template:
+        whole = _templated(messages, tokenizer, number)
+    else:
+        whole = tokenizer(messages[0]["content"] + messages[-1]["content"] + tokenizer.eos_token)["input_ids"]
+    split = common_prefix_length(prompt, whole)
+    return whole[:split], whole[split:]
+
+
+def _templated(messages: list[dict[str, str]], tokenizer: Any, number: int, **options: bool) -> list[int]:
+    try:
+        return list(tokenizer.apply_chat_template(messages, return_dict=True, **options)["input_ids"])
+    except jinja2.TemplateError as error:
+        raise InvalidInput(
+            f"The base model's chat template refuses the messages of row {number}: {error}. "
+            "Correct the row or choose another base model."
+        ) from error

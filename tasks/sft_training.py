@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,15 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig
 from torch.nn.functional import cross_entropy
-from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback
-from transformers.trainer_pt_utils import get_length_grouped_indices
+from transformers import PrinterCallback
 from transformers.utils.logging import disable_progress_bar
 from trl import SFTConfig, SFTTrainer
 
 from emissary.errors import InvalidInput
 from emissary.hardware import default_dtype, device
 from tasks.adapter_folders import last_state, save_adapter
+from tasks.causal_model import load_causal_model
+from tasks.epoch_sampling import EpochSampler
 from tasks.sft_rows import Conversation, tokenised
 from tasks.training_steps import FinishedCheckpoint, LossPoint, Steps, Stopped, finite, mean_loss
 
@@ -53,10 +54,7 @@ def train_sft(
     disable_progress_bar()
     target = device()
     dtype = default_dtype(target)
-    tokenizer = AutoTokenizer.from_pretrained(model_dir, local_files_only=True, trust_remote_code=False)
-    model = AutoModelForCausalLM.from_pretrained(
-        model_dir, dtype=dtype, use_safetensors=True, local_files_only=True, trust_remote_code=False
-    )
+    model, tokenizer = load_causal_model(model_dir, dtype)
     max_length = min(parameters["max_length"], model.config.get_text_config().max_position_embeddings)
     if not train_rows:
         raise InvalidInput("There are no training rows; add rows or hold out fewer of them for testing.")
@@ -144,31 +142,15 @@ _TRAINER_PARAMETERS = (
 )
 
 
-class _EpochSampler(torch.utils.data.Sampler[int]):
-    """Rows grouped by length in an order that depends on seed and epoch alone, so a resumed epoch has the
-    same one.
-    """
-
-    def __init__(self, lengths: list[int], group: int, seed: int, epoch: Callable[[], int]) -> None:
-        self._lengths, self._group, self._seed, self._epoch = lengths, group, seed, epoch
-
-    def __len__(self) -> int:
-        return len(self._lengths)
-
-    def __iter__(self) -> Iterator[int]:
-        random = torch.Generator().manual_seed(self._seed + self._epoch())
-        return iter(get_length_grouped_indices(self._lengths, self._group, generator=random))
-
-
 class _Trainer(SFTTrainer):  # type: ignore[misc]
     def __init__(self, *, epoch_steps: int, **arguments: Any) -> None:
         super().__init__(**arguments)
         self._epoch_steps = epoch_steps
 
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> _EpochSampler:
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> EpochSampler:
         lengths = [len(ids) for ids in (train_dataset or self.train_dataset)["input_ids"]]
         group = self.args.train_batch_size * self.args.gradient_accumulation_steps
-        return _EpochSampler(lengths, group, self.args.seed, lambda: self.state.global_step // self._epoch_steps)
+        return EpochSampler(lengths, group, self.args.seed, lambda: self.state.global_step // self._epoch_steps)
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None

@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.from_thread
@@ -14,6 +15,7 @@ from prefect.cache_policies import NO_CACHE
 
 from blocks.sandbox import score_rows
 from emissary.serving.generation import Generator
+from emissary.serving.pooled import PooledModel
 from emissary.settings import settings
 from emissary.store import job_events, testing_functions, training_jobs
 from emissary.store.artifacts import artifact_store
@@ -21,13 +23,14 @@ from emissary.store.database import transaction
 from emissary.store.tables import Checkpoint, TrainingJob
 from emissary.testing_function_files import shipped
 from tasks import job_artifacts
-from tasks.checkpoint_testing import aggregate, answer_rows, write_results
-from tasks.sft_rows import Conversation
+from tasks.checkpoint_testing import aggregate, answer_rows, last_question, write_results
+from tasks.pooled_testing import predict_rows
+from tasks.serving import load_model
 from tasks.training import TRAINED
 
 
 @task(task_run_name="test-checkpoints", cache_policy=NO_CACHE)
-async def test_checkpoints(job: TrainingJob, model_dir: Path, rows: list[Conversation]) -> None:
+async def test_checkpoints(job: TrainingJob, model_dir: Path, rows: list[Any]) -> None:
     """Test the checkpoints that are not tested yet, with the base model loaded once."""
     async with transaction() as session:
         checkpoints = await training_jobs.checkpoints(session, job.id)
@@ -37,7 +40,7 @@ async def test_checkpoints(job: TrainingJob, model_dir: Path, rows: list[Convers
     async with transaction() as session:
         await job_events.record(session, job.id, "testing")
     progress = await job_artifacts.Progress.start(job.id)
-    generator = await anyio.to_thread.run_sync(Generator, model_dir)
+    model = await anyio.to_thread.run_sync(load_model, model_dir, job.task_type)
     for checkpoint in waiting:
         first = TRAINED + (100 - TRAINED) * checkpoints.index(checkpoint) / len(checkpoints)
         share = (99 - TRAINED) / len(checkpoints)
@@ -45,8 +48,8 @@ async def test_checkpoints(job: TrainingJob, model_dir: Path, rows: list[Convers
         async def show(done: float, first: float = first, share: float = share) -> None:
             await progress.update(first + done * share)
 
-        await _test(job, checkpoint, generator, rows, partial(anyio.from_thread.run, show))
-    del generator
+        await _test(job, checkpoint, model, rows, partial(anyio.from_thread.run, show))
+    del model
     gc.collect()
     await job_artifacts.publish_checkpoint_table(job.id)
 
@@ -54,22 +57,20 @@ async def test_checkpoints(job: TrainingJob, model_dir: Path, rows: list[Convers
 async def _test(
     job: TrainingJob,
     checkpoint: Checkpoint,
-    generator: Generator,
-    rows: list[Conversation],
+    model: Generator | PooledModel,
+    rows: list[Any],
     on_progress: Callable[[float], None],
 ) -> None:
     log = get_run_logger()
     store = artifact_store()
     adapter = f"checkpoint-{checkpoint.number}"
-    generator.load_adapter(adapter, await anyio.to_thread.run_sync(store.folder, checkpoint.artifact))
-    outputs = await anyio.to_thread.run_sync(
-        partial(answer_rows, generator, rows, adapter, job.hyper_parameters["max_new_tokens"], on_progress)
-    )
-    generator.unload_adapter(adapter)
-    scores = await _score(job, rows, outputs)
+    model.load_adapter(adapter, await anyio.to_thread.run_sync(store.folder, checkpoint.artifact))
+    tested = await anyio.to_thread.run_sync(partial(_answers, job, model, rows, adapter, on_progress))
+    model.unload_adapter(adapter)
+    scores = await _score(job, tested)
     key = f"training-jobs/{job.id}/results/{checkpoint.number}"
     with tempfile.TemporaryDirectory(prefix="emissary-results-") as scratch:
-        write_results(Path(scratch), rows, outputs, scores)
+        write_results(Path(scratch), tested, scores)
         await anyio.to_thread.run_sync(partial(store.publish, key, Path(scratch)))
     means = aggregate(scores)
     async with transaction() as session:
@@ -80,19 +81,31 @@ async def _test(
     log.info("checkpoint %d: %s", checkpoint.number, ", ".join(f"{name} {mean:.4f}" for name, mean in means.items()))
 
 
-async def _score(job: TrainingJob, rows: list[Conversation], outputs: list[str]) -> dict[str, list[float | None]]:
-    """Each testing function's score per row; None where it failed on the row."""
-    triples = [
-        (row["messages"][-2]["content"] if len(row["messages"]) > 1 else "", row["messages"][-1]["content"], output)
-        for row, output in zip(rows, outputs, strict=True)
+def _answers(
+    job: TrainingJob,
+    model: Generator | PooledModel,
+    rows: list[Any],
+    adapter: str,
+    on_progress: Callable[[float], None],
+) -> list[tuple[str, str, str]]:
+    """(input, expected output, output) of each row."""
+    if isinstance(model, PooledModel):
+        return predict_rows(model, rows, adapter, on_progress)
+    outputs = answer_rows(model, rows, adapter, job.hyper_parameters["max_new_tokens"], on_progress)
+    return [
+        (last_question(row), row["messages"][-1]["content"], output) for row, output in zip(rows, outputs, strict=True)
     ]
+
+
+async def _score(job: TrainingJob, tested: list[tuple[str, str, str]]) -> dict[str, list[float | None]]:
+    """Each testing function's score per row; None where it failed on the row."""
     async with transaction() as session:
         functions = await testing_functions.of_job(session, job)
     scores: dict[str, list[float | None]] = {}
     for function in functions:
         found = await score_rows(
             function,
-            triples,
+            tested,
             seconds=settings().testing_seconds,
             isolation=settings().sandbox,
             trusted=function.name in shipped(),

@@ -25,9 +25,9 @@ class LossPoint:
 
 @dataclass(frozen=True)
 class FinishedCheckpoint:
-    """A complete adapter in `folder`, ready to load or download: epoch `number`'s, counted from 1.
+    """A complete adapter in `folder`, ready to load or download: the `number`th, counted from 1.
 
-    `train_loss` is the mean over the epoch's steps, `test_loss` None without test rows.
+    `train_loss` is the mean over the steps since the checkpoint before, `test_loss` None where it is not measured.
     """
 
     number: int
@@ -42,17 +42,17 @@ class Stopped(Exception):
 
 
 class Steps(TrainerCallback):  # type: ignore[misc]
-    """Reports to the caller, and saves at the end of each epoch; after a save, `finish(n)` makes checkpoint n."""
+    """Reports to the caller, and saves every `checkpoint_steps`; after a save, `finish(n)` makes checkpoint n."""
 
     def __init__(
         self,
-        epoch_steps: int,
+        checkpoint_steps: int,
         on_log: Callable[[LossPoint], None],
         on_progress: Callable[[float], None],
         should_stop: Callable[[], bool],
         finish: Callable[[int], None],
     ) -> None:
-        self._epoch_steps = epoch_steps
+        self._checkpoint_steps = checkpoint_steps
         self._on_log, self._on_progress = on_log, on_progress
         self._should_stop, self._finish = should_stop, finish
 
@@ -60,7 +60,7 @@ class Steps(TrainerCallback):  # type: ignore[misc]
         self._stop_if_asked()
         self._on_progress(state.global_step / state.max_steps)
         # Resumed from a state saved just before a kill: its checkpoint may still be missing.
-        self._finish_epoch(state)
+        self._finish_checkpoint(state)
 
     def on_substep_end(self, *_: Any, **__: Any) -> None:
         self._stop_if_asked()
@@ -71,7 +71,7 @@ class Steps(TrainerCallback):  # type: ignore[misc]
     def on_step_end(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
         self._stop_if_asked()
         self._on_progress(state.global_step / state.max_steps)
-        control.should_save = control.should_save or self._ends_epoch(state)
+        control.should_save = control.should_save or self._is_checkpoint(state)
         # The loss since the last point is not part of the saved state. It is also looked at, before the save.
         control.should_log = control.should_log or control.should_save
 
@@ -80,17 +80,22 @@ class Steps(TrainerCallback):  # type: ignore[misc]
             return
         loss = finite(logs["loss"], state.global_step, args.learning_rate)
         finite(logs.get("grad_norm", 0.0), state.global_step, args.learning_rate)
-        self._on_log(LossPoint(int(time.time()), state.global_step, state.epoch, loss, float(logs["learning_rate"])))
+        point = LossPoint(int(time.time()), state.global_step, state.epoch, loss, float(logs["learning_rate"]))
+        self._on_log(self._point(point, logs))
+
+    def _point(self, point: LossPoint, _logs: dict[str, float]) -> LossPoint:
+        """What is reported of `point`; trainers that log more than the loss add it here."""
+        return point
 
     def on_save(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
-        self._finish_epoch(state)
+        self._finish_checkpoint(state)
 
-    def _ends_epoch(self, state: Any) -> bool:
-        return bool(state.global_step % self._epoch_steps == 0 or state.global_step == state.max_steps)
+    def _is_checkpoint(self, state: Any) -> bool:
+        return bool(state.global_step % self._checkpoint_steps == 0 or state.global_step == state.max_steps)
 
-    def _finish_epoch(self, state: Any) -> None:
-        if state.global_step > 0 and self._ends_epoch(state):
-            self._finish(math.ceil(state.global_step / self._epoch_steps))
+    def _finish_checkpoint(self, state: Any) -> None:
+        if state.global_step > 0 and self._is_checkpoint(state):
+            self._finish(math.ceil(state.global_step / self._checkpoint_steps))
 
     def _stop_if_asked(self) -> None:
         if self._should_stop():

@@ -43,6 +43,7 @@ def platform(base_model_dir: Path) -> Iterator[Platform]:
             "EMISSARY_PORT": str(free_port()),
             "EMISSARY_PREFECT_PORT": str(free_port()),
             "EMISSARY_MAX_UPLOAD_MB": "1",
+            "EMISSARY_COLD_START_HOLD": "180",
         }
         for name, value in values.items():
             patch.setenv(name, value)

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from emissary import base_models
 from emissary.errors import InvalidInput
-from emissary.schemas.parameters import SftParameters
+from emissary.schemas.parameters import GrpoParameters, SftParameters
 
 SMALL = base_models.get("SmolLM2-135M-Instruct")
 NAMES = list(SftParameters.model_fields)
@@ -38,9 +38,8 @@ def test_catalogue_has_packaged_and_hub_models() -> None:
     assert [name for name, entry in catalogue.items() if entry.name != name] == []
 
 
-def test_templates_of_text_generation_are_complete_and_fit_the_context() -> None:
-    trained = [e for e in base_models.catalogue().values() if "text-generation" in e.task_types]
-    for entry in trained:
+def test_templates_are_complete_and_fit_the_context() -> None:
+    for entry in base_models.catalogue().values():
         assert list(base_models.resolve_parameters(entry, {})) == NAMES
     assert resolve()["learning_rate"] == 5e-4
     assert base_models.get("Qwen3-4B").parameter_template["learning_rate"] == 2e-4
@@ -112,9 +111,9 @@ def test_all_bad_parameters_are_named_at_once() -> None:
     assert len(refused({f"x{i}": i for i in range(10_000)})) < 3000
 
 
-def test_embedding_model_has_no_hyperparameters_yet() -> None:
-    with pytest.raises(InvalidInput, match="all-MiniLM-L6-v2 is not supported"):
-        base_models.resolve_parameters(base_models.get("all-MiniLM-L6-v2"), {})
+def test_embedding_model_is_trained_with_its_own_defaults() -> None:
+    resolved = base_models.resolve_parameters(base_models.get("all-MiniLM-L6-v2"), {})
+    assert (resolved["learning_rate"], resolved["max_length"]) == (1e-3, 256)
 
 
 @given(st.dictionaries(st.sampled_from(NAMES) | st.text(), st.recursive(
@@ -138,3 +137,12 @@ def test_catalogue_does_not_import_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_grpo_has_a_template_of_its_own_for_models_that_generate_text() -> None:
+    resolved = base_models.resolve_parameters(SMALL, {"num_generations": 2.0}, "GRPO")
+    assert list(resolved) == list(GrpoParameters.model_fields)
+    assert (resolved["num_generations"], resolved["num_train_epochs"], resolved["learning_rate"]) == (2, 15, 5e-6)
+    assert base_models.grpo_template(base_models.get("all-MiniLM-L6-v2")) == {}
+    with pytest.raises(InvalidInput, match=r"parameters\.num_generations: num_generations is unknown"):
+        base_models.resolve_parameters(SMALL, {"num_generations": 2})

@@ -1,37 +1,186 @@
-"""The `emissary` command, as a person types it, on the running platform."""
+"""What holds for every command: help, exit codes, JSON, where messages go, what may reach the terminal."""
 
+import json
 import os
+import pty
+import signal
 import subprocess
-import sys
+from pathlib import Path
+
+import pytest
 
 from emissary.client import Client
 from emissary.up import Platform
+from tests.api.refusals import MODEL
+from tests.command_line import COMMAND, answer, emissary, environment, fine
+from tests.jobs import ROWS, TINY, jsonl, until, upload
 
 
-def emissary(platform: Platform, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"EMISSARY_URL": platform.api_url, "COLUMNS": "200", "NO_COLOR": "1"}
-    command = [sys.executable, "-m", "emissary.cli", *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+@pytest.fixture(scope="module")
+def project(client: Client) -> str:
+    """The project that EMISSARY_PROJECT names."""
+    return str(client.post("/v1/projects", {"name": "cli"})["id"])
 
 
-def test_key_works_from_its_creation_to_its_revocation(platform: Platform) -> None:
-    made = emissary(platform, "keys", "create", "laptop", "--user", "ada")
-    assert made.returncode == 0, made.stdout + made.stderr
-    key_id, key = made.stdout.split()
-    assert Client(platform.api_url, key).get("/v1/projects") is not None
-    listed = emissary(platform, "keys", "list").stdout
-    assert key_id in listed
-    assert key not in listed
-    assert emissary(platform, "keys", "revoke", key_id).returncode == 0
-    refused = Client(platform.api_url, key).http.get("/v1/projects")
-    assert refused.status_code == 401
+RESOURCES = [
+    "projects",
+    "datasets",
+    "jobs",
+    "checkpoints",
+    "engines",
+    "deployments",
+    "testing-functions",
+    "models",
+    "keys",
+]
 
 
-def test_unknown_job_ends_with_its_own_exit_code_and_a_sentence(platform: Platform) -> None:
-    shown = emissary(platform, "jobs", "show", "tr-nothing")
-    assert shown.returncode == 4
-    assert "There is no training job" in shown.stdout
+def test_help_names_every_resource_and_the_exit_codes(platform: Platform) -> None:
+    shown = fine(platform, "--help")
+    for word in (*RESOURCES, "chat", "up", "demo", "2 wrong usage", "3 not found", "EMISSARY_URL", "EMISSARY_API_KEY"):
+        assert word in shown
+    for resource in RESOURCES:
+        assert "list" in fine(platform, resource, "--help")
 
 
-def test_models_are_listed(platform: Platform) -> None:
-    assert "SmolLM2-135M-Instruct" in emissary(platform, "models", "list").stdout
+def test_unknown_thing_ends_with_3_and_a_sentence_on_stderr(platform: Platform, project: str) -> None:
+    for command in (
+        ("jobs", "show", "nothing"),
+        ("jobs", "logs", "nothing"),
+        ("checkpoints", "list", "nothing"),
+        ("datasets", "delete", "nothing"),
+        ("deployments", "show", "nothing"),
+        ("engines", "deactivate", "nothing"),
+        ("models", "show", "nothing"),
+        ("testing-functions", "show", "nothing"),
+        ("keys", "delete", "nothing"),
+        ("projects", "show", "nothing"),
+        ("jobs", "list", "--project", "nothing"),
+        ("chat", "nothing", "Hello"),
+    ):
+        done = emissary(platform, *command)
+        assert (done.returncode, done.stdout) == (3, ""), (command, done.stderr)
+        assert "nothing" in done.stderr
+
+
+def test_wrong_usage_ends_with_2(platform: Platform, project: str) -> None:
+    for command in (
+        ("nonsense",),
+        ("jobs", "show"),
+        ("datasets", "upload", "/no/such/file"),
+        ("checkpoints", "show", "job", "first"),
+        ("jobs", "create", "--base-model", MODEL),
+        ("engines", "create", "--base-model", MODEL, "--start", "08:00"),
+        ("keys", "create", "x", "--role", "king"),
+    ):
+        done = emissary(platform, *command)
+        assert (done.returncode, done.stdout) == (2, ""), (command, done.stderr)
+        assert done.stderr
+
+
+def test_project_must_be_named(platform: Platform) -> None:
+    values = environment(platform)
+    del values["EMISSARY_PROJECT"]
+    done = subprocess.run([*COMMAND, "jobs", "list"], env=values, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "EMISSARY_PROJECT" in done.stderr
+
+
+def test_refusal_of_the_api_ends_with_1_and_its_sentence(platform: Platform, project: str) -> None:
+    done = emissary(platform, "engines", "create", "--base-model", "GPT-7")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "GPT-7" in done.stderr
+
+
+def test_platform_that_does_not_answer_and_key_that_is_none_end_with_1(platform: Platform) -> None:
+    away = emissary(platform, "projects", "list", EMISSARY_URL="http://127.0.0.1:9")
+    assert away.returncode == 1
+    assert "emissary up" in away.stderr
+    refused = emissary(platform, "projects", "list", EMISSARY_API_KEY="ek-wrong")
+    assert refused.returncode == 1
+    assert "unknown or revoked" in refused.stderr
+    assert emissary(platform, "projects", "list", EMISSARY_API_KEY="kéy").returncode == 1
+
+
+def test_client_makes_no_key_where_there_is_none(platform: Platform, tmp_path: Path) -> None:
+    done = emissary(platform, "projects", "list", EMISSARY_HOME=str(tmp_path))
+    assert done.returncode == 1
+    assert "EMISSARY_API_KEY" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_flags_win_over_the_environment(platform: Platform, project: str) -> None:
+    flags = ("--url", platform.api_url, "--api-key", platform.api_key)
+    shown = fine(platform, *flags, "projects", "list", EMISSARY_URL="http://127.0.0.1:9", EMISSARY_API_KEY="x")
+    assert project in shown
+
+
+def test_json_is_the_apis(platform: Platform, client: Client, project: str) -> None:
+    assert answer(platform, "projects", "list") == client.get("/v1/projects")
+    assert answer(platform, "projects", "show", "cli") == client.get(f"/v1/projects/{project}")
+    assert answer(platform, "models", "show", MODEL) == client.get(f"/v1/models/{MODEL}")
+    assert answer(platform, "testing-functions", "list") == client.get("/v1/testing-functions")
+
+
+def test_name_of_several_things_is_refused_with_their_ids(platform: Platform, client: Client) -> None:
+    ids = [client.post("/v1/projects", {"name": "twins"})["id"] for _ in range(2)]
+    done = emissary(platform, "projects", "show", "twins")
+    assert done.returncode == 2
+    assert all(name in done.stderr for name in ids)
+    assert ids[0] in fine(platform, "projects", "show", ids[0])
+
+
+def test_nothing_that_the_server_says_acts_on_the_terminal(platform: Platform, client: Client, project: str) -> None:
+    hostile = "\x1b]0;pwned\x07\x1b[31mred\x9b2J\u202e\r"
+    body = {"base_model": MODEL, "train_dataset_id": upload(client, project, ROWS), "description": hostile}
+    job = client.post(f"/v1/projects/{project}/training-jobs", body)
+    client.post(f"/v1/projects/{project}/training-jobs/{job['id']}/cancel")
+    for options in ((), ("--json",)):
+        done = emissary(platform, "jobs", "show", job["id"], *options)
+        assert not set("\x1b\x07\x9b\u202e\r") & set(done.stdout + done.stderr)
+        assert "\\u001b[31mred\\u009b2J\\u202e" in done.stdout
+    assert json.loads(done.stdout)["description"] == hostile
+
+
+def test_interrupted_watch_ends_quietly_with_130_and_the_job_goes_on(
+    platform: Platform, client: Client, project: str
+) -> None:
+    body = {"base_model": MODEL, "train_dataset_id": upload(client, project, ROWS), "name": "long"}
+    path = f"/v1/projects/{project}/training-jobs"
+    path += "/" + client.post(path, body | {"parameters": TINY | {"num_train_epochs": 100}})["id"]
+    until(lambda: client.get(path)["status"], lambda status: status == "Running")
+    terminal, side = pty.openpty()
+    with subprocess.Popen(
+        [*COMMAND, "jobs", "watch", "long"], env=environment(platform), stdout=subprocess.PIPE, stderr=side
+    ) as watching:
+        os.close(side)
+        seen = b""
+        while b"Running" not in seen:  # the progress bar
+            seen += os.read(terminal, 1024)
+        watching.send_signal(signal.SIGINT)
+        output, _ = watching.communicate(timeout=60)
+    rest = os.read(terminal, 100_000)
+    os.close(terminal)
+    assert watching.returncode == 130
+    assert output == b""
+    assert b"Traceback" not in seen + rest
+    assert client.get(path)["status"] == "Running"
+    done = emissary(platform, "jobs", "cancel", "long")
+    assert done.returncode == 0
+    assert client.get(path)["status"] == "Cancelled"
+    assert emissary(platform, "jobs", "watch", "long").returncode == 1
+
+
+def test_file_is_uploaded_and_saved_again(platform: Platform, project: str, tmp_path: Path) -> None:
+    file = tmp_path / "colours.jsonl"
+    file.write_bytes(jsonl(ROWS))
+    made = answer(platform, "datasets", "upload", str(file), "--name", "saved")
+    copy = tmp_path / "copy.jsonl"
+    fine(platform, "datasets", "download", "saved", "--output", str(copy))
+    assert copy.read_bytes() == file.read_bytes()
+    again = emissary(platform, "datasets", "download", "saved", "--output", str(copy))
+    assert again.returncode == 1
+    assert "exists already" in again.stderr
+    assert answer(platform, "datasets", "show", "saved")["id"] == made["id"]
+    fine(platform, "datasets", "delete", "saved")
+    assert emissary(platform, "datasets", "show", "saved").returncode == 3

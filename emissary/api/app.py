@@ -3,26 +3,32 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cache, partial
 from importlib.metadata import version
 
 from fastapi import Depends, FastAPI, Request
 
-from emissary.api import job_event_feed, projection
+from emissary.api import deleting, engine_schedules, job_event_feed, projection
 from emissary.api.body_limit import BodyLimit
+from emissary.api.document import document
 from emissary.api.errors import add_error_handlers
 from emissary.api.routes import (
     datasets,
     deployments,
     engines,
     files,
+    grpo_jobs,
     health,
     inference,
+    keys,
     models,
+    predictions,
     projects,
     testing_functions,
     training_job_events,
     training_job_logs,
     training_jobs,
+    uploads,
 )
 from emissary.errors import InvalidInput, NotFound
 from emissary.store.database import dispose
@@ -30,7 +36,13 @@ from emissary.store.database import dispose
 
 @asynccontextmanager
 async def _lifespan(_app: FastAPI) -> AsyncIterator[None]:
-    work = (projection.follow_events(), projection.sweep_for_ever(), job_event_feed.listen())
+    work = (
+        projection.follow_events(),
+        projection.sweep_for_ever(),
+        engine_schedules.keep_for_ever(),
+        deleting.clear_for_ever(),
+        job_event_feed.listen(),
+    )
     followers = [asyncio.create_task(each) for each in work]
     try:
         yield
@@ -58,6 +70,7 @@ def create_app() -> FastAPI:
         description="Fine-tune, test, deploy and call models of your own.",
         lifespan=_lifespan,
         dependencies=[Depends(_without_nul)],
+        generate_unique_id_function=lambda route: route.name,
     )
     app.add_middleware(BodyLimit)
     add_error_handlers(app)
@@ -65,15 +78,21 @@ def create_app() -> FastAPI:
         health,
         models,
         projects,
+        uploads,
         datasets,
+        grpo_jobs,
         training_jobs,
         training_job_events,
         training_job_logs,
         engines,
         deployments,
         inference,
+        predictions,
+        keys,
         testing_functions,
         files,
     ):
         app.include_router(module.router)
+    app.include_router(uploads.part_router)
+    app.openapi = cache(partial(document, app))  # type: ignore[method-assign]
     return app

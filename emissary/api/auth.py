@@ -41,6 +41,10 @@ def _admin(caller: "CurrentCaller") -> Caller:
     return caller
 
 
+def _by_bearer(request: Request) -> bool:
+    return not request.headers.get("x-api-key")
+
+
 async def _project(project_id: str, caller: "CurrentCaller") -> Project:
     async with transaction() as session:
         return await projects.get(session, project_id, caller.organization_id)
@@ -62,6 +66,9 @@ OwnedProject = Annotated[Project, Depends(_project)]
 
 OwnedEngine = Annotated[Engine, Depends(_engine)]
 """The path's engine, which the caller's organization owns; 404 for another's."""
+
+ByBearer = Annotated[bool, Depends(_by_bearer)]
+"""Whether the key came as Bearer token, so most likely from a client of OpenAI's."""
 
 KEY_SCHEMES = [
     Security(APIKeyHeader(name="X-API-Key", auto_error=False)),

@@ -1,12 +1,16 @@
 """One shape for every error answer: {"status", "error", "code"}."""
 
+import json
 import logging
 from http import HTTPStatus
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from psycopg.errors import ForeignKeyViolation
+from sqlalchemy.exc import IntegrityError
 from starlette.exceptions import HTTPException
+from starlette.routing import compile_path
 
 from emissary.errors import EmissaryError
 
@@ -24,7 +28,8 @@ def field_sentence(error: RequestValidationError) -> str:
     problems = error.errors()
     first = problems[0]
     if first["type"] == "json_invalid":
-        return f"The body is not valid JSON: {first['ctx']['error']} at character {first['loc'][-1]}."
+        place = json.JSONDecodeError(first["ctx"]["error"], str(error.body), int(first["loc"][-1]))
+        return f"The body is not valid JSON: {place.msg} at line {place.lineno}, column {place.colno}."
     # `checkpoint` may be a number or a word: pydantic appends the variant it tried, which is no part of the path.
     path = [str(part) for part in first["loc"] if part not in ("body", "path", "query")]
     path = [part for part in path if not part.startswith(("constrained", "literal", "int", "function-"))]
@@ -34,12 +39,28 @@ def field_sentence(error: RequestValidationError) -> str:
     return f"{where}: {message[0].lower()}{message[1:]}{more}."
 
 
+def _allowed(request: Request) -> set[str]:
+    """The methods of all operations at the request's path; Starlette names those of the first one alone."""
+    paths = request.app.openapi()["paths"]
+    matching = [item for template, item in paths.items() if compile_path(template)[0].match(request.url.path)]
+    exact = [paths[request.url.path]] if request.url.path in paths else matching
+    return {method.upper() for item in exact for method in item}
+
+
 def add_error_handlers(app: FastAPI) -> None:
     """Makes `app` answer every 4xx and 5xx with the envelope."""
 
     @app.exception_handler(EmissaryError)
     async def expected(_request: Request, error: EmissaryError) -> JSONResponse:
-        return error_response(error.status, str(error), error.code)
+        headers = None if error.retry_after is None else {"Retry-After": str(error.retry_after)}
+        return error_response(error.status, str(error), error.code, headers)
+
+    @app.exception_handler(IntegrityError)
+    async def raced(request: Request, error: IntegrityError) -> JSONResponse:
+        if not isinstance(error.orig, ForeignKeyViolation):
+            return await unexpected(request, error)
+        sentence = "Another request changed what this one is about at the same time; look again and repeat it."
+        return error_response(409, sentence, "conflict")
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
@@ -51,7 +72,10 @@ def add_error_handlers(app: FastAPI) -> None:
         if sentence == HTTPStatus(error.status_code).phrase:
             sentence = f"{sentence}: {request.method} {request.url.path}. The operations are listed at /docs."
         code = _CODES.get(error.status_code, "invalid_input" if error.status_code < 500 else "internal_error")
-        return error_response(error.status_code, sentence, code, dict(error.headers or {}))
+        headers = dict(error.headers or {})
+        if error.status_code == 405 and (allowed := _allowed(request)):
+            headers["Allow"] = ", ".join(sorted(allowed))
+        return error_response(error.status_code, sentence, code, headers)
 
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> JSONResponse:

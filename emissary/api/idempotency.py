@@ -18,6 +18,7 @@ from emissary.store.users import Caller
 
 HEADER = "idempotency-key"
 _LONGEST = 255
+_SHOWN_ONCE = "fields_shown_once"
 
 
 async def answer_once(request: Request, content: bytes, create: Callable[[], Awaitable[Response]]) -> Response:
@@ -43,7 +44,11 @@ async def answer_once(request: Request, content: bytes, create: Callable[[], Awa
                 )
             return JSONResponse(before.body, before.status, headers={"Idempotent-Replayed": "true"})
         answer = await create()
-        await idempotent_answers.keep(
-            session, caller.organization_id, key, digest, answer.status_code, json.loads(bytes(answer.body))
-        )
+        body = json.loads(bytes(answer.body)) | dict.fromkeys(getattr(request.state, _SHOWN_ONCE, ()))
+        await idempotent_answers.keep(session, caller.organization_id, key, digest, answer.status_code, body)
     return answer
+
+
+def keep_without(request: Request, *fields: str) -> None:
+    """Have these fields of the answer be null where it is kept: they are secrets that are shown once."""
+    setattr(request.state, _SHOWN_ONCE, fields)

@@ -20,7 +20,7 @@ from prefect.states import Failed, Scheduled
 from sqlalchemy import select, text, update
 
 from emissary.api.submit import PREFECT_AWAY, submit_waiting
-from emissary.store import job_events
+from emissary.store import engines, job_events
 from emissary.store.database import transaction
 from emissary.store.tables import Deployment, Engine, FlowBacked, TrainingJob
 
@@ -116,21 +116,10 @@ async def apply(flow_run_id: UUID, state_type: str, state_name: str, message: st
                 .returning(kind.id)
             )
             if changed and kind is Engine:
-                await _deployments_follow(session, changed, status)
+                await engines.record_start(session, changed, status)
+                await engines.deployments_follow(session, changed, status)
             if changed and kind is TrainingJob:
                 await job_events.record_end(session, changed, status, values.get("error"))
-
-
-async def _deployments_follow(session: Any, engine_id: str, status: str) -> None:
-    """What an engine serves is deactivated with it, and is Deployed again when it is back."""
-    follows = {"Inactive": (("Deployed", "Reactivating"), "Deactivated"), "Active": (("Reactivating",), "Deployed")}
-    if status in follows:
-        before, after = follows[status]
-        await session.execute(
-            update(Deployment)
-            .where(Deployment.engine_id == engine_id, Deployment.status.in_(before))
-            .values(status=after)
-        )
 
 
 async def follow_events() -> None:

@@ -29,7 +29,8 @@ def _flow(row: FlowBacked) -> tuple[str, dict[str, Any], list[str]]:
     """(flow deployment, parameters, tags) of the run that brings the row about."""
     match row:
         case TrainingJob():
-            return "train_sft/train_sft", {"training_job_id": row.id}, [row.project_id, row.id]
+            flow = "train_grpo" if row.training_technique == "GRPO" else "train_sft"
+            return f"{flow}/{flow}", {"training_job_id": row.id}, [row.project_id, row.id]
         case Engine():
             return "serve_engine/serve_engine", {"engine_id": row.id}, [row.id]
         case Deployment():
@@ -39,10 +40,12 @@ def _flow(row: FlowBacked) -> tuple[str, dict[str, Any], list[str]]:
 
 
 async def submit(row: FlowBacked) -> None:
-    """Create the row's flow run once the row is committed, and note its id on it.
+    """Create the flow run of a row that waits for one, once the row is committed, and note its id on it.
 
     Where Prefect is away the row is left for the sweep.
     """
+    if row.flow_run_id is not None or row.status != WAITING[type(row)]:
+        return
     await after_commit(partial(_submit_now, row))
 
 

@@ -18,6 +18,14 @@ async def uploaded_form(request: Request, max_mb: int) -> AsyncIterator[tuple[Up
     if not request.headers.get("content-type", "").startswith("multipart/form-data"):
         raise InvalidInput("The body must be multipart/form-data with the dataset as the field `file`.")
     limit = max_mb * 1024 * 1024
+    too_large = InvalidInput(
+        f"file: it is larger than the limit of {max_mb} MiB (EMISSARY_MAX_UPLOAD_MB); send it in parts "
+        "(`emissary datasets upload`, or POST …/datasets/uploads).",
+        code="too_large",
+    )
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > limit + _FORM_OVERHEAD:
+        raise too_large
     received = 0
     receive = request.receive
 
@@ -26,9 +34,7 @@ async def uploaded_form(request: Request, max_mb: int) -> AsyncIterator[tuple[Up
         message = await receive()
         received += len(message.get("body", b""))
         if received > limit + _FORM_OVERHEAD:
-            raise InvalidInput(
-                f"file: it is larger than the limit of {max_mb} MiB (EMISSARY_MAX_UPLOAD_MB).", code="too_large"
-            )
+            raise too_large
         return message
 
     async with Request(request.scope, counted).form(max_files=1, max_fields=8) as form:
@@ -36,9 +42,7 @@ async def uploaded_form(request: Request, max_mb: int) -> AsyncIterator[tuple[Up
         if not isinstance(file, UploadFile):
             raise InvalidInput("file: the dataset file is missing from the form.")
         if (file.size or 0) > limit:
-            raise InvalidInput(
-                f"file: it is larger than the limit of {max_mb} MiB (EMISSARY_MAX_UPLOAD_MB).", code="too_large"
-            )
+            raise too_large
         if name is not None and not isinstance(name, str):
             raise InvalidInput("name: it must be text, not a file.")
         yield file, name

@@ -28,6 +28,8 @@ class DatasetReport(BaseModel):
     """For each other task type, a sentence that says which row does not fit and why."""
     label_kind: LabelKind | None
     """Only for a dataset that fits classification."""
+    labels: list[str]
+    """For classification: every label that a row names, in alphabetical order; an adapter has an output for each."""
     class_counts: dict[str, int]
     """Rows per class; `positive` and `negative` if binary. A label that a row does not name is 0 there."""
     duplicates: int
@@ -72,6 +74,7 @@ def validate(path: Path, filename: str) -> DatasetReport:
         compatible_task_types=compatible,
         misfits={task: found.sentence(means) for task, found in misfits.items() if found.count},
         label_kind=label_kind,
+        labels=sorted(classes.marked) if label_kind else [],
         class_counts=class_counts,
         duplicates=rows - len(seen),
         warnings=_warnings(rows, class_counts, unused),

@@ -2,9 +2,10 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-from emissary.schemas.fields import Description, Name, Reference, UnixTime
+from emissary.schemas.fields import LEFT_OUT, Description, Name, Reference, UnixTime
+from emissary.schemas.schedules import Schedule
 
 DeploymentStatus = Literal[
     "Pending",
@@ -30,9 +31,17 @@ class DeploymentCreate(BaseModel):
     checkpoint: Checkpoint
     name: Name | None = Field(default=None, description="Name to call it by; default `<job>-checkpoint-<n>`.")
     description: Description | None = None
-    inactive_timeout: int = Field(
-        default=3600, strict=True, ge=1, description="Seconds without a request after which the engine ends."
+    inactive_timeout: Annotated[int, Field(strict=True, ge=1)] | None = Field(
+        default=None, description="Seconds without a request after which the engine ends; left out 3600."
     )
+    schedule: Schedule | None = Field(default=None, description="Windows in which the engine runs, instead.")
+
+    @field_validator("schedule")
+    @classmethod
+    def _not_both(cls, value: Schedule | None, info: ValidationInfo) -> Schedule | None:
+        if value is not None and info.data.get("inactive_timeout") is not None:
+            raise ValueError("give it or inactive_timeout, not both")
+        return value
 
 
 class DeploymentSummary(BaseModel):
@@ -50,9 +59,9 @@ class DeploymentDetail(DeploymentSummary):
 
     task_type: str
     metadata: dict[str, Any] = {}
-    description: str | None
+    description: Annotated[str | None, LEFT_OUT]
     base_model: str
-    training_id: str | None
+    training_id: Annotated[str | None, LEFT_OUT]
     checkpoint: int
     engine_id: str
     error: str | None

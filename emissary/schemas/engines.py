@@ -2,10 +2,11 @@
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from emissary.schemas.deployments import Checkpoint, DeploymentSummary
 from emissary.schemas.fields import Name, Reference, UnixTime
+from emissary.schemas.schedules import Schedule
 from emissary.schemas.training_jobs import TaskType
 
 EngineStatus = Literal["Creating", "Active", "Inactive"]
@@ -23,11 +24,26 @@ class InactiveTimeout(BaseModel):
     )
 
 
-class ResourceManagement(BaseModel):
-    """When an engine ends by itself."""
+_CONFIGS: dict[str, type[InactiveTimeout] | type[Schedule]] = {
+    "inactive_timeout": InactiveTimeout,
+    "schedule": Schedule,
+}
 
-    management_type: Literal["inactive_timeout"] = "inactive_timeout"
-    management_config: InactiveTimeout = Field(default_factory=InactiveTimeout)
+
+class ResourceManagement(BaseModel):
+    """When an engine runs: until nobody has called it for a while, or in the windows of a schedule."""
+
+    management_type: Literal["inactive_timeout", "schedule"] = "inactive_timeout"
+    management_config: InactiveTimeout | Schedule = Field(default_factory=InactiveTimeout, validate_default=True)
+
+    @field_validator("management_config", mode="before")
+    @classmethod
+    def _of_its_type(cls, value: object, info: ValidationInfo) -> InactiveTimeout | Schedule:
+        """Validate as what `management_type` says, so that a refusal names the field inside it."""
+        config = _CONFIGS.get(info.data.get("management_type", ""), InactiveTimeout)
+        if isinstance(value, InactiveTimeout) and config is Schedule:
+            value = {}  # the default: all fields are missing
+        return config.model_validate(value)
 
 
 class EngineCreate(BaseModel):

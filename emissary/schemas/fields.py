@@ -3,7 +3,9 @@
 from datetime import datetime
 from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError
+
+from emissary.errors import InvalidInput
 
 
 def _unix(value: object) -> object:
@@ -43,3 +45,15 @@ Reference = Annotated[str, Field(strict=True, min_length=1, max_length=200), Aft
 
 Description = Annotated[str, Field(strict=True, max_length=2000), AfterValidator(_without_nul)]
 """Text of several lines."""
+
+LEFT_OUT = Field(exclude_if=lambda value: value is None)
+"""Marks a field of an answer that is not there when it has no value: the contract knows no null for it."""
+_NAME: TypeAdapter[str] = TypeAdapter(Name)
+
+
+def checked_name(field: str, value: str) -> str:
+    """`value`, which came in `field` of a form or was made of one. Raises InvalidInput when it is not a `Name`."""
+    try:
+        return _NAME.validate_python(value)
+    except ValidationError as error:
+        raise InvalidInput(f"{field}: the name {value!r} is not allowed: {error.errors()[0]['msg']}.") from error

@@ -13,15 +13,14 @@ def _whole(value: object) -> object:
 Whole = Annotated[int, BeforeValidator(_whole)]
 
 
-class SftParameters(BaseModel):
-    """Every hyperparameter of supervised fine-tuning with LoRA; the base model's template gives the defaults."""
+class _LoraParameters(BaseModel):
+    """What every training of a LoRA adapter on text has."""
 
     model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
     learning_rate: float = Field(gt=0, le=1, description="Peak learning rate of AdamW.")
     num_train_epochs: Whole = Field(ge=1, le=100, description="Passes over the training rows; one checkpoint each.")
     per_device_train_batch_size: Whole = Field(ge=1, le=1024, description="Rows per forward pass in training.")
-    per_device_eval_batch_size: Whole = Field(ge=1, le=1024, description="Rows per forward pass in testing.")
     gradient_accumulation_steps: Whole = Field(ge=1, le=1024, description="Forward passes per optimizer step.")
     max_length: Whole = Field(ge=16, le=131072, description="Longest row in tokens, answer included.")
     lr_scheduler_type: Literal[
@@ -31,12 +30,56 @@ class SftParameters(BaseModel):
     weight_decay: float = Field(ge=0, le=1, description="Weight decay of AdamW.")
     lora_r: Whole = Field(ge=1, le=512, description="Rank of the LoRA matrices.")
     lora_alpha: Whole = Field(ge=1, le=4096, description="LoRA scale: the update is multiplied by lora_alpha / lora_r.")
-    lora_dropout: float = Field(ge=0, lt=1, description="Dropout on the input of the LoRA matrices.")
-    max_new_tokens: Whole = Field(ge=1, le=32768, description="Longest answer in testing, in tokens.")
+    max_new_tokens: Whole = Field(ge=1, le=32768, description="Text generation: longest answer in testing, in tokens.")
     downsample_size: float = Field(gt=0, le=100, description="Percentage of the training rows to train on.")
-    dynamic_loss: bool = Field(description="Dynamic fine-tuning: weigh each token's loss by its probability.")
     seed: Whole = Field(ge=0, le=2**32 - 1, description="Seed of sampling, shuffling, initial weights and dropout.")
     logging_steps: Whole = Field(ge=1, le=10_000, description="Optimizer steps between points of the loss curve.")
     save_steps: Whole = Field(
         ge=1, le=100_000, description="Optimizer steps between saves of trainer state, from which a run resumes."
     )
+
+
+class SftParameters(_LoraParameters):
+    """Every hyperparameter of supervised fine-tuning with LoRA; the base model's template gives the defaults."""
+
+    per_device_eval_batch_size: Whole = Field(ge=1, le=1024, description="Rows per forward pass in testing.")
+    lora_dropout: float = Field(ge=0, lt=1, description="Dropout on the input of the LoRA matrices.")
+    dynamic_loss: bool = Field(
+        description="Text generation: dynamic fine-tuning, which weighs each token's loss by its probability. "
+        "Classification: focal loss. Regression: Huber's loss."
+    )
+
+
+class GrpoParameters(_LoraParameters):
+    """Every hyperparameter of GRPO with LoRA; the template `grpo` of models.yaml gives the defaults.
+
+    The method is Group Relative Policy Optimization (arXiv:2402.03300).
+    """
+
+    num_train_epochs: Whole = Field(ge=1, le=100, description="Passes over the training rows.")
+    per_device_train_batch_size: Whole = Field(ge=1, le=1024, description="Completions per forward pass in training.")
+    save_steps: Whole = Field(
+        ge=1,
+        le=100_000,
+        description="Optimizer steps between checkpoints; there is one each epoch when that is sooner.",
+    )
+    num_generations: Whole = Field(
+        ge=2,
+        le=256,
+        description="Completions per prompt, whose rewards are compared. Divides per_device_train_batch_size × "
+        "gradient_accumulation_steps, the completions of an optimizer step.",
+    )
+    max_completion_length: Whole = Field(ge=1, le=32768, description="Longest completion in training, in tokens.")
+    temperature: float = Field(gt=0, le=10, description="Temperature at which completions are sampled.")
+    beta: float = Field(
+        ge=0,
+        le=10,
+        description="Weight of the KL divergence from the base model; 0 leaves it out, also of the metrics.",
+    )
+    loss_type: Literal["grpo", "dapo", "dr_grpo"] = Field(
+        description="How token losses are summed up: mean per completion (grpo), mean over all tokens (dapo, "
+        "arXiv:2503.14476), or without any bias by length or spread of rewards (dr_grpo, arXiv:2503.20783)."
+    )
+    adam_beta1: float = Field(ge=0, lt=1, description="Decay of AdamW's mean of gradients.")
+    adam_beta2: float = Field(ge=0, lt=1, description="Decay of AdamW's mean of squared gradients.")
+    max_grad_norm: float = Field(gt=0, le=1000, description="Gradients of a larger norm are scaled down to it.")

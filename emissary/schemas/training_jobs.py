@@ -5,7 +5,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from emissary.schemas.datasets import DatasetSummary
-from emissary.schemas.fields import Description, Name, Reference, UnixTime
+from emissary.schemas.fields import LEFT_OUT, Description, Name, Reference, UnixTime
+from emissary.schemas.parameters import SftParameters
 
 TaskType = Literal["text-generation", "classification", "embedding", "regression"]
 JobStatus = Literal["Pending", "Running", "Testing", "Success", "Failed", "TimedOut", "Cancelled"]
@@ -36,7 +37,12 @@ class TrainingJobCreate(BaseModel):
     description: Description | None = Field(default=None, description="What the job is for.")
     task_type: TaskType = Field(default="text-generation", description="What the model is to do.")
     parameters: dict[str, Any] = Field(
-        default={}, description="Hyperparameters that differ from the model's parameter_template."
+        default={},
+        description="Hyperparameters that differ from the model's parameter_template.",
+        json_schema_extra={
+            "properties": SftParameters.model_json_schema()["properties"],
+            "additionalProperties": False,
+        },
     )
     rebalance_data: dict[str, float] | None = Field(
         default=None, description="Classification only: label to ratio or number of rows."
@@ -56,6 +62,7 @@ class TrainingJobSummary(BaseModel):
     base_model: str
     train_dataset_name: str
     test_functions: list[str]
+    reward: dict[str, float] | None = Field(description="GRPO: weight of each testing function in the reward.")
     status: JobStatus
     progress: int = Field(description="Percent of the whole job, testing included.")
     created_by: str
@@ -72,14 +79,29 @@ class LossPoint(BaseModel):
     epoch: float
 
 
+class RewardPoint(LossPoint):
+    """GRPO: the loss, and the rewards of the completions sampled since the point before, as means."""
+
+    reward: float = Field(description="Weighted sum of the testing functions' scores.")
+    reward_std: float = Field(description="Standard deviation of the reward over a step's completions.")
+    rewards: dict[str, float] = Field(description="Score of each testing function, also of those without weight.")
+    equal_groups: float = Field(
+        description="Share of prompts whose completions all got the same reward, of which nothing is learnt."
+    )
+    reward_failures: int = Field(description="How often a testing function failed on a completion, scored 0.")
+    completion_length: float = Field(description="Tokens per completion.")
+    entropy: float = Field(description="Entropy of the model's next token, in nats.")
+    kl: float | None = Field(description="KL divergence from the base model, in nats per token; null with beta 0.")
+
+
 class TrainingJobDetail(TrainingJobSummary):
     """A training job with what it trains on, how, and how it goes."""
 
     description: str | None
     train_dataset: DatasetSummary
-    test_dataset: DatasetSummary | None
+    test_dataset: Annotated[DatasetSummary | None, LEFT_OUT]
     train_test_split_ratio: float | None
-    training_loss: list[LossPoint]
+    training_loss: list[RewardPoint | LossPoint]
     hyper_parameters: dict[str, str | int | float | bool]
     best_checkpoint: int | None = Field(description="The checkpoint with the best test score, once known.")
     error: str | None = Field(description="Why the job failed, and what to do.")
@@ -99,7 +121,7 @@ class TrainingJobCheckpoint(BaseModel):
 
     checkpoint: int
     model_download_url: str = Field(description="Link to the adapter as one archive; expires.")
-    test_results: TestResults | None
+    test_results: Annotated[TestResults | None, LEFT_OUT]
     train_loss: float | None
     test_loss: float | None
     is_best: bool

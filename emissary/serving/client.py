@@ -29,6 +29,8 @@ async def unload(engine: Engine, name: str) -> None:
     async with connect(engine) as client:
         try:
             response = await client.delete(f"/adapters/{name}")
+        except httpx.ConnectError:
+            return  # its process has died; the next one loads what is there then
         except httpx.TransportError as error:
             raise Unavailable(f"The engine {engine.id} does not answer; try again.") from error
     if response.status_code not in (204, 404):

@@ -38,10 +38,11 @@ class Adapters:
     """The adapters loaded beside `model`; `select` sets which of them each row of the next forward pass uses.
 
     Loading and unloading may happen in another thread than the forward passes: rows keep the adapter they
-    started with.
+    started with. An adapter may bring a head for the module named `head`, which is left to the caller.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, head: str | None = None) -> None:
+        self._head = head
         self._loaded: dict[str, Adapter] = {}
         self._active: dict[str, tuple[Tensor, Tensor, Tensor | None]] = {}
         # Rows come and go while the set of adapters in use stays, and a prefill alternates with decoding
@@ -64,7 +65,7 @@ class Adapters:
         Raises InvalidInput, and changes nothing, when the folder holds no LoRA adapter that fits the base
         model.
         """
-        self._loaded[name] = Adapter(name, _read(folder, self._linears))
+        self._loaded[name] = Adapter(name, _read(folder, self._linears, self._head))
         self._stacked.cache_clear()
 
     def unload(self, name: str) -> None:
@@ -106,8 +107,9 @@ class Adapters:
         a, b, others = part
         hidden = functional.linear(args[0], a)
         if others is not None:
-            # Filled, not multiplied by zero: an overflow in one adapter stays in its own rows.
-            hidden = hidden.masked_fill_(others, 0)
+            # Filled, not multiplied by zero: an overflow in one adapter stays in its own rows. A layer that works
+            # on a row's one vector has no dimension of tokens.
+            hidden = hidden.masked_fill_(others if hidden.dim() > 2 else others[:, 0], 0)
         return output + functional.linear(hidden, b)
 
 
@@ -126,13 +128,15 @@ def _stack(adapters: tuple[Adapter, ...]) -> dict[str, tuple[Tensor, Tensor, Ten
     return stack
 
 
-def _read(folder: Path, linears: dict[str, nn.Linear]) -> dict[str, tuple[Tensor, Tensor]]:
-    config = _read_config(folder)
+def _read(folder: Path, linears: dict[str, nn.Linear], head: str | None) -> dict[str, tuple[Tensor, Tensor]]:
+    config = _read_config(folder, with_head=head is not None)
     try:
         state = load_file(folder / "adapter_model.safetensors")
     except (SafetensorError, OSError, ValueError) as error:
         raise InvalidInput(f"{folder}/adapter_model.safetensors cannot be read: {error}.") from error
     _refuse_unless(bool(state), folder, "adapter_model.safetensors is empty")
+    if head is not None:
+        state = {key: weight for key, weight in state.items() if not key.startswith(f"base_model.model.{head}.")}
     for key in state:
         _refuse_unless(_KEY.fullmatch(key) is not None, folder, f"{key} is not the weight of a LoRA layer")
     weights = {}
@@ -161,7 +165,7 @@ def _read(folder: Path, linears: dict[str, nn.Linear]) -> dict[str, tuple[Tensor
     return weights
 
 
-def _read_config(folder: Path) -> Any:
+def _read_config(folder: Path, with_head: bool) -> Any:
     for file in ("adapter_config.json", "adapter_model.safetensors"):
         if not (folder / file).is_file():
             raise InvalidInput(f"{folder} holds no adapter: {file} is missing; give a folder that PEFT saved.")
@@ -183,6 +187,8 @@ def _read_config(folder: Path) -> Any:
         "alora_invocation_tokens",
         "target_parameters",
     ):
+        if option == "modules_to_save" and with_head:
+            continue
         _refuse_unless(not getattr(config, option, None), folder, f"its {option} is not supported by this engine")
     _refuse_unless(config.bias == "none", folder, "trained biases are not supported by this engine")
     return config

@@ -22,10 +22,20 @@ from emissary.serving.batching import Batcher
 from emissary.serving.decoding import GenerationRequest, GenerationResult
 from emissary.serving.generation import Generator
 from emissary.serving.openai_answers import Answer, envelope
+from emissary.serving.pooled import PooledModel
+from emissary.serving.pooled_batching import PooledBatcher
+from emissary.serving.predictions import add_predictions
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_MAX_TOKENS = 256
+OPERATIONS = {
+    "text-generation": "/v1/chat/completions or /v1/completions",
+    "classification": "/v1/classification",
+    "regression": "/v1/regression or /v1/classification",
+    "embedding": "/v1/embeddings",
+}
+"""What models of each task type are called by."""
 
 
 class AdapterRequest(BaseModel):
@@ -38,24 +48,32 @@ class AdapterRequest(BaseModel):
 
 
 def create_engine_app(
-    batcher: Batcher, generator: Generator, *, base_model: str, token: str, fetch: Callable[[str], Path]
+    batcher: Batcher | PooledBatcher,
+    generator: Generator | PooledModel,
+    *,
+    base_model: str,
+    token: str,
+    fetch: Callable[[str], Path],
 ) -> FastAPI:
     """The engine's application: `generator` behind `batcher`, its base model called `base_model`.
 
+    It has the operations of the task type that the two are for; the others' are answered 400.
+
     `fetch` gives the local folder of an adapter's artifact. `app.state.load(name, artifact)` serves a name as
-    POST /adapters does, and `app.state.last_access()` is the UNIX time of the last request. Every route but
-    /health asks for `Authorization: Bearer <token>`. Errors are {"status", "error", "code"}.
+    POST /adapters does, `app.state.unload(name)` serves it no longer, and `app.state.last_access()` is the UNIX time
+    of the last request. Every route but /health asks for `Authorization: Bearer <token>`. Errors are {"status",
+    "error", "code"}.
     """
     app = FastAPI(title="Emissary engine", docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(_RequireToken, token=token)
     _add_error_handlers(app)
-    identity = f"{base_model} {generator.model.dtype} {generator.model.num_parameters()}"
-    fingerprint = f"fp_{hashlib.sha256(identity.encode()).hexdigest()[:10]}"
     access = {"last": int(time.time()), "requests": 0}
     served: dict[str, str | None] = {base_model: None}  # name that requests use → adapter, None for the base model
 
     def last_access() -> int:
-        return int(time.time()) if batcher.in_flight else access["last"]
+        if batcher.in_flight:
+            access["last"] = int(time.time())
+        return access["last"]
 
     def load(name: str, artifact: str | None) -> None:
         if name == base_model:
@@ -66,7 +84,13 @@ def create_engine_app(
             generator.unload_adapter(name)
         served[name] = None if artifact is None else name
 
-    app.state.load, app.state.last_access = load, last_access
+    def unload(name: str) -> None:
+        if name == base_model or name not in served:
+            raise NotFound(f"This engine serves no {name!r} that could be unloaded.")
+        if served.pop(name) is not None:
+            generator.unload_adapter(name)
+
+    app.state.load, app.state.unload, app.state.last_access = load, unload, last_access
 
     @app.get("/health")
     async def health() -> dict[str, Any]:
@@ -86,35 +110,58 @@ def create_engine_app(
 
     @app.delete("/adapters/{name}", status_code=204)
     async def unload_adapter(name: str) -> None:
-        if name == base_model or name not in served:
-            raise NotFound(f"This engine serves no {name!r} that could be unloaded.")
-        if served.pop(name) is not None:
-            generator.unload_adapter(name)
+        unload(name)
+
+    def adapter(model: str) -> str | None:
+        if model not in served:
+            raise NotFound(f"model: this engine serves no {model!r}; it serves {', '.join(served)}.")
+        access.update(last=int(time.time()), requests=access["requests"] + 1)
+        return served[model]
+
+    if isinstance(batcher, PooledBatcher) and isinstance(generator, PooledModel):
+        add_predictions(app, batcher, generator, adapter)
+        task_type: str = generator.task_type
+    elif isinstance(batcher, Batcher) and isinstance(generator, Generator):
+        _add_completions(app, batcher, generator, adapter, base_model)
+        task_type = "text-generation"
+    else:
+        raise TypeError(f"{type(batcher).__name__} does not run {type(generator).__name__}.")
+
+    @app.post("/v1/{operation:path}")
+    async def unsuited(operation: str) -> None:
+        raise InvalidInput(
+            f"model: this model is for {task_type}; call it by POST {OPERATIONS[task_type]}, not /v1/{operation}."
+        )
+
+    return app
+
+
+def _add_completions(
+    app: FastAPI, batcher: Batcher, generator: Generator, adapter: Callable[[str], str | None], base_model: str
+) -> None:
+    """Add the operations of text generation; `adapter` gives the adapter of a request's `model`."""
+    identity = f"{base_model} {generator.model.dtype} {generator.model.num_parameters()}"
+    fingerprint = f"fp_{hashlib.sha256(identity.encode()).hexdigest()[:10]}"
 
     @app.post("/v1/chat/completions")
     async def chat_completions(body: ChatCompletionRequest, request: Request) -> Response:
-        adapter = _adapter(body.model)
+        chosen = adapter(body.model)
         messages = [message.model_dump() for message in body.messages]
         prompt = await asyncio.to_thread(generator.chat_prompt, messages)
-        return await answer("chat", body, adapter, prompt, request)
+        return await answer("chat", body, chosen, prompt, request)
 
     @app.post("/v1/completions")
     async def completions(body: CompletionRequest, request: Request) -> Response:
-        adapter = _adapter(body.model)
+        chosen = adapter(body.model)
         prompt = await asyncio.to_thread(generator.text_prompt, body.prompt)
-        return await answer("text", body, adapter, prompt, request)
-
-    def _adapter(model: str) -> str | None:
-        if model not in served:
-            raise NotFound(f"model: this engine serves no {model!r}; it serves {', '.join(served)}.")
-        return served[model]
+        return await answer("text", body, chosen, prompt, request)
 
     async def answer(
-        kind: Literal["chat", "text"], body: Sampling, adapter: str | None, prompt: list[int], request: Request
+        kind: Literal["chat", "text"], body: Sampling, chosen: str | None, prompt: list[int], request: Request
     ) -> Response:
         wanted = GenerationRequest(
             prompt_ids=prompt,
-            adapter=adapter,
+            adapter=chosen,
             max_new_tokens=body.token_limit or DEFAULT_MAX_TOKENS,
             temperature=1.0 if body.temperature is None else body.temperature,
             top_p=1.0 if body.top_p is None else body.top_p,
@@ -122,18 +169,14 @@ def create_engine_app(
             stop=body.stop_strings,
             seed=body.seed,
         )
-        access.update(last=int(time.time()), requests=access["requests"] + 1)
         frame = Answer(kind, request.headers.get("x-answer-as", body.model), fingerprint)
         if body.stream:
             events = frame.events(batcher.stream(wanted), body.include_usage)
             return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
         result = await _while_connected(request, batcher.submit(wanted))
-        access["last"] = int(time.time())
         if result is None:
             return Response(status_code=499)  # nobody reads it
         return JSONResponse(frame.whole(result))
-
-    return app
 
 
 async def _while_connected(request: Request, work: Coroutine[Any, Any, GenerationResult]) -> GenerationResult | None:

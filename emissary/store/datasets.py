@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 
+from sqlalchemy import delete as sql_delete
 from sqlalchemy import or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import defer
 
 from emissary.errors import InvalidInput, NotFound
 from emissary.store.pages import Page, page
-from emissary.store.tables import Dataset, TrainingJob
+from emissary.store.tables import Dataset, TrainingJob, Upload
 
 
 async def get(session: AsyncSession, project_id: str, dataset_id: str) -> Dataset:
@@ -19,8 +21,8 @@ async def get(session: AsyncSession, project_id: str, dataset_id: str) -> Datase
 
 
 async def list_all(session: AsyncSession, project_id: str, wanted: Page) -> Sequence[Dataset]:
-    """The project's datasets, the newest first."""
-    query = select(Dataset).where(Dataset.project_id == project_id)
+    """The project's datasets, the newest first, without their reports."""
+    query = select(Dataset).where(Dataset.project_id == project_id).options(defer(Dataset.report, raiseload=True))
     return (await session.scalars(page(query, Dataset, wanted))).all()
 
 
@@ -32,4 +34,5 @@ async def delete(session: AsyncSession, dataset: Dataset) -> None:
     job_id = (await session.scalars(used.limit(1))).first()
     if job_id is not None:
         raise InvalidInput(f"The dataset {dataset.id} belongs to training job {job_id}; delete that first.")
+    await session.execute(sql_delete(Upload).where(Upload.dataset_id == dataset.id))
     await session.delete(dataset)

@@ -1,17 +1,18 @@
 """Queries of deployments."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import joinedload
 
-from emissary import base_models
+from emissary import base_models, schedules
 from emissary.errors import InvalidInput, NotFound
 from emissary.ids import new_id
-from emissary.schemas.engines import ResourceManagement
 from emissary.store import engines, training_jobs
 from emissary.store.pages import Page, page
 from emissary.store.tables import GONE, Checkpoint, Deployment, Engine, Project
@@ -26,50 +27,55 @@ async def create(
     name: str | None,
     description: str | None,
     engine: Engine | None,
-    inactive_seconds: int | None,
+    management: dict[str, Any] | None = None,
     user_id: str,
 ) -> Deployment:
-    """A new deployment, Pending, on `engine` or else on one that fits, which is made when there is none.
+    """A new deployment on `engine`, or else on one that fits and has `management`, which is made when there is none.
 
-    Raises InvalidInput for an unknown job, base model or checkpoint, a name in use, or an engine of another base model.
+    It is Pending, its engine being started where it has ended; or Deactivated where the engine's schedule has it ended
+    now. Raises InvalidInput for an unknown job, base model or checkpoint, a name in use, or an engine of another base
+    model.
     """
-    base_model, task_type, job_id, number, default_name = await _source(session, project, training_job_id, checkpoint)
+    source = await _source(session, project, training_job_id, checkpoint)
+    base_model, task_type, job_id, number, source_name = source
     if base_models.catalogue().get(name or ""):
         raise InvalidInput(f"name: {name!r} is the name of a base model; choose another.")
-    if engine is None:
-        engine = await engines.find_usable(session, project.organization_id, base_model, task_type)
-    if engine is None:
-        management: dict[str, Any] = ResourceManagement.model_validate(
-            {"management_config": {"inactive_duration": inactive_seconds} if inactive_seconds else {}}
-        ).model_dump()
-        engine = await engines.create(
+    if engine is not None:
+        engine = await engines.lock(session, engine.id)
+        if (engine.base_model, engine.task_type) != (base_model, task_type):
+            raise InvalidInput(
+                f"training_id: the engine {engine.id} serves {engine.base_model} for {engine.task_type}, "
+                f"not {base_model} for {task_type}."
+            )
+    else:
+        assert management is not None
+        organization_id = project.organization_id
+        engine = await engines.find_usable(session, organization_id, base_model, task_type, management)
+        engine = engine or await engines.create(
             session,
-            organization_id=project.organization_id,
-            name=None,
+            organization_id=organization_id,
+            name=f"{source_name}-engine",
             base_model=base_model,
             task_type=task_type,
             management=management,
             user_id=user_id,
         )
-    elif (engine.base_model, engine.task_type) != (base_model, task_type):
-        raise InvalidInput(
-            f"training_id: the engine {engine.id} serves {engine.base_model} for {engine.task_type}, "
-            f"not {base_model} for {task_type}."
-        )
-    elif engine.status == "Inactive":
-        await engines.restart(session, engine)
+    if engine.status == "Inactive":
+        schedule = schedules.of_engine(engine.resource_management_config)
+        if schedules.is_open(schedule, datetime.now(UTC)):
+            await engines.restart(session, engine)
     deployment = Deployment(
         id=new_id("dp"),
         organization_id=project.organization_id,
         project_id=project.id,
-        name=name or default_name,
+        name=name or (f"{source_name}-checkpoint-{number}" if job_id else f"{source_name}-base"),
         description=description,
         base_model=base_model,
         task_type=task_type,
         training_job_id=job_id,
         checkpoint=number,
         engine=engine,
-        status="Pending",
+        status="Deactivated" if engine.status == "Inactive" else "Pending",
         created_by=user_id,
     )
     session.add(deployment)
@@ -85,10 +91,10 @@ async def create(
 async def _source(
     session: AsyncSession, project: Project, training_job_id: str, checkpoint: int | str
 ) -> tuple[str, str, str | None, int, str]:
-    """(base model, task type, job id, checkpoint number, default name) of what is to be deployed."""
+    """(base model, task type, job id, checkpoint number, name of the job or base model) of what is to be deployed."""
     if checkpoint == 0 and training_job_id in base_models.catalogue():
         entry = base_models.get(training_job_id)
-        return training_job_id, entry.task_types[0], None, 0, f"{training_job_id}-base"
+        return training_job_id, entry.task_types[0], None, 0, training_job_id
     try:
         job = await training_jobs.get(session, training_job_id, project.id)
     except NotFound as error:
@@ -102,10 +108,14 @@ async def _source(
         number = job.best_checkpoint
     else:
         number = int(checkpoint)
+    if not number and job.task_type in ("classification", "regression"):
+        raise InvalidInput(
+            f"checkpoint: 0 is the base model, which has not learnt any {job.task_type}; deploy a trained checkpoint."
+        )
     if number and await session.get(Checkpoint, (job.id, number)) is None:
         there = ", ".join(str(row.number) for row in await training_jobs.checkpoints(session, job.id)) or "none yet"
         raise InvalidInput(f"checkpoint: {job.id} has no checkpoint {number}; complete are: {there}.")
-    return job.base_model, job.task_type, job.id, number, f"{job.name}-checkpoint-{number}"
+    return job.base_model, job.task_type, job.id, number, job.name
 
 
 async def get(session: AsyncSession, deployment_id: str, project_id: str | None = None) -> Deployment:
@@ -118,17 +128,41 @@ async def get(session: AsyncSession, deployment_id: str, project_id: str | None 
     return deployment
 
 
+async def metadata(session: AsyncSession, deployment: Deployment) -> dict[str, Any]:
+    """What else there is to know of a deployment: for classification, its labels."""
+    if deployment.task_type != "classification" or deployment.training_job_id is None:
+        return {}
+    job = await training_jobs.get(session, deployment.training_job_id)
+    return {"labels": job.train_dataset.report["labels"]}
+
+
 async def list_all(session: AsyncSession, project_id: str, wanted: Page) -> Sequence[Deployment]:
     """The project's deployments, the newest first."""
     query = select(Deployment).where(Deployment.project_id == project_id)
     return (await session.scalars(page(query, Deployment, wanted))).all()
 
 
-async def find_callable(session: AsyncSession, organization_id: str, model: str) -> tuple[Engine, str]:
-    """The engine that answers for `model` and the name it knows it by.
+async def list_callable(session: AsyncSession, organization_id: str) -> Sequence[Deployment]:
+    """The organization's deployments that answer, or will once their engine is back, the newest first."""
+    query = select(Deployment).where(
+        Deployment.organization_id == organization_id,
+        Deployment.status.in_(("Deployed", "Deactivated", "Reactivating")),
+    )
+    return (await session.scalars(query.order_by(Deployment.created_at.desc()))).all()
 
-    `model` is the name or id of a live deployment of the organization, or a base model that one of its engines holds.
-    Raises NotFound when there is no such model.
+
+@dataclass(frozen=True)
+class Target:
+    """What answers for a model name: an engine, the name it knows the model by, and whether it has it loaded."""
+
+    engine: Engine
+    name: str
+    loaded: bool
+
+
+async def find_callable(session: AsyncSession, organization_id: str, model: str) -> Target:
+    """What answers for `model`: the name or id of a live deployment of the organization, or a base model that one of
+    its engines serves, the running ones first. Raises NotFound when there is no such model.
     """
     query = (
         select(Deployment)
@@ -141,13 +175,30 @@ async def find_callable(session: AsyncSession, organization_id: str, model: str)
     )
     deployment = (await session.scalars(query.limit(1))).first()
     if deployment is not None:
-        return deployment.engine, deployment.id
-    if model in base_models.catalogue():
+        loaded = deployment.status == "Deployed" and _is_up(deployment.engine)
+        return Target(deployment.engine, deployment.id, loaded)
+    if (entry := base_models.catalogue().get(model)) is not None:
         base = select(Engine).where(
-            Engine.organization_id == organization_id, Engine.base_model == model, Engine.status == "Active"
+            Engine.organization_id == organization_id,
+            Engine.base_model == model,
+            Engine.task_type == entry.task_types[0],  # what it does untrained
         )
-        engine = (await session.scalars(base.limit(1))).first()
+        # Of those that have ended, one with a timeout first: it starts at any time.
+        management_type = Engine.resource_management_config["management_type"].astext
+        ordered = base.order_by(Engine.status, management_type, Engine.created_at)
+        engine = (await session.scalars(ordered.limit(1))).first()
         if engine is not None:
-            return engine, model
-        raise NotFound(f"model: no engine with the base model {model!r} is active; create one with POST /v1/engines.")
+            return Target(engine, model, _is_up(engine))
+        raise NotFound(f"model: no engine serves the base model {model!r}; create one with POST /v1/engines.")
     raise NotFound(f"model: there is no deployment or base model {model!r}.")
+
+
+def _is_up(engine: Engine) -> bool:
+    return engine.status == "Active" and engine.endpoint is not None
+
+
+async def fail(session: AsyncSession, deployment_id: str, sentence: str) -> None:
+    """Note why a deployment cannot be served; its name is free again."""
+    await session.execute(
+        update(Deployment).where(Deployment.id == deployment_id).values(status="Failed", error=sentence)
+    )

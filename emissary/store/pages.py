@@ -5,10 +5,10 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Select, select, tuple_
 
-from emissary.store.tables import Dataset, Deployment, Engine, Project, TrainingJob
+from emissary.store.tables import ApiKey, Dataset, Deployment, Engine, Project, TrainingJob
 
 Query = TypeVar("Query", bound=Select[*tuple[Any, ...]])
-Listed = Project | Dataset | TrainingJob | Engine | Deployment
+Listed = Project | Dataset | TrainingJob | Engine | Deployment | ApiKey
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,17 @@
 """Queries of projects."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from uuid import UUID
 
+from sqlalchemy import delete as sql_delete
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from emissary.errors import NotFound
 from emissary.ids import new_id
+from emissary.store import leftovers
 from emissary.store.pages import Page, page
-from emissary.store.tables import Project
+from emissary.store.tables import Checkpoint, Dataset, Deployment, JobEvent, Leftover, Project, TrainingJob, Upload
 from emissary.store.users import Caller
 
 
@@ -38,3 +41,39 @@ async def list_all(session: AsyncSession, organization_id: str, wanted: Page) ->
     """The organization's projects, the newest first."""
     query = select(Project).where(Project.organization_id == organization_id)
     return (await session.scalars(page(query, Project, wanted))).all()
+
+
+async def flow_runs(session: AsyncSession, project_id: str) -> set[UUID]:
+    """The flow runs of the project's jobs and deployments."""
+    found: set[UUID | None] = set()
+    for kind in (TrainingJob, Deployment):
+        found.update(await session.scalars(select(kind.flow_run_id).where(kind.project_id == project_id)))
+    return {run for run in found if run is not None}
+
+
+async def delete(session: AsyncSession, project_id: str, ended: Collection[UUID]) -> Sequence[Leftover] | None:
+    """Delete all rows of the project, whose flow runs `ended`; returns what they leave outside the catalogue.
+
+    None, and nothing is deleted, when it has another run by now. Raises NotFound when the project is gone already.
+    """
+    # The lock keeps others from adding to the project until it is gone, and those on the jobs from adding to them.
+    if await session.scalar(select(Project.id).where(Project.id == project_id).with_for_update()) is None:
+        raise NotFound(f"There is no project {project_id!r}.")
+    jobs = (
+        await session.scalars(select(TrainingJob.id).where(TrainingJob.project_id == project_id).with_for_update())
+    ).all()
+    if not await flow_runs(session, project_id) <= set(ended):
+        return None
+    deployments = select(Deployment.id, Deployment.engine_id).where(Deployment.project_id == project_id)
+    datasets = select(Dataset.id).where(Dataset.project_id == project_id)
+    left = [leftovers.of_deployment(row_id, engine_id) for row_id, engine_id in await session.execute(deployments)]
+    left += [leftovers.of_training_job(job_id) for job_id in jobs]
+    left += [leftovers.of_dataset(dataset_id) for dataset_id in await session.scalars(datasets)]
+    of_project = select(TrainingJob.id).where(TrainingJob.project_id == project_id)
+    for of_job in (JobEvent, Checkpoint):
+        await session.execute(sql_delete(of_job).where(of_job.training_job_id.in_(of_project)))
+    for kind in (Deployment, TrainingJob, Upload, Dataset):
+        await session.execute(sql_delete(kind).where(kind.project_id == project_id))
+    await session.execute(sql_delete(Project).where(Project.id == project_id))
+    await leftovers.add(session, left)
+    return left

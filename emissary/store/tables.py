@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, DateTime, ForeignKey, Index, String, func, text
+from sqlalchemy import BigInteger, DateTime, ForeignKey, Index, String, UniqueConstraint, func, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
@@ -56,9 +56,10 @@ class User(Base):
     """A person or program that holds keys."""
 
     __tablename__ = "users"
+    __table_args__ = (UniqueConstraint("organization_id", "name", name="users_organization_name"),)
     id: Mapped[str] = mapped_column(primary_key=True)
     organization_id: Mapped[str] = mapped_column(ForeignKey("organizations.id"))
-    name: Mapped[str] = mapped_column(unique=True)
+    name: Mapped[str]
 
 
 class ApiKey(Base):
@@ -168,6 +169,10 @@ class Engine(FlowBacked, Base):
     endpoint: Mapped[str | None]
     """http://host:port of the server inside the flow run, while it is Active."""
     last_access_at: Mapped[datetime | None]
+    start_requested_at: Mapped[datetime | None]
+    """When it last began to start, or to start again after a crash."""
+    start_seconds: Mapped[float | None]
+    """How long its last start took until it was Active."""
     created_by: Mapped[str] = mapped_column(ForeignKey("users.id"))
 
 
@@ -224,11 +229,13 @@ class JobEvent(Base):
 
 
 class Upload(Base):
-    """A dataset file on its way in parts, until it is completed or given up."""
+    """A dataset file that comes in parts; kept for a day, or until it is given up."""
 
     __tablename__ = "uploads"
     id: Mapped[str] = mapped_column(primary_key=True)
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    dataset_id: Mapped[str] = mapped_column(unique=True)
+    """The dataset that it becomes; there is one once it is complete."""
     name: Mapped[str]
     file_name: Mapped[str]
     bytes: Mapped[int] = mapped_column(BigInteger)
@@ -236,3 +243,14 @@ class Upload(Base):
     state: Mapped[Json]
     """What the artifact store needs to go on with it."""
     created_by: Mapped[str] = mapped_column(ForeignKey("users.id"))
+
+
+class Leftover(Base):
+    """What a deleted thing has outside the catalogue, kept until that is gone for sure; `id` is the deleted thing's."""
+
+    __tablename__ = "leftovers"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    artifacts: Mapped[list[str]]
+    """Keys, or prefixes of keys, in the artifact store."""
+    engine_id: Mapped[str | None]
+    """The engine that may still hold it as an adapter."""

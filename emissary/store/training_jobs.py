@@ -1,16 +1,17 @@
 """Queries of training jobs and their checkpoints."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import delete as sql_delete
 from sqlalchemy import select, update
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import selectinload
+from sqlalchemy.orm import defer, joinedload
 from sqlalchemy.sql.expression import cast, func
 
 from emissary import base_models
+from emissary.data.rebalancing import row_counts
 from emissary.errors import InvalidInput, NotFound
 from emissary.ids import new_id
 from emissary.schemas.training_jobs import TrainingJobCreate
@@ -19,24 +20,31 @@ from emissary.store.pages import Page, page
 from emissary.store.tables import GONE, Checkpoint, Dataset, Deployment, JobEvent, Project, TrainingJob
 from emissary.store.tables import TERMINAL as TERMINAL
 
-_WITH_DATASETS = (selectinload(TrainingJob.train_dataset), selectinload(TrainingJob.test_dataset))
+_DATASETS = (TrainingJob.train_dataset, TrainingJob.test_dataset)
+_WITH_DATASETS = tuple(joinedload(dataset) for dataset in _DATASETS)
 
 
-async def create(session: AsyncSession, project: Project, wanted: TrainingJobCreate, user_id: str) -> TrainingJob:
-    """A new job, Pending. Raises InvalidInput for anything it could not be run with, naming the field."""
+async def create(
+    session: AsyncSession,
+    project: Project,
+    wanted: TrainingJobCreate,
+    user_id: str,
+    reward: dict[str, float] | None = None,
+) -> TrainingJob:
+    """A new job, Pending; with a `reward` (testing function to weight) by GRPO, else by SFT.
+
+    Raises InvalidInput for anything it could not be run with, naming the field.
+    """
+    technique: Literal["SFT", "GRPO"] = "SFT" if reward is None else "GRPO"
     if wanted.base_model_option != "pre-trained":
         raise InvalidInput("base_model_option: continuing from a fine-tuned model is not supported by this version.")
     if wanted.hf_model_link is not None or wanted.base_model == "HF_MODEL":
         raise InvalidInput("hf_model_link: models outside the catalogue are not supported by this version.")
-    if wanted.rebalance_data is not None:
-        raise InvalidInput("rebalance_data: it is for the task type classification only.")
     entry = base_models.get(wanted.base_model)
     if wanted.task_type not in entry.task_types:
         raise InvalidInput(
             f"task_type: {wanted.base_model} does {', '.join(entry.task_types)}, not {wanted.task_type}."
         )
-    if wanted.task_type != "text-generation":
-        raise InvalidInput(f"task_type: training for {wanted.task_type} is not supported by this version.")
     train = await _dataset(session, project, "train_dataset_id", wanted.train_dataset_id, wanted.task_type)
     test = None
     if wanted.test_dataset_id is not None:
@@ -45,6 +53,12 @@ async def create(session: AsyncSession, project: Project, wanted: TrainingJobCre
             raise InvalidInput("train_test_split_ratio: give it or test_dataset_id, not both.")
     if wanted.train_test_split_ratio is not None and train.report["rows"] < 2:
         raise InvalidInput("train_test_split_ratio: a dataset of one row cannot be split; upload more rows.")
+    if wanted.task_type == "classification":
+        _check_classes(train, test)
+    if wanted.task_type == "embedding" and wanted.parameters.get("dynamic_loss"):
+        raise InvalidInput("parameters.dynamic_loss: there is none for the task type embedding; leave it out.")
+    if wanted.rebalance_data is not None:
+        _check_rebalancing(wanted.task_type, wanted.rebalance_data, train)
     await testing_functions.resolve(session, project.organization_id, wanted.test_functions)
     if len(set(wanted.test_functions)) != len(wanted.test_functions):
         raise InvalidInput("test_functions: a function is named twice; name each once.")
@@ -54,7 +68,7 @@ async def create(session: AsyncSession, project: Project, wanted: TrainingJobCre
         project_id=project.id,
         name=wanted.name or f"training-{job_id[3:9]}",
         description=wanted.description,
-        training_technique="SFT",
+        training_technique=technique,
         task_type=wanted.task_type,
         base_model_option=wanted.base_model_option,
         base_model=wanted.base_model,
@@ -62,7 +76,9 @@ async def create(session: AsyncSession, project: Project, wanted: TrainingJobCre
         test_dataset=test,
         train_test_split_ratio=wanted.train_test_split_ratio,
         test_functions=wanted.test_functions,
-        hyper_parameters=base_models.resolve_parameters(entry, wanted.parameters),
+        reward_functions=reward,
+        rebalance_data=wanted.rebalance_data,
+        hyper_parameters=base_models.resolve_parameters(entry, wanted.parameters, technique),
         status="Pending",
         created_by=user_id,
     )
@@ -82,6 +98,40 @@ async def _dataset(session: AsyncSession, project: Project, field: str, dataset_
     return dataset
 
 
+def _check_classes(train: Dataset, test: Dataset | None) -> None:
+    """Raise InvalidInput for a training dataset of one class, or a test dataset whose labels it does not have."""
+    for dataset in (train, test):
+        if dataset is not None and "labels" not in dataset.report:
+            raise InvalidInput(f"The dataset {dataset.name!r} was uploaded to an earlier version; upload it again.")
+    kind, labels = train.report["label_kind"], train.report["labels"]
+    if sum(count > 0 for count in train.report["class_counts"].values()) < 2:
+        raise InvalidInput(
+            f"train_dataset_id: all rows of the dataset {train.name!r} are of one class; add rows of another."
+        )
+    if test is None:
+        return
+    unknown = sorted(set(test.report["labels"]) - set(labels))
+    if unknown:
+        raise InvalidInput(
+            f"test_dataset_id: the dataset {test.name!r} has the label {unknown[0]!r}, which {train.name!r} does not "
+            "have; add rows of it there, or leave it out."
+        )
+    if kind == "multiclass" and test.report["label_kind"] == "multilabel":
+        raise InvalidInput(
+            f"test_dataset_id: every row of {train.name!r} has exactly one label, but not every row of {test.name!r}."
+        )
+
+
+def _check_rebalancing(task_type: str, wanted: dict[str, float], train: Dataset) -> None:
+    if task_type != "classification":
+        raise InvalidInput("rebalance_data: it is for the task type classification only.")
+    if train.report["label_kind"] == "multilabel":
+        raise InvalidInput(
+            f"rebalance_data: the rows of {train.name!r} have any number of labels, so they are in no one class."
+        )
+    row_counts(wanted, train.report["class_counts"], train.report["rows"])
+
+
 async def get(session: AsyncSession, training_job_id: str, project_id: str | None = None) -> TrainingJob:
     """The job with its datasets, of `project_id` where given. Raises NotFound."""
     job = await session.get(TrainingJob, training_job_id, options=_WITH_DATASETS)
@@ -93,8 +143,11 @@ async def get(session: AsyncSession, training_job_id: str, project_id: str | Non
 
 
 async def list_all(session: AsyncSession, project_id: str, wanted: Page) -> Sequence[TrainingJob]:
-    """The project's jobs with their datasets, the newest first."""
-    query = select(TrainingJob).where(TrainingJob.project_id == project_id).options(*_WITH_DATASETS)
+    """The project's jobs with their datasets, the newest first, without what lists do not show."""
+    datasets = (joinedload(dataset).load_only(Dataset.name) for dataset in _DATASETS)
+    large = (TrainingJob.training_loss, TrainingJob.hyper_parameters, TrainingJob.description)
+    left_out = (defer(column, raiseload=True) for column in large)
+    query = select(TrainingJob).where(TrainingJob.project_id == project_id).options(*datasets, *left_out)
     return (await session.scalars(page(query, TrainingJob, wanted))).all()
 
 

@@ -1,6 +1,7 @@
 """Uploads that are refused: in which words, and that nothing is left behind."""
 
 import socket
+from contextlib import suppress
 
 import httpx
 import pytest
@@ -91,18 +92,28 @@ def test_file_over_the_limit_is_refused(client: Client, project: str, size: int)
         upload(client, project, filled(size))
 
 
-def test_file_over_the_limit_is_refused_while_it_is_being_sent(
-    client: Client, platform: Platform, project: str
+@pytest.mark.parametrize("length", [f"Content-Length: {1000 * LIMIT}", "Transfer-Encoding: chunked"])
+def test_file_over_the_limit_is_refused_while_it_is_being_sent_and_the_connection_closed(
+    client: Client, platform: Platform, project: str, length: str
 ) -> None:
     part = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.jsonl"\r\n\r\n' + filled(2 * LIMIT)
     head = (
         f"POST /v1/projects/{project}/datasets HTTP/1.1\r\nHost: x\r\nX-API-Key: {platform.api_key}\r\n"
-        f"Content-Type: multipart/form-data; boundary=x\r\nContent-Length: {1000 * LIMIT}\r\n\r\n"
+        f"Content-Type: multipart/form-data; boundary=x\r\n{length}\r\n\r\n"
     )
+    if "chunked" in length:
+        part = f"{len(part):x}\r\n".encode() + part + b"\r\n"
     url = httpx.URL(platform.api_url)
     before = everything(client, project)
     with socket.create_connection((url.host, url.port), timeout=20) as connection:
-        connection.sendall(head.encode() + part)
-        answer = connection.recv(65536)
+        answer = b""
+        # The server closes: whoever still writes is told so, and whoever reads comes to an end.
+        with suppress(ConnectionError):
+            connection.sendall(head.encode() + part)
+        with suppress(ConnectionError):
+            while received := connection.recv(65536):
+                answer += received
     assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"\r\nconnection: close\r\n" in answer
+    assert b"send it in parts" in answer
     assert everything(client, project) == before

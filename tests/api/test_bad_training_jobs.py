@@ -11,7 +11,8 @@ from tests.api.refusals import GOOD, MODEL, bad_name, refused, upload
 
 JOBS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "unknown base model": ({"base_model": "SmolLM3"}, ["base_model", "SmolLM3"]),
-    "base model of another task": ({"task_type": "embedding"}, ["task_type", "embedding"]),
+    "base model of another task": ({"base_model": "all-MiniLM-L6-v2"}, ["task_type", "embedding", "text-generation"]),
+    "dataset of another task": ({"task_type": "embedding"}, ["train_dataset_id", "does not fit embedding"]),
     "unknown task": ({"task_type": "poetry"}, ["task_type"]),
     "unknown dataset": ({"train_dataset_id": "ds-unknown"}, ["train_dataset_id", "ds-unknown"]),
     "unknown test dataset": ({"test_dataset_id": "ds-unknown"}, ["test_dataset_id", "ds-unknown"]),
@@ -94,7 +95,7 @@ def test_bad_name_of_a_job_is_refused(client: Client, project: str, dataset: str
 
 
 MALFORMED = {
-    "not JSON": (b'{"base_model": ', ["not valid JSON", "character"]),
+    "not JSON": (b'{"base_model": ', ["not valid JSON", "line 1"]),
     "nothing": (b"", ["body"]),
     "null": (b"null", ["body"]),
     "a list": (b"[1]", ["body"]),
@@ -131,3 +132,54 @@ def test_split_and_test_dataset_together_and_a_split_of_one_row_are_refused(
     single = upload(client, project, GOOD)["id"]
     with refused(client, project, "train_test_split_ratio", "one row"):
         create_job(client, project, job_body(single, {"train_test_split_ratio": 20}))
+
+
+def classified(client: Client, project: str, *completions: dict[str, int]) -> str:
+    """Id of a dataset for classification with these labels."""
+    rows = [json.dumps({"prompt": f"text {number}", "completion": labels}) for number, labels in enumerate(completions)]
+    return str(upload(client, project, "\n".join(rows).encode())["id"])
+
+
+def test_classification_that_could_not_be_learnt_is_refused(client: Client, project: str) -> None:
+    topics = classified(client, project, {"food": 1, "sport": 0}, {"food": 0, "sport": 1})
+    of_one_class = classified(client, project, {"spam": 1}, {"spam": 1})
+    with refused(client, project, "train_dataset_id", "of one class"):
+        create_job(client, project, job_body(of_one_class, {"task_type": "classification"}))
+    others = classified(client, project, {"food": 1, "news": 0}, {"food": 0, "news": 1})
+    with refused(client, project, "test_dataset_id", "'news'"):
+        create_job(client, project, job_body(topics, {"task_type": "classification", "test_dataset_id": others}))
+    several = classified(client, project, {"food": 1, "sport": 1})
+    with refused(client, project, "test_dataset_id", "exactly one label"):
+        create_job(client, project, job_body(topics, {"task_type": "classification", "test_dataset_id": several}))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "words"),
+    [
+        ({"food": 0.5, "sport": 0.4}, ["rebalance_data", "sum to 1"]),
+        ({"food": 0.5, "news": 0.5}, ["rebalance_data", "'news'"]),
+        ({"food": 1}, ["rebalance_data", "'sport' is missing"]),
+        ({"food": "many", "sport": 1}, ["rebalance_data.food"]),
+    ],
+)
+def test_rebalancing_that_cannot_be_is_refused(
+    client: Client, project: str, wanted: dict[str, Any], words: list[str]
+) -> None:
+    topics = classified(client, project, {"food": 1, "sport": 0}, {"food": 0, "sport": 1})
+    with refused(client, project, *words):
+        create_job(client, project, job_body(topics, {"task_type": "classification", "rebalance_data": wanted}))
+
+
+def test_rebalancing_and_dynamic_loss_are_refused_where_they_mean_nothing(
+    client: Client, project: str, dataset: str
+) -> None:
+    with refused(client, project, "rebalance_data", "classification only"):
+        create_job(client, project, job_body(dataset, {"rebalance_data": {"a": 1}}))
+    several = classified(client, project, {"food": 1, "sport": 1}, {"food": 0, "sport": 1})
+    with refused(client, project, "rebalance_data", "no one class"):
+        create_job(client, project, job_body(several, {"task_type": "classification", "rebalance_data": {"food": 1}}))
+    pair = b'{"itemA": {"text": "a"}, "itemB": {"text": "b"}, "similarity": 1}\n'
+    pairs = upload(client, project, pair)["id"]
+    body = {"task_type": "embedding", "base_model": "all-MiniLM-L6-v2", "parameters": {"dynamic_loss": True}}
+    with refused(client, project, "parameters.dynamic_loss"):
+        create_job(client, project, job_body(pairs, body))

@@ -1,46 +1,63 @@
-"""The artifact store: complete or not there, checked, published once."""
+"""The artifact store in a local folder."""
 
-import threading
+import uuid
 from pathlib import Path
 
 import pytest
 
-from emissary.errors import NotFound
-from emissary.store.artifacts import ArtifactStore, CorruptArtifact
+from emissary.errors import EmissaryError
+from emissary.settings import Settings
+from emissary.store.artifacts import ArtifactStore, open_store
+from emissary.store.local_artifacts import LocalArtifactStore
+from emissary.store.parts import Arriving
+from tests.store.artifact_suite import KEY, ArtifactStoreSuite, Kept, made
 
-KEY = "training-jobs/tr-1/checkpoints/1"
+
+class Folder(Kept):
+    """A local store."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.store = root, LocalArtifactStore(root)
+
+    def names(self) -> list[str]:
+        return [path.relative_to(self.root).as_posix() for path in self.root.rglob("*") if path.is_file()]
+
+    def replace(self, key: str, name: str, content: bytes | None) -> None:
+        path = self.root / key / name
+        path.unlink()
+        if content is not None:
+            path.write_bytes(content)
+
+    def remove_manifest(self, key: str) -> None:
+        (self.root / key / "manifest.json").unlink()
+
+    def send(self, arriving: Arriving, number: int, content: bytes) -> None:
+        assert self.store.parts.url(arriving, number, 60) is None
+        draft = self.store.parts.folder(arriving) / uuid.uuid4().hex
+        draft.write_bytes(content)
+        self.store.parts.keep(arriving, number, draft)
+
+
+class TestLocalArtifactStore(ArtifactStoreSuite):
+    """All that every store does."""
+
+    @pytest.fixture
+    def kept(self, tmp_path: Path) -> Folder:
+        return Folder(tmp_path / "artifacts")
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> ArtifactStore:
-    return ArtifactStore(tmp_path / "artifacts")
+    return LocalArtifactStore(tmp_path / "artifacts")
 
 
-def made(tmp_path: Path, name: str = "made", text: str = "weights") -> Path:
-    folder = tmp_path / name
-    (folder / "tokenizer").mkdir(parents=True)
-    (folder / "adapter.bin").write_text(text)
-    (folder / "tokenizer" / "vocab.json").write_text("{}")
-    return folder
-
-
-def test_published_files_come_back_with_their_manifest(store: ArtifactStore, tmp_path: Path) -> None:
-    source = made(tmp_path)
-    manifest = store.publish(KEY, source, {"epoch": 1})
-    assert set(manifest.files) == {"adapter.bin", "tokenizer/vocab.json"}
-    assert manifest.files["adapter.bin"].bytes == len("weights")
-    assert manifest.notes == {"epoch": 1}
-    assert store.manifest(KEY) == manifest
-    assert (store.folder(KEY) / "tokenizer" / "vocab.json").read_text() == "{}"
-    assert store.file(KEY, "adapter.bin").read_text() == "weights"
-    assert (source / "adapter.bin").exists()
-
-
-def test_move_gives_the_files_away(store: ArtifactStore, tmp_path: Path) -> None:
-    source = made(tmp_path)
-    store.publish(KEY, source, move=True)
-    assert store.file(KEY, "adapter.bin").read_text() == "weights"
-    assert not (source / "adapter.bin").exists()
+def test_part_sent_again_replaces_the_first(tmp_path: Path) -> None:
+    folder = Folder(tmp_path / "artifacts")
+    arriving = Arriving("datasets/ds-1", "original.jsonl", 3, 3, folder.store.parts.begin("datasets/ds-1", ""))
+    for content in (b"old", b"new"):
+        folder.send(arriving, 1, content)
+    with folder.store.parts.assembled(arriving) as path:
+        assert path.read_bytes() == b"new"
 
 
 def test_publishing_leaves_no_draft(store: ArtifactStore, tmp_path: Path) -> None:
@@ -49,97 +66,35 @@ def test_publishing_leaves_no_draft(store: ArtifactStore, tmp_path: Path) -> Non
 
 
 def test_failing_publish_leaves_nothing(store: ArtifactStore, tmp_path: Path) -> None:
-    source = made(tmp_path)
-    (source / "adapter.bin").unlink()
-    (source / "adapter.bin").mkdir()
     (tmp_path / "artifacts").mkdir()
     (tmp_path / "artifacts" / "training-jobs").write_text("a file where a folder has to be")
     with pytest.raises(OSError, match="training-jobs"):
-        store.publish(KEY, source)
+        store.publish(KEY, made(tmp_path))
     assert store.manifest(KEY) is None
 
 
-def test_second_publisher_loses(store: ArtifactStore, tmp_path: Path) -> None:
-    first = store.publish(KEY, made(tmp_path))
-    assert store.publish(KEY, made(tmp_path, "other", "other weights")) == first
-    assert store.file(KEY, "adapter.bin").read_text() == "weights"
+def test_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(EmissaryError, match=r"file/artifacts cannot be written to.*EMISSARY_ARTIFACTS"):
+        LocalArtifactStore(tmp_path / "file" / "artifacts").check()
 
 
-def test_of_publishers_at_the_same_moment_one_wins_whole(store: ArtifactStore, tmp_path: Path) -> None:
-    sources = [made(tmp_path, f"made-{number}", f"weights {number}") for number in range(8)]
-    start = threading.Barrier(len(sources))
-    manifests = []
-
-    def publish(source: Path) -> None:
-        start.wait()
-        manifests.append(store.publish(KEY, source))
-
-    threads = [threading.Thread(target=publish, args=(source,)) for source in sources]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(manifests) == len(sources)
-    assert all(manifest == store.manifest(KEY) for manifest in manifests)
-    store.folder(KEY)
+def test_setting_names_the_store(tmp_path: Path) -> None:
+    for chosen in (Settings(home=tmp_path), Settings(artifacts=str(tmp_path / "artifacts"))):
+        store = open_store(chosen)
+        assert isinstance(store, LocalArtifactStore)
+        store.check()
+        assert (tmp_path / "artifacts").is_dir()
 
 
-def test_artifact_without_a_manifest_is_not_there_and_is_published_over(store: ArtifactStore, tmp_path: Path) -> None:
-    store.publish(KEY, made(tmp_path))
-    (store.folder(KEY) / "manifest.json").unlink()
-    assert store.manifest(KEY) is None
-    with pytest.raises(NotFound, match="not complete"):
-        store.folder(KEY)
-    with pytest.raises(NotFound):
-        store.file(KEY, "adapter.bin")
-    store.publish(KEY, made(tmp_path, "again", "new weights"))
-    assert store.file(KEY, "adapter.bin").read_text() == "new weights"
+@pytest.mark.parametrize("address", ["s3://", "s3:///prefix", "s3://Bucket", "gs://bucket", "s3://bucket/../x"])
+def test_address_that_names_no_store_is_refused(address: str) -> None:
+    with pytest.raises(ValueError, match="give a folder, or s3://bucket/prefix"):
+        Settings(artifacts=address)
 
 
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [("adapter.bin", b"weightz"), ("adapter.bin", b"weights and more"), ("adapter.bin", None)],
-    ids=["one byte", "longer", "missing"],
-)
-def test_damaged_file_is_found_and_named(
-    store: ArtifactStore, tmp_path: Path, name: str, content: bytes | None
+def test_relative_folder_is_one_of_the_place_where_it_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store.publish(KEY, made(tmp_path))
-    path = store.file(KEY, name)
-    path.unlink()
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(CorruptArtifact, match=rf"{name} of the artifact {KEY} is damaged"):
-        store.folder(KEY)
-
-
-def test_unknown_artifact_and_unknown_file_are_not_found(store: ArtifactStore, tmp_path: Path) -> None:
-    store.publish(KEY, made(tmp_path))
-    assert store.manifest("datasets/ds-1") is None
-    with pytest.raises(NotFound):
-        store.folder("datasets/ds-1")
-    for name in ("../1/adapter.bin", "manifest.json", "tokenizer", "/etc/passwd"):
-        with pytest.raises(NotFound):
-            store.file(KEY, name)
-
-
-@pytest.mark.parametrize("key", ["../secret", "datasets/../../secret", "/etc", "", ".", "datasets/./x", "datasets/.."])
-def test_key_that_leaves_the_store_is_refused(store: ArtifactStore, tmp_path: Path, key: str) -> None:
-    source = made(tmp_path)
-    for call in (store.manifest, store.folder, store.delete, lambda key: store.publish(key, source)):
-        with pytest.raises(ValueError, match="not an artifact key"):
-            call(key)
-
-
-def test_delete_removes_an_artifact_or_all_below_a_prefix(store: ArtifactStore, tmp_path: Path) -> None:
-    source = made(tmp_path)
-    for number in (1, 2):
-        store.publish(f"training-jobs/tr-1/checkpoints/{number}", source)
-    store.publish("training-jobs/tr-2/checkpoints/1", source)
-    store.delete(KEY)
-    assert store.manifest(KEY) is None
-    assert store.manifest("training-jobs/tr-1/checkpoints/2") is not None
-    store.delete("training-jobs/tr-1")
-    assert not (tmp_path / "artifacts/training-jobs/tr-1").exists()
-    assert store.manifest("training-jobs/tr-2/checkpoints/1") is not None
-    store.delete("training-jobs/tr-1")
+    monkeypatch.chdir(tmp_path)
+    assert Settings(artifacts="files").artifacts == str(tmp_path / "files")

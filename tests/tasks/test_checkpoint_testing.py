@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from emissary.serving.generation import GenerationRequest, Generator
-from tasks.checkpoint_testing import aggregate, answer_rows, write_results
+from tasks.checkpoint_testing import aggregate, answer_rows, last_question, write_results
 from tasks.sft_rows import Conversation
 from tests.tasks.conftest import Trained
 from tests.tasks.sft_run import row
@@ -55,8 +55,11 @@ def test_prompt_beyond_the_context_loses_its_beginning(generator: Generator, mon
 
 
 def test_results_hold_exact_texts_and_scores(tmp_path: Path) -> None:
-    rows = [row('=SUM(A1), "quoted"\nnext line', "α"), CHAT]
-    write_results(tmp_path / "new", rows, ["", "Paris, of course"], {"exact": [0.5, None], "length": [1.0, 2.0]})
+    tested = [
+        ('=SUM(A1), "quoted"\nnext line', "α", ""),
+        ("What is the capital of France?", "Paris", "Paris, of course"),
+    ]
+    write_results(tmp_path / "new", tested, {"exact": [0.5, None], "length": [1.0, 2.0]})
     records = pq.read_table(tmp_path / "new" / "results.parquet").to_pylist()
     assert records == [
         {"input": '=SUM(A1), "quoted"\nnext line', "expected_output": "α", "output": "", "exact": 0.5, "length": 1.0},
@@ -71,6 +74,10 @@ def test_results_hold_exact_texts_and_scores(tmp_path: Path) -> None:
     read = pd.read_csv(tmp_path / "new" / "results.csv", keep_default_na=False)
     assert read.to_dict("records")[0] == {**records[0], "exact": "0.5"}
     assert read.to_dict("records")[1] == {**records[1], "exact": ""}
+
+
+def test_the_last_user_message_is_the_input() -> None:
+    assert last_question(CHAT) == "What is the capital of France?"
 
 
 def test_aggregate_is_the_mean_over_scored_rows() -> None:

@@ -1,34 +1,28 @@
 """Datasets: upload, list, retrieve, delete."""
 
 import hashlib
-import shutil
-import tempfile
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import IO, Any
 
+from anyio import CancelScope
 from fastapi import Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import TypeAdapter, ValidationError
 from starlette.concurrency import run_in_threadpool
 
-from emissary.api import idempotency, links
+from emissary.api import deleting, idempotency, links
 from emissary.api.auth import CurrentCaller, OwnedProject
 from emissary.api.paging import WantedPage, link_next
 from emissary.api.routing import keyed_router
 from emissary.api.upload import uploaded_form
-from emissary.data.validation import DatasetReport, validate
-from emissary.errors import InvalidInput
-from emissary.ids import new_id
 from emissary.schemas.datasets import DatasetDetail, DatasetSummary
-from emissary.schemas.fields import Name
+from emissary.schemas.fields import checked_name
 from emissary.settings import settings
-from emissary.store import datasets
+from emissary.store import datasets, leftovers
 from emissary.store.artifacts import artifact_store
 from emissary.store.database import transaction
-from emissary.store.tables import Dataset
+from emissary.store.dataset_files import store_file, stored_name
 
 router = keyed_router("Datasets")
-_NAME: TypeAdapter[str] = TypeAdapter(Name)
 _FORM: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -59,18 +53,19 @@ _FORM: dict[str, Any] = {
 async def create_dataset(project: OwnedProject, request: Request, caller: CurrentCaller) -> Response:
     """Stores a dataset after reading every row of it; one that cannot be used is refused and leaves nothing."""
     async with uploaded_form(request, settings().max_upload_mb) as (upload, given_name):
-        file_name = _checked("file", PurePath(upload.filename or "").name)
-        name = _checked("name", given_name if given_name is not None else PurePath(file_name).stem)
+        file_name = checked_name("file", PurePath(upload.filename or "").name)
+        name = checked_name("name", given_name if given_name is not None else PurePath(file_name).stem)
 
         async def create() -> Response:
-            row = await run_in_threadpool(_store, upload.file, file_name)
+            row = await run_in_threadpool(store_file, upload.file, file_name)
             row.project_id, row.name, row.upload_by = project.id, name, caller.user_id
             try:
                 async with transaction() as session:
                     session.add(row)
                     await session.flush()
             except BaseException:
-                artifact_store().delete(row.artifact)
+                with CancelScope(shield=True):
+                    await run_in_threadpool(artifact_store().delete, row.artifact)
                 raise
             return JSONResponse(DatasetSummary.model_validate(row).model_dump(mode="json"), 201)
 
@@ -81,37 +76,6 @@ async def create_dataset(project: OwnedProject, request: Request, caller: Curren
 def _sha256(file: IO[bytes]) -> str:
     file.seek(0)
     return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
-
-
-def _checked(field: str, name: str) -> str:
-    try:
-        return _NAME.validate_python(name)
-    except ValidationError as error:
-        raise InvalidInput(f"{field}: the name {name!r} is not allowed: {error.errors()[0]['msg']}.") from error
-
-
-def _store(source: IO[bytes], file_name: str) -> Dataset:
-    """Validate the upload and publish it as an artifact. Raises InvalidInput; nothing is left then."""
-    dataset_id = new_id("ds")
-    with tempfile.TemporaryDirectory(prefix="emissary-upload-") as scratch:
-        path = Path(scratch) / f"original{PurePath(file_name).suffix.lower()}"
-        source.seek(0)
-        with path.open("wb") as target:
-            shutil.copyfileobj(source, target, 1024 * 1024)
-        report: DatasetReport = validate(path, file_name)
-        with path.open("rb") as file:
-            sha256 = _sha256(file)
-        size = path.stat().st_size
-        artifact = f"datasets/{dataset_id}"
-        artifact_store().publish(artifact, Path(scratch), {"file": path.name}, move=True)
-    return Dataset(
-        id=dataset_id,
-        file_name=file_name,
-        artifact=artifact,
-        bytes=size,
-        sha256=sha256,
-        report=report.model_dump(mode="json"),
-    )
 
 
 @router.get("/v1/projects/{project_id}/datasets", operation_id="listDatasets", summary="List datasets")
@@ -132,14 +96,14 @@ async def retrieve_dataset(project: OwnedProject, dataset_id: str) -> DatasetDet
     """A dataset with what its validation found."""
     async with transaction() as session:
         row = await datasets.get(session, project.id, dataset_id)
-    suffix = PurePath(row.file_name).suffix.lower()
+    url = await run_in_threadpool(links.sign, row.artifact, stored_name(row.file_name), row.file_name)
     return DatasetDetail(
         id=row.id,
         name=row.name,
         created_at=row.created_at,
         updated_at=row.updated_at,
         upload_by=row.upload_by,
-        dataset_download_url=links.sign(row.artifact, f"original{suffix}", row.file_name),
+        dataset_download_url=url,
         compatible_task_types=row.report["compatible_task_types"],
         profile=row.report | {"bytes": row.bytes, "sha256": row.sha256},
     )
@@ -156,6 +120,6 @@ async def delete_dataset(project: OwnedProject, dataset_id: str) -> None:
     async with transaction() as session:
         row = await datasets.get(session, project.id, dataset_id)
         await datasets.delete(session, row)
-    store = artifact_store()
-    await run_in_threadpool(store.delete, row.artifact)
-    await run_in_threadpool(store.delete, f"prepared/{dataset_id}")
+        left = [leftovers.of_dataset(dataset_id)]
+        await leftovers.add(session, left)
+    await deleting.clear(left)

@@ -2,17 +2,25 @@
 
 from fastapi import Request, Response
 
-from emissary.api import submit
+from emissary.api import ending, engine_schedules, submit
 from emissary.api.auth import CurrentCaller, OwnedProject
 from emissary.api.paging import WantedPage, link_next
 from emissary.api.routing import keyed_router
 from emissary.errors import InvalidInput
 from emissary.schemas.deployments import DeploymentCreate, DeploymentDetail, DeploymentSummary
-from emissary.serving import client as engine_client
+from emissary.schemas.engines import InactiveTimeout, ResourceManagement
 from emissary.store import deployments, engines
 from emissary.store.database import transaction
 
 router = keyed_router("Deployments", "/v1/projects/{project_id}/deployments")
+
+
+def _management(body: DeploymentCreate) -> ResourceManagement:
+    if body.schedule is not None:
+        return ResourceManagement(management_type="schedule", management_config=body.schedule)
+    if body.inactive_timeout is not None:
+        return ResourceManagement(management_config=InactiveTimeout(inactive_duration=body.inactive_timeout))
+    return ResourceManagement()
 
 
 @router.post("", status_code=201, operation_id="createDeployment", summary="Create deployment")
@@ -27,12 +35,13 @@ async def create_deployment(project: OwnedProject, body: DeploymentCreate, calle
             name=body.name,
             description=body.description,
             engine=None,
-            inactive_seconds=body.inactive_timeout,
+            management=_management(body).model_dump(),
             user_id=caller.user_id,
         )
-    if deployment.engine.flow_run_id is None:
-        await submit.submit(deployment.engine)
+    await submit.submit(deployment.engine)
     await submit.submit(deployment)
+    if body.schedule is not None:
+        await engine_schedules.update()
     return DeploymentSummary.model_validate(deployment)
 
 
@@ -52,11 +61,13 @@ async def retrieve_deployment(project: OwnedProject, deployment_id: str) -> Depl
     """A deployment with what it serves."""
     async with transaction() as session:
         row = await deployments.get(session, deployment_id, project.id)
+        metadata = await deployments.metadata(session, row)
     return DeploymentDetail(
         id=row.id,
         name=row.name,
         status=row.status,
         task_type=row.task_type,
+        metadata=metadata,
         description=row.description,
         base_model=row.base_model,
         training_id=row.training_job_id,
@@ -80,9 +91,10 @@ async def reactivate_deployment(project: OwnedProject, deployment_id: str) -> No
         deployment = await deployments.get(session, deployment_id, project.id)
         if deployment.status != "Deactivated":
             raise InvalidInput(f"The deployment {deployment_id} is {deployment.status}, not Deactivated.")
-        if deployment.engine.status == "Inactive":
-            await engines.restart(session, deployment.engine)
-    await submit.submit(deployment.engine)
+        engine = await engines.lock(session, deployment.engine_id)
+        if engine.status == "Inactive":
+            await engines.restart(session, engine)
+    await submit.submit(engine)
 
 
 @router.delete("/{deployment_id}", status_code=204, operation_id="deleteDeploymentById", summary="Delete deployment")
@@ -90,5 +102,4 @@ async def delete_deployment(project: OwnedProject, deployment_id: str) -> None:
     """Stop serving it; the engine goes on."""
     async with transaction() as session:
         deployment = await deployments.get(session, deployment_id, project.id)
-        deployment.status = "Terminated"
-    await engine_client.unload(deployment.engine, deployment.id)
+    await ending.terminate(deployment, deployment.engine)

@@ -1,20 +1,17 @@
 """Inference engines: create, list, retrieve, deploy on, delete."""
 
 from fastapi import Request, Response
-from prefect.client.orchestration import get_client
-from prefect.states import Cancelling
 
-from emissary.api import submit
+from emissary.api import ending, engine_schedules, submit
 from emissary.api.auth import CurrentCaller, OwnedEngine
 from emissary.api.paging import WantedPage, link_next
 from emissary.api.routing import keyed_router
-from emissary.errors import InvalidInput, Unavailable
+from emissary.errors import InvalidInput
 from emissary.schemas.deployments import DeploymentSummary
 from emissary.schemas.engines import EngineCreate, EngineDeploy, EngineDetail, EngineSummary, EngineUndeploy
-from emissary.serving import client as engine_client
 from emissary.store import deployments, engines, projects
 from emissary.store.database import transaction
-from emissary.store.tables import Engine
+from emissary.store.tables import Engine, FlowBacked
 
 router = keyed_router("Inference Engines", "/v1/engines")
 
@@ -33,7 +30,7 @@ def _summary(engine: Engine, deployment_counts: int) -> EngineSummary:
 
 @router.post("", status_code=201, operation_id="createEngine", summary="Create Inference Engine")
 async def create_engine(body: EngineCreate, caller: CurrentCaller) -> EngineSummary:
-    """A new engine; it is Active once its base model is loaded."""
+    """A new engine; it is Active once its base model is loaded, by a schedule in the schedule's windows."""
     async with transaction() as session:
         engine = await engines.create(
             session,
@@ -45,6 +42,8 @@ async def create_engine(body: EngineCreate, caller: CurrentCaller) -> EngineSumm
             user_id=caller.user_id,
         )
     await submit.submit(engine)
+    if body.resource_management_config.management_type == "schedule":
+        await engine_schedules.update()
     return _summary(engine, 0)
 
 
@@ -87,9 +86,8 @@ async def retrieve_engine(engine: OwnedEngine) -> EngineDetail:
 
 @router.post("/{engine_id}/deploy", status_code=201, operation_id="deployOnEngine", summary="Deploy on Engine")
 async def deploy_on_engine(engine: OwnedEngine, body: EngineDeploy, caller: CurrentCaller) -> DeploymentSummary:
-    """Serve a checkpoint on this engine."""
+    """Serve a checkpoint on this engine, which is started when it has ended."""
     async with transaction() as session:
-        engine = await engines.get(session, engine.id)
         deployment = await deployments.create(
             session,
             await projects.get(session, body.project_id, caller.organization_id),
@@ -98,9 +96,9 @@ async def deploy_on_engine(engine: OwnedEngine, body: EngineDeploy, caller: Curr
             name=body.name,
             description=None,
             engine=engine,
-            inactive_seconds=None,
             user_id=caller.user_id,
         )
+    await submit.submit(deployment.engine)
     await submit.submit(deployment)
     return DeploymentSummary.model_validate(deployment)
 
@@ -112,10 +110,9 @@ async def undeploy_from_engine(engine: OwnedEngine, body: EngineUndeploy) -> Non
     """Stop serving a deployment."""
     async with transaction() as session:
         found = [row for row in await engines.deployments(session, engine.id) if row.name == body.deployment_name]
-        if not found:
-            raise InvalidInput(f"deployment_name: the engine {engine.id} has no deployment {body.deployment_name!r}.")
-        found[0].status = "Terminated"
-    await engine_client.unload(engine, found[0].id)
+    if not found:
+        raise InvalidInput(f"deployment_name: the engine {engine.id} has no deployment {body.deployment_name!r}.")
+    await ending.terminate(found[0], engine)
 
 
 @router.post(
@@ -124,7 +121,7 @@ async def undeploy_from_engine(engine: OwnedEngine, body: EngineUndeploy) -> Non
 async def reactivate_engine(engine: OwnedEngine) -> None:
     """Start an engine that has ended, with the deployments it had; 400 unless it is Inactive."""
     async with transaction() as session:
-        engine = await engines.get(session, engine.id)
+        engine = await engines.lock(session, engine.id)
         if engine.status != "Inactive":
             raise InvalidInput(f"The engine {engine.id} is {engine.status} already.")
         await engines.restart(session, engine)
@@ -138,28 +135,18 @@ async def deactivate_engine(engine: OwnedEngine) -> None:
     """End an engine's run; 400 unless it is Active."""
     if engine.status != "Active":
         raise InvalidInput(f"The engine {engine.id} is {engine.status}, not Active.")
-    await _end(engine)
-
-
-async def _end(engine: Engine) -> None:
-    """Have Prefect cancel the engine's run. Raises Unavailable when it cannot be reached."""
-    if engine.flow_run_id is None or engine.status == "Inactive":
-        return
-    try:
-        async with get_client() as client:
-            await client.set_flow_run_state(engine.flow_run_id, Cancelling())
-    except submit.PREFECT_AWAY as error:
-        raise Unavailable("Prefect cannot be reached, so the engine cannot be ended now; try again soon.") from error
+    await ending.cancel_run(engine)
 
 
 @router.delete("/{engine_id}", status_code=204, operation_id="deleteEngineById", summary="Delete Inference Engine")
 async def delete_engine(engine: OwnedEngine) -> None:
-    """Ends an engine that serves nothing; 400 while it has deployments."""
+    """End an engine for good, and delete its deployments with it."""
     async with transaction() as session:
         served = await engines.deployments(session, engine.id)
-    if served:
-        names = ", ".join(row.name for row in served)
-        raise InvalidInput(f"The engine {engine.id} still serves {names}; delete those deployments first.")
-    await _end(engine)
+    running: list[FlowBacked] = [row for row in served if row.status in ("Pending", "Deploying")]
+    for row in [*running, *([] if engine.status == "Inactive" else [engine])]:
+        await ending.cancel_run(row)
     async with transaction() as session:
         await engines.delete(session, engine.id)
+    if engine.resource_management_config["management_type"] == "schedule":
+        await engine_schedules.update()

@@ -1,29 +1,27 @@
 """Downloads by signed link."""
 
-import shutil
-import tempfile
-from pathlib import Path
-
-from fastapi import APIRouter
-from fastapi.responses import FileResponse
-from starlette.background import BackgroundTask
+from fastapi import APIRouter, Response
+from fastapi.responses import FileResponse, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
 from emissary.api import links
-from emissary.store.artifacts import artifact_store
+from emissary.api.archive import zip_chunks
+from emissary.store.artifacts import artifact_store, not_complete
 
 router = APIRouter(tags=["Files"])
+_BINARY = {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
 
 
-@router.get("/v1/files/{token}", summary="Download by signed link", response_class=FileResponse)
-async def download(token: str) -> FileResponse:
+@router.get("/v1/files/{token}", summary="Download by signed link", response_class=Response, responses={200: _BINARY})
+async def download(token: str) -> Response:
     """The file, or the artifact as a zip archive; the link itself is the permission."""
-    link = links.read(token)
-    store = artifact_store()
+    link, store = links.read(token), artifact_store()
+    headers = {"Content-Disposition": links.attachment(link.save_as), "X-Content-Type-Options": "nosniff"}
     if link.file is not None:
-        return FileResponse(store.file(link.key, link.file), filename=link.save_as)
-    folder = await run_in_threadpool(store.folder, link.key)
-    scratch = Path(tempfile.mkdtemp(prefix="emissary-download-"))
-    archive = await run_in_threadpool(shutil.make_archive, str(scratch / "archive"), "zip", folder)
-    cleanup = BackgroundTask(shutil.rmtree, scratch)
-    return FileResponse(archive, filename=link.save_as, media_type="application/zip", background=cleanup)
+        path = await run_in_threadpool(store.file, link.key, link.file)
+        return FileResponse(path, media_type="application/octet-stream", headers=headers)
+    manifest = await run_in_threadpool(store.manifest, link.key)
+    if manifest is None:
+        raise not_complete(link.key)
+    archive = zip_chunks(store, link.key, manifest)
+    return StreamingResponse(archive, media_type="application/zip", headers=headers)

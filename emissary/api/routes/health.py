@@ -13,7 +13,7 @@ router = APIRouter(tags=["Health"])
 POOLS = ("training", "engines")
 
 
-@router.get("/healthz", summary="Whether jobs can run")
+@router.get("/healthz", summary="Whether jobs can run", responses={503: {"description": "What is missing."}})
 async def healthz() -> JSONResponse:
     """200 once jobs can run, else 503 and what is missing."""
     parts = {"api": await _api(), "prefect": "down", "worker": "down"}

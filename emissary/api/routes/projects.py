@@ -2,6 +2,7 @@
 
 from fastapi import Request, Response
 
+from emissary.api import deleting
 from emissary.api.auth import CurrentCaller, OwnedProject
 from emissary.api.paging import WantedPage, link_next
 from emissary.api.routes import training_jobs as training_job_routes
@@ -50,3 +51,16 @@ async def retrieve_project(project: OwnedProject) -> ProjectDetail:
                 DeploymentSummary.model_validate(row) for row in await deployments.list_all(session, project.id, _ALL)
             ],
         )
+
+
+@router.delete("/v1/projects/{project_id}", status_code=204, operation_id="deleteProjectById", summary="Delete project")
+async def delete_project(project: OwnedProject) -> None:
+    """Cancels what runs, then removes everything that is in the project; engines stay."""
+    left = None
+    while left is None:
+        async with transaction() as session:
+            runs = await projects.flow_runs(session, project.id)
+        await deleting.end_runs(runs)
+        async with transaction() as session:
+            left = await projects.delete(session, project.id, runs)
+    await deleting.clear(left)

@@ -1,6 +1,5 @@
 """Training jobs: create, follow, cancel, and their checkpoints."""
 
-import shutil
 from typing import Annotated
 
 from fastapi import Query, Request, Response
@@ -9,7 +8,7 @@ from prefect.states import Cancelling
 from sqlalchemy import update
 from starlette.concurrency import run_in_threadpool
 
-from emissary.api import links, submit
+from emissary.api import deleting, links, submit
 from emissary.api.auth import CurrentCaller, OwnedProject
 from emissary.api.paging import Limit, WantedPage, link_next
 from emissary.api.routing import keyed_router
@@ -17,15 +16,14 @@ from emissary.errors import InvalidInput, Unavailable
 from emissary.schemas.datasets import DatasetSummary
 from emissary.schemas.training_jobs import (
     LossPoint,
+    RewardPoint,
     TestResults,
     TrainingJobCheckpoint,
     TrainingJobCreate,
     TrainingJobDetail,
     TrainingJobSummary,
 )
-from emissary.settings import settings
-from emissary.store import job_events, training_jobs
-from emissary.store.artifacts import artifact_store
+from emissary.store import job_events, leftovers, training_jobs
 from emissary.store.database import transaction
 from emissary.store.pages import Page
 from emissary.store.tables import Checkpoint, TrainingJob
@@ -36,7 +34,7 @@ router = keyed_router("Training Jobs", "/v1/projects/{project_id}/training-jobs"
 def summary(job: TrainingJob) -> TrainingJobSummary:
     """A job, loaded with its datasets, as lists show it."""
     shown = {name: getattr(job, name) for name in TrainingJobSummary.model_fields if hasattr(job, name)}
-    return TrainingJobSummary(train_dataset_name=job.train_dataset.name, **shown)
+    return TrainingJobSummary(train_dataset_name=job.train_dataset.name, reward=job.reward_functions, **shown)
 
 
 def _detail(job: TrainingJob) -> TrainingJobDetail:
@@ -46,7 +44,7 @@ def _detail(job: TrainingJob) -> TrainingJobDetail:
         train_dataset=DatasetSummary.model_validate(job.train_dataset),
         test_dataset=DatasetSummary.model_validate(job.test_dataset) if job.test_dataset else None,
         train_test_split_ratio=job.train_test_split_ratio,
-        training_loss=[LossPoint(**point) for point in job.training_loss],
+        training_loss=[(RewardPoint if "reward" in point else LossPoint)(**point) for point in job.training_loss],
         hyper_parameters=job.hyper_parameters,
         best_checkpoint=job.best_checkpoint,
         error=job.error,
@@ -117,9 +115,13 @@ async def delete_training_job(project: OwnedProject, training_job_id: str) -> No
     """Removes an ended job with its checkpoints and files; 400 while it runs or is deployed."""
     async with transaction() as session:
         job = await training_jobs.get(session, training_job_id, project.id)
-        await training_jobs.delete(session, job)
-    await run_in_threadpool(artifact_store().delete, f"training-jobs/{training_job_id}")
-    await run_in_threadpool(shutil.rmtree, settings().home / "work" / training_job_id, ignore_errors=True)
+    if job.status in training_jobs.TERMINAL and job.flow_run_id is not None:
+        await deleting.end_runs([job.flow_run_id])  # one that was cancelled just now may still be writing
+    async with transaction() as session:
+        await training_jobs.delete(session, await training_jobs.get(session, training_job_id, project.id))
+        left = [leftovers.of_training_job(training_job_id)]
+        await leftovers.add(session, left)
+    await deleting.clear(left)
 
 
 @router.get("/{training_job_id}/checkpoints", operation_id="listCheckpoints", summary="List checkpoints")
@@ -136,7 +138,7 @@ async def list_checkpoints(
         job = await training_jobs.get(session, training_job_id, project.id)
         rows = await training_jobs.checkpoints(session, training_job_id, limit=limit, after=after)
     link_next(request, response, Page(limit), [row.number for row in rows])
-    return [_checkpoint(job, row) for row in rows]
+    return await run_in_threadpool(lambda: [_checkpoint(job, row) for row in rows])
 
 
 def _checkpoint(job: TrainingJob, row: Checkpoint) -> TrainingJobCheckpoint:

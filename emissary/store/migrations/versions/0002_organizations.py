@@ -81,6 +81,7 @@ def upgrade() -> None:
         "uploads",
         sa.Column("id", sa.String(), primary_key=True),
         sa.Column("project_id", sa.String(), sa.ForeignKey("projects.id"), nullable=False),
+        sa.Column("dataset_id", sa.String(), nullable=False, unique=True),
         sa.Column("name", sa.String(), nullable=False),
         sa.Column("file_name", sa.String(), nullable=False),
         sa.Column("bytes", sa.BigInteger(), nullable=False),

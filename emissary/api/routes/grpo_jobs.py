@@ -1,0 +1,23 @@
+"""GRPO training jobs: create; everything else is as for any training job."""
+
+from emissary.api import submit
+from emissary.api.auth import CurrentCaller, OwnedProject
+from emissary.api.routes.training_jobs import summary
+from emissary.api.routing import keyed_router
+from emissary.schemas.grpo_jobs import GrpoJobCreate
+from emissary.schemas.training_jobs import TrainingJobSummary
+from emissary.store import grpo_jobs
+from emissary.store.database import transaction
+
+router = keyed_router("Training Jobs", "/v1/projects/{project_id}/training-jobs/grpo")
+
+
+@router.post("", status_code=201, operation_id="createGRPOTrainingJob", summary="Create GRPO training job")
+async def create_grpo_training_job(
+    project: OwnedProject, body: GrpoJobCreate, caller: CurrentCaller
+) -> TrainingJobSummary:
+    """Checks everything, keeps the job, and has it run."""
+    async with transaction() as session:
+        job = await grpo_jobs.create(session, project, body, caller.user_id)
+    await submit.submit(job)
+    return summary(job)

@@ -1,0 +1,5 @@
+"""`python -m emissary.cli`."""
+
+from emissary.cli import app
+
+app()

@@ -1,0 +1,59 @@
+"""`emissary checkpoints`."""
+
+from typing import Annotated, Any
+
+import typer
+
+from emissary.cli.connection import AsJson, InProject, connect
+from emissary.cli.downloading import Output, download
+from emissary.cli.exit_codes import WrongUsage
+from emissary.cli.jobs import Job, job_path
+from emissary.cli.output import show_json, show_list, show_one
+from emissary.client import Client
+from emissary.errors import NotFound
+
+app = typer.Typer(no_args_is_help=True, help="What training jobs made: adapters with their scores.")
+Number = Annotated[str, typer.Argument(metavar="NUMBER|best", help="Number of the checkpoint, or `best`.")]
+
+
+def _all(client: Client, project: str, job: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = client.get(f"{job_path(client, project, job)}/checkpoints")
+    return found
+
+
+def _one(client: Client, project: str, job: str, number: str) -> dict[str, Any]:
+    if number != "best" and not number.isdecimal():
+        raise WrongUsage(f"{number!r} is neither the number of a checkpoint nor `best`.")
+    for row in _all(client, project, job):
+        if row["is_best"] if number == "best" else row["checkpoint"] == int(number):
+            return row
+    raise NotFound(f"The job {job} has no checkpoint {number}.")
+
+
+def _scores(row: dict[str, Any]) -> dict[str, str]:
+    scores: dict[str, str] = (row["test_results"] or {}).get("aggregated_test_result", {})
+    return scores
+
+
+@app.command("list")
+def list_(ctx: typer.Context, job: Job, project: InProject, as_json: AsJson = False) -> None:
+    """List a job's checkpoints with their losses and scores."""
+    rows = _all(connect(ctx), project, job)
+    if as_json:
+        show_json(rows)
+        return
+    functions = {name: None for row in rows for name in _scores(row)}
+    fields = ("checkpoint", "is_best", "train_loss", "test_loss", *functions, "created_at")
+    show_list([row | _scores(row) for row in rows], False, *fields)
+
+
+@app.command()
+def show(ctx: typer.Context, job: Job, number: Number, project: InProject, as_json: AsJson = False) -> None:
+    """Show a checkpoint with its scores and download links."""
+    show_one(_one(connect(ctx), project, job, number), as_json)
+
+
+@app.command("download")
+def download_(ctx: typer.Context, job: Job, number: Number, project: InProject, output: Output = None) -> None:
+    """Save a checkpoint's adapter as one archive."""
+    download(_one(connect(ctx), project, job, number)["model_download_url"], output)

@@ -1,0 +1,144 @@
+"""`emissary jobs`."""
+
+import time
+from typing import Annotated, Any
+
+import typer
+from rich.progress import Progress
+
+from emissary.cli.connection import AsJson, InProject, connect, find, path_of, project_path
+from emissary.cli.output import clean, messages, say, show_json, show_list, show_one
+from emissary.cli.pairs import numbers, values
+from emissary.client import Client
+from emissary.errors import EmissaryError
+
+app = typer.Typer(no_args_is_help=True, help="Training jobs.")
+Job = Annotated[str, typer.Argument(help="Id or name of the job.")]
+ENDED = ("Success", "Failed", "TimedOut", "Cancelled")
+
+
+def jobs_path(client: Client, project: str) -> str:
+    """The API's path of a project's jobs."""
+    return f"{project_path(client, project)}/training-jobs"
+
+
+def job_path(client: Client, project: str, job: str) -> str:
+    """The API's path of the job that `job` names."""
+    return path_of(client, jobs_path(client, project), job, "training job")
+
+
+@app.command("list")
+def list_(ctx: typer.Context, project: InProject, as_json: AsJson = False) -> None:
+    """List a project's jobs, the newest first."""
+    client = connect(ctx)
+    fields = ("id", "name", "base_model", "training_technique", "status", "progress", "created_at")
+    show_list(client.get(jobs_path(client, project)), as_json, *fields)
+
+
+@app.command()
+def show(ctx: typer.Context, job: Job, project: InProject, as_json: AsJson = False) -> None:
+    """Show a job with its parameters and its latest training loss."""
+    client = connect(ctx)
+    found = client.get(job_path(client, project, job))
+    show_one(found if as_json else found | {"training_loss": found["training_loss"][-1:]}, as_json)
+
+
+@app.command()
+def create(
+    ctx: typer.Context,
+    project: InProject,
+    base_model: Annotated[str, typer.Option(help="The base model, or with --checkpoint the job to go on from.")],
+    train_dataset: Annotated[str, typer.Option(help="Id or name of the dataset to train on.")],
+    test_dataset: Annotated[str | None, typer.Option(help="Id or name of the dataset to test on.")] = None,
+    test_split: Annotated[float | None, typer.Option(help="Percentage of the training rows to test on.")] = None,
+    test_function: Annotated[list[str] | None, typer.Option(help="Testing function; repeat for several.")] = None,
+    reward: Annotated[
+        list[str] | None, typer.Option(metavar="FUNCTION=WEIGHT", help="Train with GRPO on this reward; repeat.")
+    ] = None,
+    parameter: Annotated[
+        list[str] | None, typer.Option("--parameter", "-p", metavar="NAME=VALUE", help="Hyperparameter; repeat.")
+    ] = None,
+    rebalance: Annotated[
+        list[str] | None, typer.Option(metavar="LABEL=NUMBER", help="Ratio or number of rows of a label; repeat.")
+    ] = None,
+    checkpoint: Annotated[int | None, typer.Option(help="Go on from this checkpoint of an earlier job.")] = None,
+    task_type: Annotated[
+        str | None, typer.Option(help="text-generation, classification, embedding, regression.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the job.")] = None,
+    description: Annotated[str | None, typer.Option(help="What the job is for.")] = None,
+    hf_model_link: Annotated[str | None, typer.Option(help="Hugging Face model, with --base-model HF_MODEL.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train a model: supervised, or with --reward by reinforcement (GRPO)."""
+    client = connect(ctx)
+    datasets = client.get(f"{project_path(client, project)}/datasets")
+    body: dict[str, Any] = {
+        "base_model": base_model,
+        "base_model_option": None if checkpoint is None else "fine-tuned",
+        "checkpoint": checkpoint,
+        "train_dataset_id": find(datasets, train_dataset, "dataset")["id"],
+        "test_dataset_id": test_dataset and find(datasets, test_dataset, "dataset")["id"],
+        "train_test_split_ratio": test_split,
+        "test_functions": test_function,
+        "reward": numbers("--reward", reward),
+        "parameters": values("--parameter", parameter),
+        "rebalance_data": numbers("--rebalance", rebalance),
+        "task_type": task_type,
+        "name": name,
+        "description": description,
+        "hf_model_link": hf_model_link,
+    }
+    path = jobs_path(client, project) + ("/grpo" if reward else "")
+    show_one(client.post(path, {field: value for field, value in body.items() if value is not None}), as_json)
+
+
+@app.command()
+def watch(ctx: typer.Context, job: Job, project: InProject, as_json: AsJson = False) -> None:
+    """Follow a job to its end; exits with 1 when it does not succeed. Ctrl-C ends the watching only."""
+    client = connect(ctx)
+    path = job_path(client, project, job)
+    with Progress(console=messages()) as bar:
+        shown = bar.add_task("Pending", total=100)
+        while True:
+            found = client.get(path)
+            bar.update(shown, completed=found["progress"], description=clean(found["status"]))
+            if found["status"] in ENDED:
+                break
+            time.sleep(1)
+    if as_json:
+        show_json(found)
+    if found["status"] != "Success":
+        raise EmissaryError(f"The job ended as {found['status']}: {found['error'] or 'no reason given.'}")
+
+
+@app.command()
+def cancel(ctx: typer.Context, job: Job, project: InProject) -> None:
+    """Stop a job; complete checkpoints stay."""
+    client = connect(ctx)
+    client.post(f"{job_path(client, project, job)}/cancel")
+    say(f"The job {job} is cancelled.")
+
+
+@app.command()
+def logs(ctx: typer.Context, job: Job, project: InProject, as_json: AsJson = False) -> None:
+    """Print the lines that a job's run has logged."""
+    client = connect(ctx)
+    lines = client.get(f"{job_path(client, project, job)}/logs")
+    show_list(lines, as_json, "timestamp", "level", "message")
+
+
+@app.command()
+def events(ctx: typer.Context, job: Job, project: InProject, as_json: AsJson = False) -> None:
+    """List what happened to a job, and when."""
+    client = connect(ctx)
+    found = client.get(f"{job_path(client, project, job)}/events")
+    show_list(found, as_json, "created_at", "kind", "details")
+
+
+@app.command()
+def delete(ctx: typer.Context, job: Job, project: InProject) -> None:
+    """Delete an ended job with its checkpoints."""
+    client = connect(ctx)
+    client.delete(job_path(client, project, job))
+    say(f"The job {job} is deleted.")

@@ -1,0 +1,45 @@
+"""`emissary up` and `emissary demo`."""
+
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from emissary.cli import models
+from emissary.cli.output import say
+from emissary.settings import settings
+
+
+def up() -> None:
+    """Run the whole platform: database, Prefect server, flows, API and worker. Ctrl-C stops all."""
+    from emissary.up import running
+
+    with running(settings(), say) as platform:
+        typer.echo(f"API      {platform.api_url}   (docs at {platform.api_url}/docs)")
+        typer.echo(f"Prefect  {platform.prefect_url}")
+        typer.echo(f"API key  {platform.api_key}")
+        typer.echo("Ctrl-C stops everything.")
+        try:
+            while True:
+                time.sleep(3600)
+        finally:
+            say("Stopping.")
+
+
+def demo(
+    report: Annotated[Path | None, typer.Option(help="Write the results to this file as JSON.")] = None,
+) -> None:
+    """Run the main job end to end: upload, train, test, deploy, ask. Starts and stops the platform itself."""
+    from emissary import demo as main_job
+    from emissary.up import running
+
+    models.pull(main_job.BASE_MODEL)
+    with running(settings(), say) as platform:
+        found = main_job.run(platform, Console())
+    if report is not None:
+        report.write_text(json.dumps(asdict(found), indent=2) + "\n")
+        say(f"Report written to {report}")

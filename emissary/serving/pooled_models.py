@@ -1,0 +1,94 @@
+"""Models that make one vector of a text: loading them, and how the vector is made."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
+
+from emissary.errors import InvalidInput
+from emissary.hardware import default_dtype
+from emissary.serving.adapter_task import PooledTask
+
+HEADS = ("score", "classifier")
+"""What transformers calls the linear head of its sequence-classification models."""
+
+
+def dtype_for(task_type: PooledTask, device: torch.device) -> torch.dtype:
+    """What the model computes in on `device`: embeddings, which are compared to each other, in full precision."""
+    return torch.float32 if task_type == "embedding" else default_dtype(device)
+
+
+def load_model(model_dir: Path, task_type: PooledTask, outputs: int, dtype: torch.dtype) -> tuple[Any, Any]:
+    """The model in `model_dir` and its tokenizer: without a head for embedding, else with a new one of `outputs` rows.
+
+    Raises InvalidInput when the folder holds no such model as safetensors, or one that has no linear head.
+    """
+    local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(model_dir, **local)
+        if task_type == "embedding":
+            model: Any = AutoModel.from_pretrained(model_dir, dtype=dtype, use_safetensors=True, **local)
+        else:
+            model = AutoModelForSequenceClassification.from_pretrained(
+                model_dir, dtype=dtype, use_safetensors=True, num_labels=outputs, **local
+            )
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"{model_dir} holds no model for {task_type} as safetensors: {error}") from error
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
+    if task_type != "embedding":
+        head_name(model)
+    return model, tokenizer
+
+
+def head_name(model: nn.Module) -> str:
+    """Name of the linear head of a sequence-classification model. Raises InvalidInput where it has another head."""
+    for name in HEADS:
+        if isinstance(getattr(model, name, None), nn.Linear):
+            return name
+    raise InvalidInput(f"{type(model).__name__} has no linear head; use another base model.")
+
+
+def context_of(model_dir: Path, model: Any) -> int:
+    """The longest text in tokens: that of the model, or less where its sentence-transformers files say so."""
+    context = int(model.config.get_text_config().max_position_embeddings)
+    file = model_dir / "sentence_bert_config.json"
+    said = json.loads(file.read_text(encoding="utf-8")).get("max_seq_length") if file.is_file() else None
+    return min(context, int(said)) if said else context
+
+
+def uses_first_token(model_dir: Path) -> bool:
+    """Whether a text's embedding is its first token's vector, not the mean over its tokens.
+
+    As the sentence-transformers files in `model_dir` say; the mean where there are none (Reimers and Gurevych, 2019,
+    arXiv:1908.10084). Raises InvalidInput where they ask for another pooling.
+    """
+    file = model_dir / "1_Pooling" / "config.json"
+    if not file.is_file():
+        return False
+    config = json.loads(file.read_text(encoding="utf-8"))
+    modes = {name for name, on in config.items() if name.startswith("pooling_mode") and on is True}
+    if modes not in ({"pooling_mode_mean_tokens"}, {"pooling_mode_cls_token"}):
+        raise InvalidInput(f"{file} asks for {', '.join(sorted(modes)) or 'no pooling'}; only mean and cls are known.")
+    return modes == {"pooling_mode_cls_token"}
+
+
+def embed(model: Any, input_ids: Tensor, attention_mask: Tensor, first_token: bool) -> Tensor:
+    """Embeddings (rows, size) of length 1 in float32 of token ids (rows, tokens), padded on the right."""
+    hidden = model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state.float()
+    weights = attention_mask[..., None].float()
+    pooled = hidden[:, 0] if first_token else (hidden * weights).sum(1) / weights.sum(1)
+    return functional.normalize(pooled, dim=-1)
+
+
+def padded(rows: list[list[int]], pad_token_id: int) -> tuple[Tensor, Tensor]:
+    """Token ids (rows, longest) padded on the right, and the mask that is 1 on tokens and 0 on padding."""
+    longest = max(map(len, rows))
+    ids = torch.tensor([row + [pad_token_id] * (longest - len(row)) for row in rows])
+    mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
+    return ids, mask

@@ -1,0 +1,59 @@
+"""GRPO training jobs, which are training jobs with a reward."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from emissary.errors import InvalidInput
+from emissary.schemas.grpo_jobs import GrpoJobCreate
+from emissary.store import training_jobs
+from emissary.store.tables import Project, TrainingJob
+
+WEIGHT_TOLERANCE = 1e-6
+
+
+async def create(session: AsyncSession, project: Project, wanted: GrpoJobCreate, user_id: str) -> TrainingJob:
+    """A new job, Pending. Raises InvalidInput for anything it could not be run with, naming the field."""
+    if wanted.task_type != "text-generation":
+        raise InvalidInput(f"task_type: GRPO trains text-generation, not {wanted.task_type}.")
+    _check_reward(wanted.reward, wanted.test_functions)
+    job = await training_jobs.create(session, project, wanted, user_id, wanted.reward)
+    _check_sizes(job.hyper_parameters, job.train_dataset.report["rows"])
+    return job
+
+
+def _check_reward(reward: Mapping[str, float], functions: list[str]) -> None:
+    for name in reward:
+        if name not in functions:
+            raise InvalidInput(f"reward: {name[:100]!r} is not among test_functions; list it there too.")
+    total = sum(reward.values())
+    if abs(total - 1) > WEIGHT_TOLERANCE:
+        raise InvalidInput(f"reward: the weights sum to {total:.7g}, not 1.")
+
+
+def _check_sizes(parameters: Mapping[str, Any], rows: int) -> None:
+    """Raises InvalidInput where a step's completions cannot be groups of num_generations, or have no room."""
+    generations, batch = parameters["num_generations"], parameters["per_device_train_batch_size"]
+    accumulated = parameters["gradient_accumulation_steps"]
+    completions = batch * accumulated
+    if completions % generations:
+        fitting = [str(number) for number in range(2, min(completions, 256) + 1) if completions % number == 0]
+        raise InvalidInput(
+            f"parameters.num_generations: {generations} does not divide the {completions} completions of a step "
+            f"(per_device_train_batch_size {batch} × gradient_accumulation_steps {accumulated}); "
+            + (f"{', '.join(fitting[:20])} would." if fitting else "raise per_device_train_batch_size."),
+            code="invalid_parameters",
+        )
+    if rows < completions // generations:
+        raise InvalidInput(
+            f"train_dataset_id: a step takes {completions // generations} prompts (per_device_train_batch_size × "
+            f"gradient_accumulation_steps / num_generations), but the dataset has {rows} rows; lower "
+            "per_device_train_batch_size or upload more rows."
+        )
+    if parameters["max_completion_length"] >= parameters["max_length"]:
+        raise InvalidInput(
+            f"parameters.max_completion_length: {parameters['max_completion_length']} leaves no room for a prompt "
+            f"within max_length, {parameters['max_length']} tokens.",
+            code="invalid_parameters",
+        )

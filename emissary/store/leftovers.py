@@ -1,0 +1,36 @@
+"""What deleted things leave outside the catalogue. Noted in the transaction that deletes them, so nothing is lost."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from emissary.store.tables import Leftover
+
+
+def of_dataset(dataset_id: str) -> Leftover:
+    """Its upload, and the rows prepared from it."""
+    return Leftover(id=dataset_id, artifacts=[f"datasets/{dataset_id}", f"prepared/{dataset_id}"])
+
+
+def of_training_job(training_job_id: str) -> Leftover:
+    """Its checkpoints and test results."""
+    return Leftover(id=training_job_id, artifacts=[f"training-jobs/{training_job_id}"])
+
+
+def of_deployment(deployment_id: str, engine_id: str) -> Leftover:
+    """The adapter on its engine."""
+    return Leftover(id=deployment_id, artifacts=[], engine_id=engine_id)
+
+
+async def take_one(session: AsyncSession, older_than: timedelta) -> Leftover | None:
+    """The oldest one that is older and that nobody else has taken; it is kept from others for this transaction."""
+    query = select(Leftover).where(Leftover.created_at < func.now() - older_than).order_by(Leftover.created_at)
+    return (await session.scalars(query.limit(1).with_for_update(skip_locked=True))).first()
+
+
+async def add(session: AsyncSession, left: Sequence[Leftover]) -> None:
+    """Note them; commit them together with the deletion."""
+    session.add_all(left)
+    await session.flush()

@@ -1,0 +1,134 @@
+"""The artifact store in a local folder."""
+
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from emissary.errors import EmissaryError
+from emissary.store.artifacts import (
+    CHUNK_BYTES,
+    MANIFEST,
+    ArtifactFile,
+    ArtifactStore,
+    CorruptArtifact,
+    Manifest,
+    Notes,
+    checked_key,
+    damaged_file,
+    file_sha256,
+    known_file,
+    not_complete,
+)
+from emissary.store.local_parts import LocalParts
+
+
+class LocalArtifactStore(ArtifactStore):
+    """A store in the folder `root`: an artifact is written to a draft folder and renamed."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self.parts: LocalParts = LocalParts(self, root / ".arriving")
+
+    def check(self) -> None:
+        """Raises EmissaryError when the folder cannot be made or written to."""
+        try:
+            self._root.mkdir(parents=True, exist_ok=True)
+            probe = self._root / f".{uuid.uuid4().hex}"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise EmissaryError(
+                f"The artifact store's folder {self._root} cannot be written to ({error.strerror}); make it "
+                "writable, or name another one in EMISSARY_ARTIFACTS."
+            ) from error
+
+    def _folder(self, key: str) -> Path:
+        return self._root / checked_key(key)
+
+    def manifest(self, key: str) -> Manifest | None:
+        """As `ArtifactStore.manifest`."""
+        try:
+            return Manifest.model_validate_json((self._folder(key) / MANIFEST).read_bytes())
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def publish(self, key: str, folder: Path, notes: Notes | None = None, *, move: bool = False) -> Manifest:
+        """As `ArtifactStore.publish`."""
+        if (existing := self.manifest(key)) is not None:
+            return existing
+        target = self._folder(key)
+        draft = target.parent / f".{target.name}.{uuid.uuid4().hex}"
+        draft.mkdir(parents=True)
+        try:
+            files = {}
+            for source in sorted(path for path in folder.rglob("*") if path.is_file()):
+                name = source.relative_to(folder).as_posix()
+                destination = draft / name
+                destination.parent.mkdir(parents=True, exist_ok=True)
+                (shutil.move if move else shutil.copyfile)(source, destination)
+                flush(destination)
+                files[name] = ArtifactFile(bytes=destination.stat().st_size, sha256=file_sha256(destination))
+            manifest = Manifest(files=files, notes=notes or {})
+            (draft / MANIFEST).write_text(manifest.model_dump_json(indent=1))
+            flush(draft / MANIFEST)
+            try:
+                draft.rename(target)
+            except OSError:
+                if (winner := self.manifest(key)) is not None:
+                    return winner
+                shutil.rmtree(target)  # what a deletion that was broken off left behind
+                draft.rename(target)
+            return manifest
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+
+    def folder(self, key: str) -> Path:
+        """As `ArtifactStore.folder`: the folder of the store itself."""
+        manifest = self.manifest(key)
+        if manifest is None:
+            raise not_complete(key)
+        folder = self._folder(key)
+        if (name := damaged_file(folder, manifest)) is not None:
+            raise CorruptArtifact(key, name)
+        return folder
+
+    def file(self, key: str, name: str) -> Path:
+        """As `ArtifactStore.file`."""
+        known_file(self.manifest(key), key, name)
+        return self._folder(key) / name
+
+    def chunks(self, key: str, name: str) -> Iterator[bytes]:
+        """As `ArtifactStore.chunks`."""
+        wanted = known_file(self.manifest(key), key, name)
+        digest = hashlib.sha256()
+        path = self._folder(key) / name
+        if not path.is_file():
+            raise CorruptArtifact(key, name)
+        with path.open("rb") as file:
+            while chunk := file.read(CHUNK_BYTES):
+                digest.update(chunk)
+                yield chunk
+        if digest.hexdigest() != wanted.sha256:
+            raise CorruptArtifact(key, name)
+
+    def delete(self, key: str) -> None:
+        """As `ArtifactStore.delete`."""
+        folder = self._folder(key)
+        self.parts.forget(key)
+        if not folder.exists():
+            return
+        for manifest in list(folder.rglob(MANIFEST)):
+            manifest.unlink()
+        shutil.rmtree(folder)
+
+    def download_url(self, key: str, name: str, disposition: str, seconds: int) -> None:
+        """None: the API sends files of this store itself."""
+
+
+def flush(path: Path) -> None:
+    """See to it that the file is on the disk."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

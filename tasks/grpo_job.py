@@ -1,0 +1,33 @@
+"""The training step of a GRPO job."""
+
+from functools import partial
+from pathlib import Path
+
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+
+from emissary import testing_function_files
+from emissary.store.tables import TrainingJob
+from tasks.grpo_training import train_grpo
+from tasks.sft_rows import Conversation
+from tasks.training import run_trainer
+
+
+@task(task_run_name="train", cache_policy=NO_CACHE)
+async def train_on_rewards(job: TrainingJob, model_dir: Path, rows: list[Conversation]) -> None:
+    """Train the job's adapter on its reward, listing each checkpoint when it is published; goes on where it was
+    killed.
+    """
+    functions = testing_function_files.get(job.test_functions)
+    weights = job.reward_functions or {}
+    await run_trainer(
+        job,
+        partial(
+            train_grpo,
+            model_dir=model_dir,
+            train_rows=rows,
+            functions=functions,
+            weights=weights,
+            on_warning=get_run_logger().warning,
+        ),
+    )

@@ -1,0 +1,198 @@
+"""GRPO with LoRA on rewards of testing functions: a checkpoint every so many steps, resumable after a kill.
+
+The method is Group Relative Policy Optimization (arXiv:2402.03300): of each prompt several completions are sampled,
+and those that score above the mean of their group become more likely. Every step samples anew, so the model that is
+trained is the one that wrote the completions.
+"""
+
+import math
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from peft import LoraConfig
+from transformers import PrinterCallback
+from transformers.utils.logging import disable_progress_bar
+from trl import GRPOConfig, GRPOTrainer
+from trl.trainer.utils import RepeatSampler
+
+from emissary.errors import InvalidInput
+from emissary.hardware import default_dtype, device
+from emissary.testing_function_files import TestingFunction
+from tasks.adapter_folders import last_state, save_adapter
+from tasks.causal_model import load_causal_model
+from tasks.reward_steps import RewardSteps
+from tasks.rewards import Rewards
+from tasks.sft_rows import Conversation, prompt_ids
+from tasks.training_steps import FinishedCheckpoint, LossPoint, Stopped, mean_loss
+
+
+def train_grpo(
+    *,
+    model_dir: Path,
+    model_name: str,
+    train_rows: Sequence[Conversation],
+    functions: Sequence[TestingFunction],
+    weights: Mapping[str, float],
+    parameters: dict[str, Any],
+    work_dir: Path,
+    on_warning: Callable[[str], None],
+    on_log: Callable[[LossPoint], None],
+    on_progress: Callable[[float], None],
+    on_checkpoint: Callable[[FinishedCheckpoint], None],
+    should_stop: Callable[[], bool],
+) -> int:
+    """Train a LoRA adapter of the model in `model_dir` to answer the rows' prompts with a high reward.
+
+    The reward is the sum of the `functions`' scores, each with its weight in `weights`; those without one are
+    measured only. The functions get the row's last assistant turn as the expected output. Every `save_steps` steps,
+    and each epoch when that is sooner, an adapter lies in `work_dir`/checkpoints/<n>, with `model_name` as its base
+    model. `on_log` gets RewardPoints, `on_warning` sentences about functions that fail and rewards that teach nothing.
+
+    Resumption, `on_progress`, `on_checkpoint` and `should_stop` are as in `train_sft`: called again with the same
+    `work_dir`, it goes on from the last checkpoint's trainer state, samples the same completions and ends in the
+    same bytes. A prompt that leaves no room for a completion in `max_length` or the model's context loses its
+    beginning. Returns the number of prompts so cut. Raises InvalidInput when there are fewer rows than a step takes
+    prompts, a row does not suit the model's chat template, or the loss is no longer finite.
+    """
+    disable_progress_bar()
+    target = device()
+    dtype = default_dtype(target)
+    on_gpu = target.type == "cuda"
+    completions = parameters["per_device_train_batch_size"] * parameters["gradient_accumulation_steps"]
+    epoch_steps = len(train_rows) // (completions // parameters["num_generations"])
+    if not epoch_steps:
+        raise InvalidInput(
+            f"A step takes {completions // parameters['num_generations']} prompts, but there are {len(train_rows)} "
+            "training rows; add rows, hold out fewer of them, or lower per_device_train_batch_size."
+        )
+    checkpoint_steps = min(parameters["save_steps"], epoch_steps)
+    steps = parameters["num_train_epochs"] * epoch_steps
+    model, tokenizer = load_causal_model(model_dir, dtype)
+    context = min(parameters["max_length"], model.config.get_text_config().max_position_embeddings)
+    dataset, cut = _prompts(train_rows, tokenizer, max(1, context - parameters["max_completion_length"]))
+
+    args = GRPOConfig(
+        output_dir=str(work_dir / "trainer"),
+        **{name: parameters[name] for name in _TRAINER_PARAMETERS},
+        warmup_steps=math.ceil(parameters["warmup_ratio"] * steps),
+        save_steps=checkpoint_steps,
+        # Dr. GRPO leaves out the division by the spread of rewards too (arXiv:2503.20783).
+        scale_rewards="none" if parameters["loss_type"] == "dr_grpo" else "group",
+        reward_weights=[weights.get(function.name, 0.0) for function in functions],
+        save_strategy="steps",
+        save_total_limit=2,
+        use_cpu=not on_gpu,
+        bf16=dtype == torch.bfloat16,
+        # Trades speed for memory, which is the scarcer only on a GPU.
+        activation_checkpointing=on_gpu,
+        dataloader_pin_memory=on_gpu,
+        # A NaN must show, not be averaged away.
+        logging_nan_inf_filter=False,
+        report_to=[],
+        disable_tqdm=True,
+    )
+    lora = LoraConfig(
+        r=parameters["lora_r"],
+        lora_alpha=parameters["lora_alpha"],
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
+    with Rewards(functions) as rewards, warnings.catch_warnings():
+        # TRL asks by the old name, at every generation.
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        trainer = _Trainer(
+            model=model,
+            args=args,
+            train_dataset=dataset,
+            processing_class=tokenizer,
+            peft_config=lora,
+            reward_funcs=rewards.callables(),
+            epoch_steps=epoch_steps,
+        )
+        trainer.remove_callback(PrinterCallback)
+
+        def finish(number: int) -> None:
+            done = work_dir / "complete" / str(number)
+            if done.exists():
+                return
+            folder = work_dir / "checkpoints" / str(number)
+            train_loss = mean_loss(trainer.state.log_history, (number - 1) * checkpoint_steps)
+            save_adapter(trainer.model, tokenizer, model_name, folder)
+            on_checkpoint(FinishedCheckpoint(number, folder, trainer.state.epoch, train_loss, None))
+            done.parent.mkdir(exist_ok=True)
+            done.touch()
+
+        trainer.add_callback(
+            RewardSteps(rewards, on_warning, checkpoint_steps, on_log, on_progress, should_stop, finish)
+        )
+        with suppress(Stopped):
+            trainer.train(resume_from_checkpoint=last_state(work_dir / "trainer"))
+    return cut
+
+
+_TRAINER_PARAMETERS = (
+    "learning_rate",
+    "num_train_epochs",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "num_generations",
+    "max_completion_length",
+    "temperature",
+    "beta",
+    "loss_type",
+    "lr_scheduler_type",
+    "weight_decay",
+    "adam_beta1",
+    "adam_beta2",
+    "max_grad_norm",
+    "seed",
+    "logging_steps",
+)
+
+
+def _prompts(rows: Sequence[Conversation], tokenizer: Any, room: int) -> tuple[Dataset, int]:
+    """The rows' prompts as token ids, of which the last `room` are kept, and how many of them were so cut."""
+    prompts = [prompt_ids(row, tokenizer, number) for number, row in enumerate(rows, 1)]
+    columns = {
+        "prompt": [prompt[-room:] for prompt in prompts],
+        "input_text": [row["messages"][-2]["content"] if len(row["messages"]) > 1 else "" for row in rows],
+        "expected_output": [row["messages"][-1]["content"] for row in rows],
+    }
+    return Dataset.from_dict(columns), sum(len(prompt) > room for prompt in prompts)
+
+
+class _EpochSampler(RepeatSampler):  # type: ignore[misc]
+    """TRL's sampler in an order that depends on seed and epoch alone, so a resumed epoch has the same one."""
+
+    def __init__(self, *, epoch: Callable[[], int], **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        self.generator.manual_seed(self.seed + self._epoch())
+        return super().__iter__()  # type: ignore[no-any-return]
+
+
+class _Trainer(GRPOTrainer):  # type: ignore[misc]
+    def __init__(self, *, epoch_steps: int, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._epoch_steps = epoch_steps
+
+    def _get_train_sampler(self, dataset: Dataset | None = None) -> _EpochSampler:
+        return _EpochSampler(
+            data_source=dataset or self.train_dataset,
+            mini_repeat_count=self.num_generations,
+            batch_size=self.args.generation_batch_size // self.num_generations,
+            repeat_count=self.num_iterations * self.args.steps_per_generation,
+            seed=self.args.seed,
+            epoch=lambda: self.state.global_step // self._epoch_steps,
+        )
+
+    def _tokenize_prompts(self, prompts: list[list[int]]) -> tuple[list[list[int]], None, dict[str, Any]]:
+        """The prompts are token ids already, made and cut exactly as for SFT and testing."""
+        return prompts, None, {}

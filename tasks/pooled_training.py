@@ -1,0 +1,204 @@
+"""Training for classification, regression and embedding with LoRA: a checkpoint per epoch, resumable after a kill."""
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import Tensor
+from torch.nn import functional
+from transformers import PrinterCallback, Trainer, TrainingArguments, set_seed
+from transformers.utils.logging import disable_progress_bar
+
+from emissary.errors import InvalidInput
+from emissary.hardware import device
+from emissary.serving.adapter_task import AdapterTask
+from emissary.serving.pooled_models import context_of, dtype_for, embed, load_model, uses_first_token
+from tasks.adapter_folders import last_state, save_adapter
+from tasks.epoch_sampling import EpochSampler
+from tasks.pooled_rows import Example, Row, batch, examples
+from tasks.training_steps import FinishedCheckpoint, LossPoint, Steps, Stopped, finite, mean_loss
+
+logger = logging.getLogger(__name__)
+
+FOCUS = 2.0
+"""The exponent of the focal loss."""
+
+
+def train_pooled(
+    *,
+    task: AdapterTask,
+    model_dir: Path,
+    model_name: str,
+    train_rows: Sequence[Row],
+    test_rows: Sequence[Row],
+    parameters: dict[str, Any],
+    work_dir: Path,
+    on_log: Callable[[LossPoint], None],
+    on_progress: Callable[[float], None],
+    on_checkpoint: Callable[[FinishedCheckpoint], None],
+    should_stop: Callable[[], bool],
+) -> int:
+    """Train a LoRA adapter, for classification and regression with a head, of the model in `model_dir` for `task`.
+
+    The loss is the cross-entropy of labels (of each label by itself unless multiclass), or the mean squared error of
+    standardised targets or of a pair's cosine (Reimers and Gurevych, 2019, arXiv:1908.10084). With `dynamic_loss` it
+    is the focal loss (Lin et al., 2017, arXiv:1708.02002), or Huber's for regression.
+
+    Checkpoints, callbacks, resumption, `should_stop`, the return value and the errors are those of `train_sft`; a
+    text longer than `max_length` or the model's context loses its end.
+    """
+    disable_progress_bar()
+    if not train_rows:
+        raise InvalidInput("There are no training rows; add rows or hold out fewer of them for testing.")
+    target = device()
+    dtype = dtype_for(task.task_type, target)
+    set_seed(parameters["seed"])  # the head starts at random
+    model, tokenizer = load_model(model_dir, task.task_type, task.outputs, dtype)
+    max_length = min(parameters["max_length"], context_of(model_dir, model))
+    train, train_cut = examples(train_rows, task, tokenizer, max_length)
+    test, test_cut = examples(test_rows, task, tokenizer, max_length)
+    lora = LoraConfig(
+        r=parameters["lora_r"],
+        lora_alpha=parameters["lora_alpha"],
+        lora_dropout=parameters["lora_dropout"],
+        target_modules="all-linear",
+        task_type="FEATURE_EXTRACTION" if task.task_type == "embedding" else "SEQ_CLS",
+    )
+    model = get_peft_model(model, lora)
+    for weight in model.parameters():
+        if weight.requires_grad:
+            weight.data = weight.data.float()  # small steps are lost in bfloat16
+
+    batches = math.ceil(len(train) / parameters["per_device_train_batch_size"])
+    epoch_steps = math.ceil(batches / parameters["gradient_accumulation_steps"])
+    steps = math.ceil(parameters["num_train_epochs"] * epoch_steps)
+    on_gpu = target.type == "cuda"
+    args = TrainingArguments(
+        output_dir=str(work_dir / "trainer"),
+        **{name: parameters[name] for name in _TRAINER_PARAMETERS},
+        warmup_steps=math.ceil(parameters["warmup_ratio"] * steps),
+        save_strategy="steps",
+        save_total_limit=2,
+        use_cpu=not on_gpu,
+        bf16=dtype == torch.bfloat16,
+        dataloader_pin_memory=on_gpu,
+        remove_unused_columns=False,
+        label_names=["labels"],
+        # A NaN must show, not be averaged away.
+        logging_nan_inf_filter=False,
+        report_to=[],
+        disable_tqdm=True,
+    )
+    trainer = _Trainer(
+        model=model,
+        args=args,
+        data_collator=lambda rows: batch(rows, tokenizer.pad_token_id),
+        train_dataset=_Rows(train),
+        eval_dataset=_Rows(test) if test_rows else None,
+        processing_class=tokenizer,
+        task=task,
+        first_token=uses_first_token(model_dir),
+        dynamic=parameters["dynamic_loss"],
+        epoch_steps=epoch_steps,
+    )
+    trainer.remove_callback(PrinterCallback)
+
+    def finish(number: int) -> None:
+        done = work_dir / "complete" / str(number)
+        if done.exists():
+            return
+        folder = work_dir / "checkpoints" / str(number)
+        train_loss = mean_loss(trainer.state.log_history, (number - 1) * epoch_steps)
+        test_loss = None
+        if test_rows:
+            # Drawing no random numbers leaves them as in a run that resumes from the state just saved.
+            with torch.random.fork_rng():
+                test_loss = finite(trainer.evaluate()["eval_loss"], trainer.state.global_step, args.learning_rate)
+        save_adapter(trainer.model, tokenizer, model_name, folder)
+        task.save(folder)
+        on_checkpoint(FinishedCheckpoint(number, folder, trainer.state.epoch, train_loss, test_loss))
+        done.parent.mkdir(exist_ok=True)
+        done.touch()
+
+    trainer.add_callback(Steps(epoch_steps, on_log, on_progress, should_stop, finish))
+    with suppress(Stopped):
+        trainer.train(resume_from_checkpoint=last_state(work_dir / "trainer"))
+    return train_cut + test_cut
+
+
+_TRAINER_PARAMETERS = (
+    "learning_rate",
+    "num_train_epochs",
+    "per_device_train_batch_size",
+    "per_device_eval_batch_size",
+    "gradient_accumulation_steps",
+    "lr_scheduler_type",
+    "weight_decay",
+    "seed",
+    "logging_steps",
+    "save_steps",
+)
+
+
+class _Rows(torch.utils.data.Dataset[Example]):
+    def __init__(self, rows: list[Example]) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Example:
+        return self.rows[index]
+
+
+class _Trainer(Trainer):  # type: ignore[misc]
+    def __init__(
+        self, *, task: AdapterTask, first_token: bool, dynamic: bool, epoch_steps: int, **arguments: Any
+    ) -> None:
+        super().__init__(**arguments)
+        self._task, self._first_token, self._dynamic, self._epoch_steps = task, first_token, dynamic, epoch_steps
+        # The loss is a mean over the rows of a forward pass, which the trainer is to average over passes.
+        self.model_accepts_loss_kwargs = False
+
+    def _get_train_sampler(self, train_dataset: _Rows | None = None) -> EpochSampler:
+        lengths = [row.length for row in (train_dataset or self.train_dataset).rows]
+        group = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        return EpochSampler(lengths, group, self.args.seed, lambda: self.state.global_step // self._epoch_steps)
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,  # noqa: ARG002 - the trainer's signature
+    ) -> Any:
+        """The mean loss over the rows of a forward pass."""
+        labels = inputs["labels"]
+        if self._task.task_type == "embedding":
+            vectors = embed(model, inputs["input_ids"], inputs["attention_mask"], self._first_token)
+            # A pair's two texts follow each other.
+            outputs = functional.cosine_similarity(vectors[::2], vectors[1::2])
+        else:
+            outputs = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits.float()
+        loss = row_losses(self._task, outputs, labels, self._dynamic).mean()
+        return (loss, {"logits": outputs}) if return_outputs else loss
+
+
+def row_losses(task: AdapterTask, outputs: Tensor, targets: Tensor, dynamic: bool) -> Tensor:
+    """The loss of each row: of `outputs` (rows, outputs), for embedding cosines (rows,), against `targets`."""
+    if task.task_type != "classification":
+        outputs = outputs.flatten()
+        kind = functional.huber_loss if dynamic else functional.mse_loss
+        return kind(outputs, targets.to(outputs), reduction="none")
+    if task.label_kind == "multiclass":
+        losses = functional.cross_entropy(outputs, targets, reduction="none")
+    else:
+        losses = functional.binary_cross_entropy_with_logits(outputs, targets.to(outputs), reduction="none")
+    if dynamic:
+        losses = losses * (1 - torch.exp(-losses)) ** FOCUS
+    return losses if losses.dim() == 1 else losses.mean(-1)

@@ -1,0 +1,76 @@
+"""What the steps of a GRPO training tell the caller: the rewards, and when they teach nothing."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from tasks.rewards import Rewards
+from tasks.training_steps import LossPoint, Steps
+
+IDLE_STEPS = 20
+"""Steps without any difference between rewards after which there is a warning."""
+
+
+@dataclass(frozen=True)
+class RewardPoint(LossPoint):
+    """The loss with the rewards of the completions sampled since the point before, as means over the steps.
+
+    `reward` is the weighted sum, `reward_std` its standard deviation over a step's completions, `rewards` the score
+    of each testing function, `equal_groups` the share of prompts whose completions all got the same reward (of which
+    nothing is learnt), `reward_failures` how often a function failed on a completion, `completion_length` in tokens,
+    `entropy` of the next token in nats, `kl` the divergence from the base model in nats per token (None with beta 0).
+    """
+
+    reward: float
+    reward_std: float
+    rewards: dict[str, float]
+    equal_groups: float
+    reward_failures: int
+    completion_length: float
+    entropy: float
+    kl: float | None
+
+
+class RewardSteps(Steps):
+    """As Steps, with RewardPoints, and with warnings of functions that fail and of rewards without differences."""
+
+    def __init__(self, rewards: Rewards, on_warning: Callable[[str], None], *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._rewards, self._on_warning = rewards, on_warning
+        self._failures, self._idle_since = 0, 0
+
+    def on_train_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
+        self._idle_since = state.global_step
+        super().on_train_begin(_args, state, _control)
+
+    def _point(self, point: LossPoint, logs: dict[str, float]) -> RewardPoint:
+        failures, self._failures = self._rewards.failures - self._failures, self._rewards.failures
+        if failures:
+            self._on_warning(
+                f"Up to step {point.step}, testing functions failed {failures} times more; each counts as 0. "
+                f"The last was {self._rewards.last_failure}"
+            )
+        if logs["frac_reward_zero_std"] < 1:
+            self._idle_since = point.step
+        elif point.step - self._idle_since >= IDLE_STEPS:
+            self._on_warning(
+                f"Of the steps {self._idle_since + 1} to {point.step} nothing was learnt: all completions of each "
+                "prompt got the same reward. Raise temperature or num_generations, reward what is nearly right too, "
+                "or train by SFT first."
+            )
+            self._idle_since = point.step
+        return RewardPoint(
+            **asdict(point),
+            reward=logs["reward"],
+            reward_std=logs["reward_std"],
+            rewards={
+                name.split("/")[1]: value
+                for name, value in logs.items()
+                if name.startswith("rewards/") and name.endswith("/mean")
+            },
+            equal_groups=logs["frac_reward_zero_std"],
+            reward_failures=failures,
+            completion_length=logs["completions/mean_length"],
+            entropy=logs["entropy"],
+            kl=logs.get("kl"),
+        )

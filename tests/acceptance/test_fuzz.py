@@ -1,0 +1,25 @@
+"""Generated requests, at length and with a new seed every time; tests/contract/test_fuzz.py is the bounded run."""
+
+from pathlib import Path
+
+import pytest
+
+from emissary.api.app import create_app
+from emissary.up import Platform
+from tests.contract.conftest import SUMMARIES
+from tests.contract.fuzzing import clean, fuzz, fuzzable_contract, prepare, summary
+
+
+@pytest.mark.acceptance
+@pytest.mark.parametrize("which", ["our document", "the contract"])
+def test_nothing_generated_breaks_the_api(
+    platform: Platform, tmp_path: Path, pytestconfig: pytest.Config, which: str
+) -> None:
+    client, ids = prepare(platform)
+    ours = create_app().openapi()
+    document = ours if which == "our document" else fuzzable_contract(ours)
+    try:
+        said = fuzz(client, ids, document, tmp_path, examples=150, scenarios=300)
+    finally:
+        clean(client)
+    pytestconfig.stash.setdefault(SUMMARIES, {})[f"{which}, at length"] = summary(said)

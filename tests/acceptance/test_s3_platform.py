@@ -1,0 +1,169 @@
+"""The whole platform with its artifacts on a real S3 server."""
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import httpx
+import pytest
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+from emissary.client import Client
+from emissary.dataset_upload import upload_dataset
+from emissary.settings import PROJECT_ROOT
+from tests.acceptance.conftest import S3Server
+from tests.conftest import free_port
+from tests.jobs import ROWS, TINY, ended, jsonl, until, upload
+
+pytestmark = pytest.mark.acceptance
+MIB = 1024 * 1024
+ROW = b'{"prompt": "a", "completion": "' + b"x" * (MIB // 2 - 34) + b'"}\n'
+
+
+@pytest.fixture(scope="module")
+def client(s3_server: S3Server, base_model_dir: Path) -> Iterator[Client]:
+    """A client of `emissary up`, which was told of S3 by the environment alone."""
+    with tempfile.TemporaryDirectory(prefix="emissary-s3-platform-") as home:
+        port, key = free_port(), "the-key-of-this-test"
+        chosen = {
+            "EMISSARY_HOME": home,
+            "EMISSARY_MODELS": str(base_model_dir.parent),
+            "EMISSARY_PORT": str(port),
+            "EMISSARY_PREFECT_PORT": str(free_port()),
+            "EMISSARY_MAX_UPLOAD_MB": "1",
+            "EMISSARY_API_KEY": key,
+            "EMISSARY_ARTIFACTS": f"s3://{s3_server.bucket}/platform",
+        }
+        unset = ("PREFECT_API_URL", "EMISSARY_DATABASE_URL")
+        environment = {name: value for name, value in os.environ.items() if name not in unset}
+        log = Path(home, "up.log")
+        with log.open("wb") as output:
+            up = subprocess.Popen(
+                [sys.executable, "-m", "emissary.cli", "up"],
+                env=environment | s3_server.variables | chosen,
+                cwd=PROJECT_ROOT,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        client = Client(f"http://127.0.0.1:{port}", key)
+
+        def ready() -> bool:
+            assert up.poll() is None, log.read_text()
+            try:
+                return client.http.get("/healthz").status_code == 200
+            except httpx.TransportError:
+                return False
+
+        try:
+            until(ready, bool, seconds=300)
+            yield client
+        finally:
+            up.send_signal(signal.SIGTERM)
+            up.wait(120)
+
+
+@pytest.fixture(scope="module")
+def project(client: Client) -> str:
+    return str(client.post("/v1/projects", {"name": "on-s3"})["id"])
+
+
+def kept(s3_server: S3Server, below: str) -> list[str]:
+    s3 = boto3.client(
+        "s3",
+        endpoint_url=s3_server.variables["AWS_ENDPOINT_URL"],
+        region_name="us-east-1",
+        aws_access_key_id=s3_server.variables["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=s3_server.variables["AWS_SECRET_ACCESS_KEY"],
+    )
+    place = {"Bucket": s3_server.bucket, "Prefix": f"platform/{below}"}
+    found = s3.list_objects_v2(**place).get("Contents", []) + s3.list_multipart_uploads(**place).get("Uploads", [])
+    return [entry["Key"] for entry in found]
+
+
+def test_job_runs_with_everything_on_s3(
+    client: Client, s3_server: S3Server, project: str, base_model_dir: Path, tmp_path: Path
+) -> None:
+    dataset = upload(client, project, ROWS)
+    url = client.get(f"/v1/projects/{project}/datasets/{dataset}")["dataset_download_url"]
+    assert url.startswith(s3_server.variables["AWS_ENDPOINT_URL"])
+    answer = httpx.get(url, trust_env=False)
+    assert answer.content == jsonl(ROWS)
+    assert answer.headers["content-disposition"] == "attachment; filename*=UTF-8''colours.jsonl"
+    jobs = f"/v1/projects/{project}/training-jobs"
+    body: dict[str, Any] = {
+        "base_model": "SmolLM2-135M-Instruct",
+        "train_dataset_id": dataset,
+        "train_test_split_ratio": 25,
+        "test_functions": ["exact_match_shared"],
+        "parameters": TINY,
+    }
+    path = f"{jobs}/{client.post(jobs, body)['id']}"
+    job = until(lambda: client.get(path), ended, seconds=300)
+    assert job["status"] == "Success", job["error"]
+    checkpoint = client.get(f"{path}/checkpoints")[0]
+    results = httpx.get(checkpoint["test_results"]["general_test_result"], trust_env=False)
+    assert results.text.splitlines()[0].startswith('"input","expected_output"')
+    archive = httpx.get(checkpoint["model_download_url"], trust_env=False)
+    names = zipfile.ZipFile(io.BytesIO(archive.content)).namelist()
+    assert not [name for name in names if "optimizer" in name or "trainer_state" in name]
+    zipfile.ZipFile(io.BytesIO(archive.content)).extractall(tmp_path)
+    base = AutoModelForCausalLM.from_pretrained(base_model_dir)
+    assert PeftModel.from_pretrained(base, tmp_path).peft_config["default"].r == 2
+    assert kept(s3_server, "training-jobs/")
+    client.call("DELETE", path)
+    client.call("DELETE", f"/v1/projects/{project}/datasets/{dataset}")
+    assert kept(s3_server, "training-jobs/") + kept(s3_server, "datasets/") + kept(s3_server, "prepared/") == []
+
+
+def test_interrupted_upload_in_parts_goes_on_at_s3(
+    client: Client, s3_server: S3Server, project: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "large.jsonl"
+    file.write_bytes(ROW * 40)
+    shown: list[int] = []
+
+    def interrupt(sent: int, total: int) -> None:
+        if sent > 12 * MIB:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        upload_dataset(client, project, file, on_progress=interrupt)
+    made = upload_dataset(client, project, file, on_progress=lambda sent, _total: shown.append(sent))
+    assert (shown[0], shown[-1]) == (8 * MIB, 20 * MIB)
+    detail = client.get(f"/v1/projects/{project}/datasets/{made['id']}")
+    assert httpx.get(detail["dataset_download_url"], trust_env=False).content == file.read_bytes()
+    client.call("DELETE", f"/v1/projects/{project}/datasets/{made['id']}")
+    assert kept(s3_server, "datasets/") == []
+
+
+def test_file_that_cannot_be_used_leaves_nothing_at_s3(
+    client: Client, s3_server: S3Server, project: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "large.jsonl"
+    file.write_bytes(ROW * 3 + b"{\n")
+    with pytest.raises(Exception, match="Line 4"):
+        upload_dataset(client, project, file)
+    assert kept(s3_server, "datasets/") == []
+
+
+def test_up_says_what_is_wrong_with_the_bucket(s3_server: S3Server, tmp_path: Path) -> None:
+    environment = os.environ | s3_server.variables | {
+        "EMISSARY_HOME": str(tmp_path),
+        "EMISSARY_PORT": str(free_port()),
+        "EMISSARY_PREFECT_PORT": str(free_port()),
+        "EMISSARY_ARTIFACTS": "s3://nobody-made-this/x",
+    }  # fmt: skip
+    command = [sys.executable, "-m", "emissary.cli", "up"]
+    done = subprocess.run(command, env=environment, cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=180)
+    assert done.returncode == 1
+    assert "the bucket 'nobody-made-this' does not exist" in " ".join(done.stdout.split())

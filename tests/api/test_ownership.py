@@ -1,0 +1,191 @@
+"""One organization against another: operation by operation, nothing of it is seen, named, deployed or called."""
+
+import asyncio
+import json
+import re
+from typing import Any
+
+import httpx
+import pytest
+
+from emissary.api.app import create_app
+from emissary.client import Client
+from emissary.store.database import dispose, transaction
+from emissary.store.tables import Checkpoint, Deployment, Engine, Project, TrainingJob
+from emissary.up import Platform
+from tests.api.refusals import GOOD, MODEL, envelope, upload
+from tests.keys import make_key
+
+NAME = "same-name"
+OPERATIONS = {
+    definition["operationId"]: (method.upper(), path)
+    for path, item in create_app().openapi()["paths"].items()
+    for method, definition in item.items()
+    if definition.get("security")
+}
+OWNED = {name: found for name, found in OPERATIONS.items() if re.search("project_id|engine_id", found[1])}
+IN_PROJECT = {name: found for name, found in OWNED.items() if re.search(r"project_id}.*{", found[1])}
+CALLS: dict[str, dict[str, Any]] = {
+    "/v1/chat/completions": {"messages": [{"role": "user", "content": "a"}]},
+    "/v1/completions": {"prompt": "a"},
+    "/v1/embeddings": {"input": "a", "target": "b"},
+    "/v1/classification": {"input": "a"},
+}
+
+
+class Side:
+    """One organization's client and the ids of one of each that it owns; none of it runs."""
+
+    def __init__(self, platform: Platform, organization: str) -> None:
+        self.client = Client(platform.api_url, make_key(organization))
+        project = str(self.client.post("/v1/projects", {"name": "theirs"})["id"])
+        dataset = str(upload(self.client, project, GOOD * 4)["id"])
+        self.ids = {
+            "project_id": project,
+            "dataset_id": dataset,
+            "training_job_id": f"tr-{organization}",
+            "engine_id": f"engine-{organization}",
+            "deployment_id": f"dp-{organization}",
+        }
+        asyncio.run(self._serve())
+
+    async def _serve(self) -> None:
+        async with transaction() as session:
+            project = await session.get_one(Project, self.ids["project_id"])
+            owner, user = project.organization_id, project.created_by
+            for row in (
+                TrainingJob(
+                    id=self.ids["training_job_id"], project_id=project.id, name="job", training_technique="SFT",
+                    task_type="text-generation", base_model_option="pre-trained", base_model=MODEL, status="Success",
+                    train_dataset_id=self.ids["dataset_id"], test_functions=[], hyper_parameters={}, created_by=user,
+                ),
+                Checkpoint(training_job_id=self.ids["training_job_id"], number=1, artifact="none"),
+                Engine(
+                    id=self.ids["engine_id"], organization_id=owner, name="engine", base_model=MODEL,
+                    task_type="text-generation", resource_management_config={}, status="Inactive", created_by=user,
+                ),
+                Deployment(
+                    id=self.ids["deployment_id"], organization_id=owner, project_id=project.id, name=NAME,
+                    base_model=MODEL, task_type="text-generation", training_job_id=self.ids["training_job_id"],
+                    checkpoint=1, engine_id=self.ids["engine_id"], status="Deactivated", created_by=user,
+                ),
+            ):  # fmt: skip
+                session.add(row)
+                await session.flush()
+        await dispose()
+
+    def everything(self) -> dict[str, Any]:
+        """All that the organization sees, less what changes by itself."""
+        inside = f"/v1/projects/{self.ids['project_id']}"
+        kinds = ("datasets", "training-jobs", "deployments")
+        paths = ["/v1/projects", "/v1/engines", inside, f"/v1/engines/{self.ids['engine_id']}"]
+        return {path: self.client.get(path) for path in [*paths, *(f"{inside}/{kind}" for kind in kinds)]}
+
+
+@pytest.fixture(scope="module")
+def theirs(platform: Platform) -> Side:
+    return Side(platform, "owner")
+
+
+@pytest.fixture(scope="module")
+def ours(platform: Platform) -> Side:
+    return Side(platform, "stranger")
+
+
+def request(side: Side, operation_id: str, ids: dict[str, str]) -> httpx.Response:
+    method, path = OPERATIONS[operation_id]
+    filled = re.sub(r"{(\w+)}", lambda found: ids.get(found[1], "unknown"), path)
+    # A name that the owner has, so that an operation that would go by it alone is found out.
+    body = {} if method == "GET" else {"json": {"deployment_name": NAME, "name": "x", "checkpoint": 1, **ids}}
+    return side.client.http.request(method, filled, **body)  # type: ignore[arg-type]
+
+
+def test_matrix_has_all_operations_on_what_is_owned() -> None:
+    assert len(OWNED) >= 22
+    assert {"deleteEngineById", "listCheckpoints", "retrieveDatasetById", "createDeployment"} <= set(OWNED)
+
+
+@pytest.mark.parametrize("operation_id", OWNED)
+def test_another_organizations_thing_is_not_found(ours: Side, theirs: Side, operation_id: str) -> None:
+    before = theirs.everything()
+    envelope(request(ours, operation_id, theirs.ids), 404, "object_not_found")
+    assert theirs.everything() == before
+
+
+@pytest.mark.parametrize("operation_id", IN_PROJECT)
+def test_another_organizations_thing_is_not_found_in_a_project_of_ones_own(
+    ours: Side, theirs: Side, operation_id: str
+) -> None:
+    before = theirs.everything()
+    ids = theirs.ids | {"project_id": ours.ids["project_id"]}
+    envelope(request(ours, operation_id, ids), 404, "object_not_found")
+    assert theirs.everything() == before
+
+
+@pytest.mark.parametrize("operation_id", [name for name, (method, _) in OPERATIONS.items() if method == "GET"])
+def test_nothing_that_is_read_names_what_is_anothers(ours: Side, theirs: Side, operation_id: str) -> None:
+    for headers in ({}, {"X-API-Key": "", "Authorization": f"Bearer {ours.client.http.headers['X-API-Key']}"}):
+        path = re.sub(r"{(\w+)}", lambda found: ours.ids.get(found[1], MODEL), OPERATIONS[operation_id][1])
+        content = json.dumps(ours.client.http.get(path, headers=headers).json())
+        assert not [name for name in theirs.ids.values() if name in content]
+
+
+def test_what_is_anothers_cannot_be_trained_on(ours: Side, theirs: Side) -> None:
+    path = f"/v1/projects/{ours.ids['project_id']}/training-jobs"
+    body = {"base_model": MODEL, "train_dataset_id": theirs.ids["dataset_id"]}
+    envelope(ours.client.http.post(path, json=body), 400, "invalid_input")
+    body = {
+        "base_model": MODEL,
+        "train_dataset_id": ours.ids["dataset_id"],
+        "test_dataset_id": theirs.ids["dataset_id"],
+    }
+    envelope(ours.client.http.post(path, json=body), 400, "invalid_input")
+    body = {
+        "base_model_option": "fine-tuned",
+        "base_model": theirs.ids["training_job_id"],
+        "checkpoint": 1,
+        "train_dataset_id": ours.ids["dataset_id"],
+    }
+    assert ours.client.http.post(path, json=body).status_code in (400, 404)
+
+
+def test_what_is_anothers_cannot_be_deployed(ours: Side, theirs: Side) -> None:
+    body = {"training_job_id": theirs.ids["training_job_id"], "checkpoint": 1, "name": "stolen"}
+    response = ours.client.http.post(f"/v1/projects/{ours.ids['project_id']}/deployments", json=body)
+    envelope(response, 400, "invalid_input")
+    path = f"/v1/engines/{ours.ids['engine_id']}/deploy"
+    stolen = {"project_id": theirs.ids["project_id"], "training_id": theirs.ids["training_job_id"], "checkpoint": 1}
+    envelope(ours.client.http.post(path, json=stolen), 404, "object_not_found")
+    stolen["project_id"] = ours.ids["project_id"]
+    envelope(ours.client.http.post(path, json=stolen), 400, "invalid_input")
+
+
+@pytest.mark.parametrize("path", [path for _, path in OPERATIONS.values() if path in CALLS])
+def test_what_is_anothers_cannot_be_called(platform: Platform, theirs: Side, path: str) -> None:
+    third = Client(platform.api_url, make_key("caller"))
+    for model in (NAME, theirs.ids["deployment_id"]):
+        envelope(third.http.post(path, json=CALLS[path] | {"model": model}), 404, "object_not_found")
+
+
+def test_name_of_a_deployment_is_unique_within_an_organization_only(ours: Side, theirs: Side) -> None:
+    for side in (ours, theirs):
+        path = f"/v1/projects/{side.ids['project_id']}/deployments"
+        assert [row["name"] for row in side.client.get(path)] == [NAME]
+        body = {"training_job_id": MODEL, "checkpoint": 0, "name": NAME}
+        refusal = side.client.http.post(path, json=body)
+        envelope(refusal, 400, "invalid_input")
+        assert "name" in refusal.json()["error"]
+
+
+def test_read_only_key_reads_and_changes_nothing(platform: Platform, theirs: Side) -> None:
+    before = theirs.everything()
+    reader = Client(platform.api_url, make_key("owner", "read-only"))
+    for method, path in OPERATIONS.values():
+        filled = re.sub(r"{(\w+)}", lambda found: theirs.ids.get(found[1], MODEL), path)
+        response = reader.http.request(method, filled)
+        if method == "GET":
+            assert response.status_code in (200, 404), (path, response.text)
+        else:
+            envelope(response, 403, "forbidden")
+    assert theirs.everything() == before
+    assert reader.get("/v1/projects") == before["/v1/projects"]

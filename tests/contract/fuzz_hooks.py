@@ -1,0 +1,38 @@
+"""What schemathesis does around every call: few things that run, and nothing deleted that later calls go by.
+
+Loaded by schemathesis (`hooks` in the configuration that tests/contract/fuzzing.py writes), not by pytest.
+"""
+
+import json
+import os
+from typing import Any
+
+import schemathesis
+
+# Each would be a process with a model in it.
+RUNS = ("createEngine", "createTrainingJob", "createGRPOTrainingJob", "createDeployment", "deployOnEngine")
+MOST_RUNS = 2
+KEPT = frozenset(json.loads(os.environ["FUZZ_KEPT"]))
+made = dict.fromkeys(RUNS, 0)
+
+
+@schemathesis.hook
+def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
+    """Name a model or job that is not there once enough was made, and spare the project that calls refer to."""
+    name = case.operation.definition.raw.get("operationId")
+    if made.get(name, 0) >= MOST_RUNS and isinstance(case.body, dict):
+        for field in ("base_model", "training_job_id", "training_id"):
+            if isinstance(case.body.get(field), str):
+                case.body[field] = "nobody"
+    if case.method.upper() == "DELETE":
+        deleted = case.operation.path.rpartition("{")[2].rstrip("}")
+        if case.path_parameters.get(deleted) in KEPT:
+            case.path_parameters[deleted] = "nobody"
+
+
+@schemathesis.hook
+def after_call(context: Any, case: Any, response: Any) -> None:
+    """Count what was made."""
+    name = case.operation.definition.raw.get("operationId")
+    if name in made and response.status_code == 201:
+        made[name] += 1

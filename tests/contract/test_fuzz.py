@@ -1,0 +1,37 @@
+"""Generated requests, bounded: no 5xx, no answer outside its schema, nothing accepted that should be refused."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from emissary.api.app import create_app
+from emissary.client import Client
+from emissary.up import Platform
+from tests.contract.conftest import SUMMARIES
+from tests.contract.fuzzing import clean, fuzz, fuzzable_contract, prepare, summary
+
+# Systematic coverage by our document alone, which has all that the contract has; `make acceptance` does both.
+PHASES = {"our document": "examples,coverage,fuzzing,stateful", "the contract": "examples,fuzzing,stateful"}
+
+
+@pytest.fixture(scope="module")
+def prepared(platform: Platform) -> Iterator[tuple[Client, dict[str, str]]]:
+    client, ids = prepare(platform)
+    yield client, ids
+    clean(client)
+
+
+@pytest.mark.parametrize("which", PHASES)
+def test_nothing_generated_breaks_the_api(
+    prepared: tuple[Client, dict[str, str]],
+    tmp_path: Path,
+    pytestconfig: pytest.Config,
+    which: str,
+) -> None:
+    client, ids = prepared
+    ours = create_app().openapi()
+    document = ours if which == "our document" else fuzzable_contract(ours)
+    options = ("--generation-deterministic", "--phases", PHASES[which])
+    said = fuzz(client, ids, document, tmp_path, *options, examples=3, scenarios=15)
+    pytestconfig.stash.setdefault(SUMMARIES, {})[which] = summary(said)

@@ -1,0 +1,141 @@
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from emissary.errors import InvalidInput
+from emissary.serving.adapter_task import AdapterTask
+from emissary.serving.pooled import PooledModel
+from tasks.pooled_rows import examples
+from tasks.pooled_testing import predict_rows
+from tasks.pooled_training import row_losses
+from tasks.training_steps import FinishedCheckpoint
+from tests.tasks import pooled_run
+from tests.tasks.pooled_run import BINARY, MULTICLASS, NUMBERS, PAIRS, TASKS, encoder_dir, run
+
+
+def trained(kind: str, work_dir: Path, **changed: Any) -> list[FinishedCheckpoint]:
+    checkpoints: list[FinishedCheckpoint] = []
+    run(kind, work_dir, on_checkpoint=checkpoints.append, **changed)
+    return checkpoints
+
+
+def tested(model_dir: Path, checkpoint: FinishedCheckpoint, kind: str, rows: list[Any]) -> list[tuple[str, str]]:
+    """(expected, predicted) of each row."""
+    model = PooledModel(model_dir, TASKS[kind].task_type)
+    model.load_adapter("trained", checkpoint.folder)
+    return [row[1:] for row in predict_rows(model, rows, "trained", lambda _: None)]
+
+
+def test_multiclass_learns_and_peft_loads_it_with_the_same_scores(tmp_path: Path) -> None:
+    checkpoints = trained("multiclass", tmp_path)
+    assert [checkpoint.number for checkpoint in checkpoints] == [1, 2, 3, 4]
+    first, last = checkpoints[0], checkpoints[-1]
+    assert last.train_loss < first.train_loss
+    assert last.test_loss is not None
+    assert first.test_loss is not None
+    assert last.test_loss < first.test_loss
+    answers = tested(encoder_dir(), last, "multiclass", MULTICLASS)
+    assert {expected for expected, _ in answers} == {"food", "sport", "weather"}
+    assert sum(expected == predicted for expected, predicted in answers) >= 11
+
+    model = PooledModel(encoder_dir(), "classification", torch.float32)
+    model.load_adapter("trained", last.folder)
+    texts = [row["prompt"] for row in MULTICLASS]
+    ours = torch.stack(model.run([model.row(text, "trained") for text in texts]))
+    base = AutoModelForSequenceClassification.from_pretrained(encoder_dir(), num_labels=3, dtype=torch.float32)
+    peft = PeftModel.from_pretrained(base, last.folder).eval()
+    with torch.inference_mode():
+        theirs = peft(**AutoTokenizer.from_pretrained(last.folder)(texts, return_tensors="pt", padding=True)).logits
+    assert torch.allclose(ours, theirs, atol=1e-4)
+
+
+def test_binary_learns_positive_and_negative(tmp_path: Path) -> None:
+    answers = tested(encoder_dir(), trained("binary", tmp_path)[-1], "binary", BINARY)
+    assert {expected for expected, _ in answers} == {"positive", "negative"}
+    assert sum(expected == predicted for expected, predicted in answers) >= 11
+
+
+def test_regression_learns_numbers_in_their_own_units(tmp_path: Path) -> None:
+    parameters = {"num_train_epochs": 12, "save_steps": 100}
+    checkpoints = trained("numbers", tmp_path, test_rows=[], parameters=parameters)
+    assert checkpoints[-1].test_loss is None
+    answers = tested(encoder_dir(), checkpoints[-1], "numbers", NUMBERS)
+    assert answers[0][0] == "10"
+    errors = [abs(float(expected) - float(predicted)) for expected, predicted in answers]
+    assert sum(errors) / len(errors) < 7.5  # predicting the mean misses by 15
+
+
+def test_embedding_learns_similarities(tmp_path: Path) -> None:
+    answers = tested(encoder_dir(), trained("pairs", tmp_path)[-1], "pairs", PAIRS)
+    assert {expected for expected, _ in answers} == {"1", "-0.5"}
+    assert all(abs(float(expected) - float(predicted)) < 0.5 for expected, predicted in answers)
+
+
+def test_chat_model_learns_classes_too(tmp_path: Path, base_model_dir: Path) -> None:
+    parameters = {"num_train_epochs": 5, "learning_rate": 1e-3, "save_steps": 100}
+    checkpoints = trained("multiclass", tmp_path, model_dir=base_model_dir, test_rows=[], parameters=parameters)
+    answers = tested(base_model_dir, checkpoints[-1], "multiclass", MULTICLASS)
+    assert sum(expected == predicted for expected, predicted in answers) >= 11
+
+
+def test_killed_training_resumes_to_the_same_bytes(tmp_path: Path) -> None:
+    trained("multiclass", tmp_path / "whole")
+    killed = subprocess.run([sys.executable, "-m", pooled_run.__name__, str(tmp_path / "killed"), "7"], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    resumed = trained("multiclass", tmp_path / "killed")
+    assert [checkpoint.number for checkpoint in resumed] == [3, 4]
+    for name in ("adapter_model.safetensors", "adapter_config.json", "task.json"):
+        whole, again = (tmp_path / life / "checkpoints" / "4" / name for life in ("whole", "killed"))
+        assert whole.read_bytes() == again.read_bytes()
+
+
+def test_long_texts_are_cut_and_counted() -> None:
+    tokenizer = AutoTokenizer.from_pretrained(encoder_dir())
+    rows = [{"prompt": "word " * 100, "target": 1.0}, {"prompt": "short", "target": 2.0}]
+    made, cut = examples(rows, TASKS["numbers"], tokenizer, 16)
+    assert cut == 1
+    assert [row.length for row in made] == [16, 3]
+
+
+def test_rows_without_a_place_in_the_task_are_refused() -> None:
+    tokenizer = AutoTokenizer.from_pretrained(encoder_dir())
+    with pytest.raises(InvalidInput, match="Row 1 has the label 'politics', which the training dataset does not have"):
+        examples([{"prompt": "a", "labels": {"politics": 1}}], TASKS["multiclass"], tokenizer, 16)
+    with pytest.raises(InvalidInput, match="Row 1 has 2 labels that are 1"):
+        examples([{"prompt": "a", "labels": {"food": 1, "sport": 1}}], TASKS["multiclass"], tokenizer, 16)
+
+
+def test_dynamic_loss_turns_to_hard_classes_and_away_from_outliers() -> None:
+    for kind, targets in (("multiclass", torch.tensor([0, 1])), ("binary", torch.tensor([[1.0], [0.0]]))):
+        outputs = torch.tensor([[3.0, 0.0, 0.0]] * 2) if kind == "multiclass" else torch.tensor([[3.0]] * 2)
+        easy, hard = row_losses(TASKS[kind], outputs, targets, dynamic=False)
+        focal_easy, focal_hard = row_losses(TASKS[kind], outputs, targets, dynamic=True)
+        assert focal_hard / focal_easy > 10 * hard / easy
+    outputs, targets = torch.tensor([[0.0], [0.0]]), torch.tensor([0.1, 10.0])
+    near, far = row_losses(TASKS["numbers"], outputs, targets, dynamic=True)
+    assert far == pytest.approx(9.5)
+    assert near == pytest.approx(0.005)
+
+
+@pytest.mark.parametrize(
+    ("kind", "marked", "text"),
+    [
+        ("binary", {"spam": 1}, "positive"),
+        ("binary", {"spam": 0}, "negative"),
+        ("multiclass", {"a": 0, "b": 1}, "b"),
+        ("multilabel", {"b, c": 1, "a": 1, "d": 0}, '["a", "b, c"]'),
+        ("multilabel", {"a": 0}, "[]"),
+    ],
+)
+def test_labels_have_one_text_form(kind: Any, marked: dict[str, int], text: str) -> None:
+    task = AdapterTask(task_type="classification", label_kind=kind, labels=sorted(marked))
+    assert task.label_text(marked) == text
+    logits = torch.tensor([4.0 if marked[label] else -4.0 for label in task.labels])
+    assert task.predicted_labels(logits) == text

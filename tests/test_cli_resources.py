@@ -1,0 +1,133 @@
+"""The main job by the command alone: project, data, training, deployment, chat; and keys."""
+
+import os
+import signal
+import subprocess
+import zipfile
+from pathlib import Path
+
+import httpx
+import pytest
+
+from emissary.client import Client
+from emissary.store.tables import Engine
+from emissary.up import Platform
+from tests.api.refusals import MODEL
+from tests.catalogue import in_catalogue
+from tests.command_line import COMMAND, answer, emissary, environment, fine
+from tests.jobs import ROWS, TINY, ended, jsonl, until
+
+HERE = {"EMISSARY_PROJECT": "by-command"}
+
+
+@pytest.fixture(scope="module")
+def project(platform: Platform) -> str:
+    return str(answer(platform, "projects", "create", "by-command")["id"])
+
+
+@pytest.fixture(scope="module")
+def job(platform: Platform, project: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Name of a job that was created and followed to its end."""
+    file = tmp_path_factory.mktemp("data") / "colours.jsonl"
+    file.write_bytes(jsonl(ROWS))
+    fine(platform, "datasets", "upload", str(file), **HERE)
+    options = [word for name, value in (TINY | {"num_train_epochs": 1}).items() for word in ("-p", f"{name}={value}")]
+    made = answer(
+        platform, "jobs", "create", "--name", "colours", "--base-model", MODEL, "--train-dataset", "colours",
+        "--test-split", "25", "--test-function", "exact_match_shared", *options, **HERE,
+    )  # fmt: skip
+    assert made["status"] == "Pending"
+    watched = answer(platform, "jobs", "watch", "colours", **HERE)
+    assert watched["status"] == "Success"
+    assert watched["hyper_parameters"]["lora_r"] == TINY["lora_r"]
+    return "colours"
+
+
+@pytest.fixture(scope="module")
+def deployment(platform: Platform, client: Client, project: str, job: str) -> str:
+    made = answer(
+        platform, "deployments", "create", "--job", job, "--checkpoint", "best", "--name", "by-command", **HERE
+    )
+    path = f"/v1/projects/{project}/deployments/{made['id']}"
+    found = until(lambda: client.get(path), ended)
+    assert found["status"] == "Deployed", found["error"]
+    return "by-command"
+
+
+def test_tables_show_what_was_made(platform: Platform, job: str) -> None:
+    assert "Success" in fine(platform, "jobs", "list", **HERE)
+    shown = fine(platform, "jobs", "show", job, **HERE)
+    assert "training loss" in shown
+    assert MODEL in shown
+    assert "colours" in fine(platform, "datasets", "list", **HERE)
+    assert "colours" in fine(platform, "projects", "show", "by-command")
+
+
+def test_checkpoints_are_shown_and_saved(platform: Platform, job: str, tmp_path: Path) -> None:
+    assert "exact match shared" in fine(platform, "checkpoints", "list", job, **HERE)
+    assert answer(platform, "checkpoints", "show", job, "best", **HERE)["checkpoint"] == 1
+    assert emissary(platform, "checkpoints", "show", job, "7", **HERE).returncode == 3
+    archive = tmp_path / "adapter.zip"
+    fine(platform, "checkpoints", "download", job, "1", "-o", str(archive), **HERE)
+    assert "adapter_config.json" in zipfile.ZipFile(archive).namelist()
+
+
+def test_chat_streams_what_it_answers_whole(platform: Platform, deployment: str) -> None:
+    ask = ("chat", deployment, "Say red.", "--temperature", "0", "--max-tokens", "5")
+    whole = answer(platform, *ask)["choices"][0]["message"]["content"]
+    assert fine(platform, *ask).rstrip("\n") == whole.rstrip("\n")
+
+
+def test_interrupted_chat_leaves_nothing_generating(platform: Platform, client: Client, deployment: str) -> None:
+    (engine,) = [row for row in client.get("/v1/engines") if row["status"] == "Active"]
+    endpoint = in_catalogue(lambda session: session.get_one(Engine, engine["id"])).endpoint
+    chatting = subprocess.Popen(
+        [*COMMAND, "chat", engine["base_model"], "Tell a long story.", "--max-tokens", "4000"],
+        env=environment(platform),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    with chatting:
+        assert chatting.stdout is not None
+        assert os.read(chatting.stdout.fileno(), 1)
+        chatting.send_signal(signal.SIGINT)
+        _, errors = chatting.communicate(timeout=60)
+    assert chatting.returncode == 130
+    assert b"Traceback" not in errors
+    health = f"{endpoint}/health"
+    until(lambda: httpx.get(health, trust_env=False).json()["in_flight"], lambda number: number == 0, seconds=30)
+
+
+def test_engine_ends_and_comes_back(platform: Platform, client: Client, deployment: str, project: str) -> None:
+    shown = answer(platform, "deployments", "show", deployment, **HERE)
+    engine, path = shown["engine_id"], f"/v1/projects/{project}/deployments/{shown['id']}"
+    assert deployment in fine(platform, "engines", "show", engine)
+    fine(platform, "engines", "deactivate", engine)
+    until(lambda: client.get(path)["status"], lambda status: status == "Deactivated")
+    fine(platform, "deployments", "reactivate", deployment, **HERE)
+    until(lambda: client.get(path)["status"], lambda status: status == "Deployed")
+    fine(platform, "deployments", "delete", deployment, **HERE)
+    assert client.get(path)["status"] == "Terminated"
+
+
+def test_key_works_from_its_creation_to_its_revocation(platform: Platform) -> None:
+    made = answer(platform, "keys", "create", "laptop", "--user", "grace", "--role", "read-only")
+    listed = fine(platform, "keys", "list", EMISSARY_API_KEY=platform.api_key)
+    assert made["id"] in listed
+    assert made["key"] not in listed
+    assert emissary(platform, "keys", "list", EMISSARY_API_KEY=made["key"]).returncode == 1
+    fine(platform, "projects", "list", EMISSARY_API_KEY=made["key"])
+    fine(platform, "keys", "delete", made["id"])
+    assert emissary(platform, "projects", "list", EMISSARY_API_KEY=made["key"]).returncode == 1
+
+
+def test_first_key_of_an_organization_is_made_without_the_api(platform: Platform) -> None:
+    options = ("--organization", "lab", "--user", "head", "--role", "admin")
+    made = answer(platform, "keys", "create", "first", *options, EMISSARY_URL="http://127.0.0.1:9")
+    assert Client(platform.api_url, made["key"]).get("/v1/projects") == []
+    assert [key["user"] for key in Client(platform.api_url, made["key"]).get("/v1/keys")] == ["head"]
+
+
+def test_project_is_deleted_by_name(platform: Platform, project: str, job: str) -> None:
+    fine(platform, "projects", "delete", "by-command")
+    assert emissary(platform, "projects", "show", project).returncode == 3

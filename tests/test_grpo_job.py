@@ -1,0 +1,88 @@
+"""GRPO on the whole platform: a tiny job from the request to tested checkpoints."""
+
+from typing import Any
+
+import httpx
+import pytest
+
+from emissary.client import Client
+from emissary.up import Platform
+from tests.jobs import ROWS, ended, until, upload
+
+TINY = {
+    "num_train_epochs": 1,
+    "per_device_train_batch_size": 4,
+    "num_generations": 2,
+    "max_length": 64,
+    "max_completion_length": 8,
+    "max_new_tokens": 4,
+    "lora_r": 2,
+    "logging_steps": 1,
+    "save_steps": 2,
+}
+SECONDS = 300.0
+
+
+@pytest.fixture(scope="module")
+def project(client: Client) -> str:
+    return str(client.post("/v1/projects", {"name": "grpo"})["id"])
+
+
+def test_job_trains_on_its_rewards_and_tests_every_checkpoint(client: Client, project: str) -> None:
+    weights = {"exact_match_shared": 0.25, "test_similarity_shared": 0.75}
+    body = {
+        "name": "rewarded",
+        "base_model": "SmolLM2-135M-Instruct",
+        "train_dataset_id": upload(client, project, ROWS),
+        "test_dataset_id": upload(client, project, ROWS[:3], "colours-test"),
+        "test_functions": ["test_similarity_shared", "exact_match_shared"],
+        "reward": weights,
+        "parameters": TINY,
+    }
+    path = f"/v1/projects/{project}/training-jobs"
+    created = client.post(f"{path}/grpo", body)
+    assert (created["status"], created["training_technique"], created["reward"]) == ("Pending", "GRPO", weights)
+    job = until(lambda: client.get(f"{path}/{created['id']}"), ended, SECONDS)
+    assert job["status"] == "Success", job["error"]
+    assert (job["progress"], job["reward"], job["hyper_parameters"]["num_generations"]) == (100, weights, 2)
+    assert [point["step"] for point in job["training_loss"]] == [1, 2, 3, 4]
+    for point in job["training_loss"]:
+        parts = [weight * point["rewards"][name] for name, weight in weights.items()]
+        assert point["reward"] == pytest.approx(sum(parts), abs=1e-5)
+        assert 0 < point["completion_length"] <= 8
+        assert point["kl"] is not None
+        assert point["reward_failures"] == 0
+    checkpoints = client.get(f"{path}/{job['id']}/checkpoints")
+    assert [row["checkpoint"] for row in checkpoints] == [1, 2]
+    for row in checkpoints:
+        assert set(row["test_results"]["aggregated_test_result"]) == set(weights)
+        assert row["test_loss"] is None
+    assert job["best_checkpoint"] in (1, 2)
+    assert created["id"] in {row["id"] for row in client.get(path) if row["training_technique"] == "GRPO"}
+
+
+def test_run_started_from_prefects_form_registers_its_own_grpo_job(
+    client: Client, platform: Platform, project: str
+) -> None:
+    prefect = httpx.Client(base_url=f"{platform.prefect_url}/api", trust_env=False)
+    flow_deployment = prefect.get("/deployments/name/train_grpo/train_grpo").json()
+    request = {
+        "name": "from-the-form",
+        "base_model": "SmolLM2-135M-Instruct",
+        "train_dataset_id": upload(client, project, ROWS[:2]),
+        "test_functions": ["test_similarity_shared"],
+        "reward": {"test_similarity_shared": 1.0},
+        "parameters": TINY,
+    }
+    body = {"parameters": {"project_id": project, "request": request}}
+    run = prefect.post(f"/deployments/{flow_deployment['id']}/create_flow_run", json=body).json()
+
+    def mine() -> list[dict[str, Any]]:
+        jobs = client.get(f"/v1/projects/{project}/training-jobs")
+        return [job for job in jobs if job["name"] == "from-the-form" and ended(job)]
+
+    (job,) = until(mine, bool, SECONDS)
+    detail = client.get(f"/v1/projects/{project}/training-jobs/{job['id']}")
+    assert (detail["status"], detail["flow_run_id"]) == ("Success", run["id"]), detail["error"]
+    assert (detail["training_technique"], detail["best_checkpoint"]) == ("GRPO", None)
+    assert len(detail["training_loss"]) == 1

@@ -1,0 +1,160 @@
+"""Classification and embedding on the whole platform, from upload to call; a tiny dataset each."""
+
+import csv
+import io
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from openai import OpenAI
+from peft import PeftModel
+from transformers import AutoModelForSequenceClassification
+
+from emissary.client import ApiError, Client
+from emissary.up import Platform
+from tests.jobs import ended, until, upload
+from tests.tasks.pooled_run import ENCODER, TOPICS, encoder_dir
+
+TOPIC_ROWS = [
+    {"prompt": text, "completion": {name: int(name == topic) for name in TOPICS}}
+    for topic, texts in TOPICS.items()
+    for text in texts
+]
+PAIR_ROWS = [
+    {"itemA": {"text": first}, "itemB": {"text": second}, "similarity": 1 if one == other else -0.5}
+    for one, left in TOPICS.items()
+    for other, right in TOPICS.items()
+    for first, second in zip(left[:2], right[2:], strict=True)
+]
+QUICK = {
+    "num_train_epochs": 3,
+    "per_device_train_batch_size": 4,
+    "max_length": 32,
+    "lora_r": 4,
+    "learning_rate": 3e-3,
+}
+
+
+@pytest.fixture(scope="module")
+def project(client: Client) -> str:
+    return str(client.post("/v1/projects", {"name": "task-types"})["id"])
+
+
+def train(client: Client, project: str, task_type: str, rows: list[dict[str, Any]], **body: Any) -> dict[str, Any]:
+    """A finished job on the small encoder, tested on the rows that it is trained on."""
+    encoder_dir()
+    path = f"/v1/projects/{project}/training-jobs"
+    dataset = upload(client, project, rows, task_type)
+    request = {
+        "name": f"a-{task_type}",
+        "task_type": task_type,
+        "base_model": ENCODER,
+        "train_dataset_id": dataset,
+        "test_dataset_id": dataset,
+        "parameters": QUICK,
+    }
+    created = client.post(path, request | body)
+    found = until(lambda: client.get(f"{path}/{created['id']}"), ended, seconds=300)
+    assert found["status"] == "Success", found["error"]
+    return dict(found)
+
+
+def deploy(client: Client, project: str, job_id: str, checkpoint: int | str, name: str) -> dict[str, Any]:
+    path = f"/v1/projects/{project}/deployments"
+    made = client.post(path, {"training_job_id": job_id, "checkpoint": checkpoint, "name": name})
+    found = until(lambda: client.get(f"{path}/{made['id']}"), ended, seconds=300)
+    assert found["status"] == "Deployed", found["error"]
+    return dict(found)
+
+
+def results(client: Client, project: str, job: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, str]]]:
+    """The best checkpoint, and its test results row by row."""
+    checkpoints = client.get(f"/v1/projects/{project}/training-jobs/{job['id']}/checkpoints")
+    (best,) = [row for row in checkpoints if row["is_best"]]
+    link = best["test_results"]["general_test_result"]
+    return best, list(csv.DictReader(io.StringIO(httpx.get(link, trust_env=False).text)))
+
+
+@pytest.fixture(scope="module")
+def topics(client: Client, project: str) -> dict[str, Any]:
+    """A finished classification job."""
+    return train(client, project, "classification", TOPIC_ROWS, test_functions=["exact_match_shared"])
+
+
+def test_classification_learns_and_is_tested_by_label_name(
+    client: Client, project: str, topics: dict[str, Any], tmp_path: Path
+) -> None:
+    assert topics["task_type"] == "classification"
+    best, table = results(client, project, topics)
+    assert table[0]["input"] == TOPIC_ROWS[0]["prompt"]
+    assert {row["expected_output"] for row in table} == set(TOPICS)
+    right = sum(row["expected_output"] == row["output"] for row in table) / len(table)
+    assert right > 0.9
+    assert float(best["test_results"]["aggregated_test_result"]["exact_match_shared"]) == pytest.approx(right, abs=1e-3)
+    archive = httpx.get(best["model_download_url"], trust_env=False)
+    zipfile.ZipFile(io.BytesIO(archive.content)).extractall(tmp_path)
+    base = AutoModelForSequenceClassification.from_pretrained(encoder_dir(), num_labels=3)
+    assert PeftModel.from_pretrained(base, tmp_path).peft_config["default"].r == 4
+
+
+def test_classifiers_share_an_engine_and_answer_scores_by_label(
+    client: Client, project: str, topics: dict[str, Any]
+) -> None:
+    deployed = deploy(client, project, topics["id"], "best", "topics")
+    assert deployed["metadata"] == {"labels": ["food", "sport", "weather"]}
+    assert deploy(client, project, topics["id"], 1, "early-topics")["engine_id"] == deployed["engine_id"]
+    texts = [TOPIC_ROWS[0]["prompt"], TOPIC_ROWS[5]["prompt"]]
+    answer = client.post("/v1/classification", {"model": "topics", "input": texts, "data_format": "probs"})
+    assert answer["model"] == "topics"
+    assert [row["index"] for row in answer["data"]] == [0, 1]
+    assert [max(row["probs"], key=row["probs"].get) for row in answer["data"]] == ["sport", "food"]
+    assert sum(answer["data"][0]["probs"].values()) == pytest.approx(1, abs=1e-5)
+    assert answer["usage"]["total_tokens"] == answer["usage"]["prompt_tokens"] > 0
+    (single,) = client.post("/v1/classification", {"model": "topics", "input": texts[0]})["data"]
+    assert max(single["logits"], key=single["logits"].get) == "sport"
+    early = client.post("/v1/classification", {"model": "early-topics", "input": texts[0]})["data"][0]["logits"]
+    assert early != pytest.approx(single["logits"], abs=1e-3)
+    for path, body in (("/v1/embeddings", {"input": "a"}), ("/v1/completions", {"prompt": "a"})):
+        with pytest.raises(ApiError, match="for classification; call it by POST /v1/classification") as error:
+            client.post(path, body | {"model": "topics"})
+        assert error.value.status == 400
+
+
+def test_base_model_of_a_classification_is_not_deployed(client: Client, project: str, topics: dict[str, Any]) -> None:
+    with pytest.raises(ApiError, match="has not learnt any classification"):
+        client.post(f"/v1/projects/{project}/deployments", {"training_job_id": topics["id"], "checkpoint": 0})
+
+
+def test_embedding_learns_and_answers_openais_client_and_comparisons(
+    client: Client, platform: Platform, project: str
+) -> None:
+    job = train(client, project, "embedding", PAIR_ROWS)
+    _, table = results(client, project, job)
+    errors = [abs(float(row["expected_output"]) - float(row["output"])) for row in table]
+    assert np.mean(errors) < 0.4
+    deploy(client, project, job["id"], "best", "close-topics")
+    deploy(client, project, job["id"], 0, "as-it-was")
+    openai = OpenAI(base_url=f"{platform.api_url}/v1", api_key=platform.api_key)
+    texts = ["she scored a late goal", "the team won the cup", "bake the bread for an hour"]
+    vectors = {}
+    for model in ("close-topics", "as-it-was", ENCODER):
+        # Without encoding_format the client asks for base64.
+        encoded = openai.embeddings.create(model=model, input=texts)
+        plain = openai.embeddings.create(model=model, input=texts, encoding_format="float")
+        vectors[model] = np.array([row.embedding for row in encoded.data])
+        assert vectors[model] == pytest.approx(np.array([row.embedding for row in plain.data]), abs=1e-6)
+        assert encoded.model == model
+        assert encoded.usage.total_tokens > 0
+    assert np.linalg.norm(vectors[ENCODER], axis=1) == pytest.approx(1, abs=1e-5)
+    assert vectors["as-it-was"] == pytest.approx(vectors[ENCODER], abs=1e-5)
+    same, other = (vectors["close-topics"][0] @ vectors["close-topics"][i] for i in (1, 2))
+    assert same - other > 0.5 + (vectors[ENCODER][0] @ (vectors[ENCODER][1] - vectors[ENCODER][2]))
+    body = {"model": "close-topics", "input": texts[0], "target": texts[1], "manhattan": True}
+    compared = client.post("/v1/embeddings", body)["response"]
+    assert set(compared) == {"input_embedding", "target_embedding", "cosine_score", "manhattan_distance"}
+    assert compared["cosine_score"] == pytest.approx(same, abs=1e-4)
+    distance = np.abs(vectors["close-topics"][0] - vectors["close-topics"][1]).sum()
+    assert compared["manhattan_distance"] == pytest.approx(distance, abs=1e-3)
