@@ -2,9 +2,8 @@
 
 One process scores all rows. Under `bwrap` (bubblewrap) it has namespaces of its own: no network, no files but
 Python's and an empty /tmp of bounded size, no environment, no capabilities, and it sees no other process. Its
-memory, files and processes are limited, and all of it is killed at the time limit. What it replies is taken for
-hostile: only finite numbers and short texts come through. Its dependencies are installed outside, from wheels, and
-mounted read-only.
+memory, files and processes are limited, and all of it is killed at the time limit. Its dependencies are installed
+outside, from wheels, and mounted read-only.
 
 Linux does not count processes of uid 0 against RLIMIT_NPROC, so that one limit binds only where the platform does
 not run as root; the time limit ends a fork bomb either way.
@@ -13,7 +12,6 @@ not run as root; the time limit ends a fork bomb either way.
 import asyncio
 import json
 import logging
-import math
 import os
 import signal
 import subprocess
@@ -22,17 +20,16 @@ import tempfile
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Literal
 
 from blocks import packages, sandbox_runner
-from emissary.errors import InvalidInput, Unavailable
+from blocks.sandbox_replies import MAX_REPLY_BYTES, RowScore, TestingFailed, one_line, read_scores
+from emissary.errors import Unavailable
 from emissary.testing_function_files import TestingFunction
 
 RUNNER = Path(sandbox_runner.__file__).resolve()
-MAX_REPLY_BYTES = 64 * 1024  # of one line: an error and prints of 2,000 characters each, escaped to 12 bytes, fit
 MAX_FAILED_SHARE = 0.1
 TMP_BYTES = 64 * 2**20
 LIMITS = {"RLIMIT_AS": 4 * 2**30, "RLIMIT_FSIZE": TMP_BYTES, "RLIMIT_NOFILE": 256, "RLIMIT_CORE": 0}
@@ -44,22 +41,6 @@ _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 _LIBRARIES = "/packages"
 
 log = logging.getLogger(__name__)
-
-
-class TestingFailed(InvalidInput):
-    """A testing function gave no usable scores."""
-
-    __test__ = False  # pytest takes classes named Test… for tests
-    code = "testing_failed"
-
-
-@dataclass(frozen=True)
-class RowScore:
-    """What a testing function said of one row: a finite score, or else the error it ended with; what it printed."""
-
-    score: float | None
-    error: str | None
-    printed: str = ""
 
 
 async def score_rows(
@@ -128,7 +109,7 @@ async def run_rows(
         sending = asyncio.create_task(_send(process, [header, *rows]))
         try:
             async with asyncio.timeout(seconds):
-                await _receive(process, function.name, len(rows), scores)
+                await read_scores(process, function.name, len(rows), scores)
         except TimeoutError:
             raise TestingFailed(
                 f"Testing function {function.name!r} did not score {len(rows)} rows within {seconds:g} s, but "
@@ -150,7 +131,7 @@ def refusal() -> str | None:
     probe = subprocess.run(
         _bwrap(program, "-c", "pass"), stdin=DEVNULL, capture_output=True, env={}, timeout=60, check=False
     )
-    return None if probe.returncode == 0 else _clean(probe.stderr.decode(errors="replace"))
+    return None if probe.returncode == 0 else one_line(probe.stderr.decode(errors="replace"))
 
 
 def _isolation(name: str, isolation: Literal["bwrap", "none"], trusted: bool) -> str | None:
@@ -227,42 +208,6 @@ async def _send(process: Process, messages: Sequence[object]) -> None:
         process.stdin.close()
 
 
-async def _receive(process: Process, name: str, count: int, scores: list[RowScore]) -> None:
-    """Append the score of each row to `scores`."""
-    loaded = await _reply(process, name, "it was loaded")
-    if loaded.get("error") is not None:
-        raise TestingFailed(f"Testing function {name!r} cannot be loaded: {_clean(str(loaded['error']))}.")
-    for number in range(1, count + 1):
-        reply = await _reply(process, name, f"it scored row {number}")
-        score, printed = reply.get("score"), _clean_lines(str(reply.get("stdout", "")))
-        if type(score) is float and math.isfinite(score):
-            scores.append(RowScore(score, None, printed))
-        else:
-            scores.append(RowScore(None, _clean(str(reply.get("error", "no score"))), printed))
-
-
-async def _reply(process: Process, name: str, before: str) -> dict[str, object]:
-    """The next reply; TestingFailed where there is none or it is no reply."""
-    assert process.stdout is not None
-    assert process.stderr is not None
-    try:
-        line = await process.stdout.readline()
-        if line:
-            reply = json.loads(line)
-            if isinstance(reply, dict):
-                return reply
-    except (ValueError, RecursionError):  # longer than the limit, or not JSON
-        line = b"?"
-    if line:
-        raise TestingFailed(f"Testing function {name!r} wrote to the sandbox's own pipe before {before}.")
-    stderr = _clean((await process.stderr.read(MAX_REPLY_BYTES)).decode(errors="replace"))
-    status = await process.wait()
-    raise TestingFailed(
-        f"Testing function {name!r} ended its process (status {status}) before {before}: it left, crashed or ran "
-        f"out of memory. {stderr}".strip()
-    )
-
-
 async def _kill(process: Process) -> None:
     """Kill the process and its group; bubblewrap's end is the end of everything in its sandbox."""
     with suppress(ProcessLookupError):
@@ -272,15 +217,3 @@ async def _kill(process: Process) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(5):
             await process.communicate()
-
-
-def _clean(text: str) -> str:
-    """One line of printable text of at most 2,000 characters."""
-    printable = "".join(character if character.isprintable() else " " for character in text)
-    return " ".join(printable.split())[: sandbox_runner.MAX_ERROR_CHARS]
-
-
-def _clean_lines(text: str) -> str:
-    """Printable text of at most 2,000 characters, in lines."""
-    kept = "".join(character if character.isprintable() or character in "\n\t" else " " for character in text)
-    return kept[: sandbox_runner.MAX_PRINTED_CHARS]

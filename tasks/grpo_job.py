@@ -6,7 +6,8 @@ from pathlib import Path
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from emissary import testing_function_files
+from emissary.store import testing_functions
+from emissary.store.database import transaction
 from emissary.store.tables import TrainingJob
 from tasks.grpo_training import train_grpo
 from tasks.sft_rows import Conversation
@@ -18,7 +19,8 @@ async def train_on_rewards(job: TrainingJob, model_dir: Path, rows: list[Convers
     """Train the job's adapter on its reward, listing each checkpoint when it is published; goes on where it was
     killed.
     """
-    functions = testing_function_files.get(job.test_functions)
+    async with transaction() as session:
+        functions = await testing_functions.of_job(session, job)
     weights = job.reward_functions or {}
     await run_trainer(
         job,

@@ -54,8 +54,9 @@ async def run_trainer(job: TrainingJob, trainer: Callable[..., int]) -> None:
 
     async def record_checkpoint(checkpoint: FinishedCheckpoint) -> None:
         losses = {"train_loss": checkpoint.train_loss, "test_loss": checkpoint.test_loss}
-        async with transaction() as session:
-            await job_events.record(session, job.id, "epoch", {"epoch": checkpoint.number}, **losses)
+        if job.training_technique == "SFT":  # the others' checkpoints are no epochs
+            async with transaction() as session:
+                await job_events.record(session, job.id, "epoch", {"epoch": checkpoint.number}, **losses)
         key = f"training-jobs/{job.id}/checkpoints/{checkpoint.number}"
         await anyio.to_thread.run_sync(partial(store.publish, key, checkpoint.folder))
         async with transaction() as session:

@@ -3,7 +3,8 @@
 import asyncio
 from collections.abc import Sequence
 
-from blocks.sandbox import RowScore, TestingFailed, run_rows
+from blocks.sandbox import run_rows
+from blocks.sandbox_replies import RowScore, TestingFailed
 from emissary.errors import InvalidInput, Unavailable
 from emissary.schemas.testing_functions import TestingRow
 from emissary.settings import settings

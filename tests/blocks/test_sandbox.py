@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from blocks.sandbox import RowScore, TestingFailed, refusal, run_rows, score_rows
+from blocks.sandbox import refusal, run_rows, score_rows
+from blocks.sandbox_replies import RowScore, TestingFailed
 from emissary.testing_function_files import TestingFunction, shipped
 from tests.blocks.conftest import Score
 
