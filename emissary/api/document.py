@@ -8,8 +8,7 @@ import yaml
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-EXAMPLES = Path(__file__).with_name("examples.yaml")
-"""Schema name → example."""
+_EXAMPLES = Path(__file__).with_name("examples.yaml")
 _REFUSALS = {
     400: "What was asked for cannot be; the sentence names the field.",
     401: "There is no valid API key in the request.",
@@ -50,7 +49,7 @@ def document(app: FastAPI) -> dict[str, Any]:
     for name in _GENERATED:
         schemas.pop(name, None)
     schemas["Error"] = _ERROR
-    for name, example in yaml.safe_load(EXAMPLES.read_text(encoding="utf-8")).items():
+    for name, example in yaml.safe_load(_EXAMPLES.read_text(encoding="utf-8")).items():
         if name in schemas:
             schemas[name]["examples"] = [example]
     return content

@@ -4,10 +4,8 @@ import json
 from typing import Any
 
 import pytest
-import yaml
 
 from emissary.api.app import create_app
-from emissary.api.document import EXAMPLES
 from emissary.settings import PROJECT_ROOT
 from tests.contract.contract import (
     contract,
@@ -66,7 +64,6 @@ def test_every_refusal_is_declared_with_the_envelope(operation_id: str) -> None:
 
 def test_every_example_fits_its_schema() -> None:
     schemas = DOCUMENT["components"]["schemas"]
-    assert set(yaml.safe_load(EXAMPLES.read_text(encoding="utf-8"))) <= set(schemas)
     examples = {name: schema["examples"] for name, schema in schemas.items() if "examples" in schema}
     assert len(examples) > 20
     for name, values in examples.items():
