@@ -80,14 +80,17 @@ def results(client: Client, project: str, job: dict[str, Any]) -> tuple[dict[str
 
 @pytest.fixture(scope="module")
 def topics(client: Client, project: str) -> dict[str, Any]:
-    """A finished classification job."""
-    return train(client, project, "classification", TOPIC_ROWS, test_functions=["exact_match_shared"])
+    """A finished classification job that sees twice as many rows of food as of the others."""
+    rebalanced = {"food": 8, "sport": 4, "weather": 4}
+    functions = ["exact_match_shared"]
+    return train(client, project, "classification", TOPIC_ROWS, test_functions=functions, rebalance_data=rebalanced)
 
 
 def test_classification_learns_and_is_tested_by_label_name(
     client: Client, project: str, topics: dict[str, Any], tmp_path: Path
 ) -> None:
     assert topics["task_type"] == "classification"
+    assert topics["training_loss"][-1]["step"] == 3 * 16 / 4  # epochs, rows, rows a step
     best, table = results(client, project, topics)
     assert table[0]["input"] == TOPIC_ROWS[0]["prompt"]
     assert {row["expected_output"] for row in table} == set(TOPICS)

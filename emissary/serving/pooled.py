@@ -61,6 +61,8 @@ class PooledModel:
     def __init__(self, model_dir: Path, task_type: PooledTask, dtype: torch.dtype | None = None) -> None:
         target = device()
         model, self._tokenizer = load_model(model_dir, task_type, 1, dtype or dtype_for(task_type, target))
+        # Turns off what tokenizer.json says of truncation and padding: the calls of several threads must not.
+        self._tokenizer("")
         self.task_type = task_type
         self._head_name = None
         if task_type != "embedding":

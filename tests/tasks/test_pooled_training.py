@@ -26,7 +26,7 @@ def trained(kind: str, work_dir: Path, **changed: Any) -> list[FinishedCheckpoin
     return checkpoints
 
 
-def tested(model_dir: Path, checkpoint: FinishedCheckpoint, kind: str, rows: list[Any]) -> list[tuple[str, str]]:
+def answers_of(model_dir: Path, checkpoint: FinishedCheckpoint, kind: str, rows: list[Any]) -> list[tuple[str, str]]:
     """(expected, predicted) of each row."""
     model = PooledModel(model_dir, TASKS[kind].task_type)
     model.load_adapter("trained", checkpoint.folder)
@@ -41,7 +41,7 @@ def test_multiclass_learns_and_peft_loads_it_with_the_same_scores(tmp_path: Path
     assert last.test_loss is not None
     assert first.test_loss is not None
     assert last.test_loss < first.test_loss
-    answers = tested(encoder_dir(), last, "multiclass", MULTICLASS)
+    answers = answers_of(encoder_dir(), last, "multiclass", MULTICLASS)
     assert {expected for expected, _ in answers} == {"food", "sport", "weather"}
     assert sum(expected == predicted for expected, predicted in answers) >= 11
 
@@ -57,7 +57,7 @@ def test_multiclass_learns_and_peft_loads_it_with_the_same_scores(tmp_path: Path
 
 
 def test_binary_learns_positive_and_negative(tmp_path: Path) -> None:
-    answers = tested(encoder_dir(), trained("binary", tmp_path)[-1], "binary", BINARY)
+    answers = answers_of(encoder_dir(), trained("binary", tmp_path)[-1], "binary", BINARY)
     assert {expected for expected, _ in answers} == {"positive", "negative"}
     assert sum(expected == predicted for expected, predicted in answers) >= 11
 
@@ -66,14 +66,14 @@ def test_regression_learns_numbers_in_their_own_units(tmp_path: Path) -> None:
     parameters = {"num_train_epochs": 12, "save_steps": 100}
     checkpoints = trained("numbers", tmp_path, test_rows=[], parameters=parameters)
     assert checkpoints[-1].test_loss is None
-    answers = tested(encoder_dir(), checkpoints[-1], "numbers", NUMBERS)
+    answers = answers_of(encoder_dir(), checkpoints[-1], "numbers", NUMBERS)
     assert answers[0][0] == "10"
     errors = [abs(float(expected) - float(predicted)) for expected, predicted in answers]
     assert sum(errors) / len(errors) < 7.5  # predicting the mean misses by 15
 
 
 def test_embedding_learns_similarities(tmp_path: Path) -> None:
-    answers = tested(encoder_dir(), trained("pairs", tmp_path)[-1], "pairs", PAIRS)
+    answers = answers_of(encoder_dir(), trained("pairs", tmp_path)[-1], "pairs", PAIRS)
     assert {expected for expected, _ in answers} == {"1", "-0.5"}
     assert all(abs(float(expected) - float(predicted)) < 0.5 for expected, predicted in answers)
 
@@ -81,7 +81,7 @@ def test_embedding_learns_similarities(tmp_path: Path) -> None:
 def test_chat_model_learns_classes_too(tmp_path: Path, base_model_dir: Path) -> None:
     parameters = {"num_train_epochs": 5, "learning_rate": 1e-3, "save_steps": 100}
     checkpoints = trained("multiclass", tmp_path, model_dir=base_model_dir, test_rows=[], parameters=parameters)
-    answers = tested(base_model_dir, checkpoints[-1], "multiclass", MULTICLASS)
+    answers = answers_of(base_model_dir, checkpoints[-1], "multiclass", MULTICLASS)
     assert sum(expected == predicted for expected, predicted in answers) >= 11
 
 
