@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from uuid import UUID
 
 from sqlalchemy import delete as sql_delete
-from sqlalchemy import select
+from sqlalchemy import select, union
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from emissary.errors import NotFound
@@ -65,7 +65,11 @@ async def delete(session: AsyncSession, project_id: str, ended: Collection[UUID]
     if not await flow_runs(session, project_id) <= set(ended):
         return None
     deployments = select(Deployment.id, Deployment.engine_id).where(Deployment.project_id == project_id)
-    datasets = select(Dataset.id).where(Dataset.project_id == project_id)
+    # A file that is still coming in parts has its dataset's id already.
+    datasets = union(
+        select(Dataset.id).where(Dataset.project_id == project_id),
+        select(Upload.dataset_id).where(Upload.project_id == project_id),
+    )
     left = [leftovers.of_deployment(row_id, engine_id) for row_id, engine_id in await session.execute(deployments)]
     left += [leftovers.of_training_job(job_id) for job_id in jobs]
     left += [leftovers.of_dataset(dataset_id) for dataset_id in await session.scalars(datasets)]
