@@ -14,7 +14,6 @@ from tests.api.refusals import MODEL, envelope
 from tests.keys import make_key
 
 COUNT = 7
-CREATED: dict[str, Any] = {"organization_id": "", "created_by": ""}
 
 
 def rows(project: Project) -> Sequence[Base]:
