@@ -7,12 +7,17 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from emissary import model_files
 from emissary.client import Client
 from emissary.settings import Settings
 from emissary.up import Platform, running
+
+# Examples are bounded by their number: the clock of a shared machine says nothing about the code.
+hypothesis.settings.register_profile("project", deadline=None)
+hypothesis.settings.load_profile("project")
 
 BASE_MODEL = "SmolLM2-135M-Instruct"
 
