@@ -22,7 +22,7 @@ from emissary.store.tables import Base, Engine
 from emissary.up import Platform
 from tests.api.refusals import MODEL, envelope, refused
 from tests.catalogue import in_catalogue
-from tests.jobs import ROWS, TINY, ended, until, upload
+from tests.jobs import ROWS, TINY, ended, jsonl, until, upload
 
 
 def rows_of(project: str, jobs: list[str]) -> dict[str, int]:
@@ -184,6 +184,18 @@ def test_deletion_that_broke_off_is_completed(client: Client, empty: str) -> Non
     asyncio.run(go_on())
     assert files_of(dataset) == []
     assert rows_of(empty, []) == {}
+
+
+def test_parts_of_a_file_go_with_their_project(client: Client, empty: str) -> None:
+    body = {"file_name": "large.jsonl", "bytes": len(jsonl(ROWS))}
+    begun = client.post(f"/v1/projects/{empty}/datasets/uploads", body)
+    sent = httpx.put(begun["parts"][0]["url"], content=jsonl(ROWS), trust_env=False)
+    assert sent.is_success, sent.text
+    parts = Path(os.environ["EMISSARY_HOME"]) / "artifacts" / ".arriving"
+    before = {path for path in parts.rglob("*") if path.is_file()}
+    client.delete(f"/v1/projects/{empty}")
+    assert len(before - {path for path in parts.rglob("*") if path.is_file()}) == 1
+    envelope(client.http.get(f"/v1/projects/{empty}/datasets/uploads/{begun['id']}"), 404, "object_not_found")
 
 
 def test_two_deletions_at_once_are_one(client: Client, empty: str) -> None:
