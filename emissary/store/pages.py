@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from sqlalchemy import Select, select, tuple_
+from sqlalchemy import Select, literal, select, tuple_
 
 from emissary.store.tables import ApiKey, Dataset, Deployment, Engine, Project, TrainingJob
 
-Query = TypeVar("Query", bound=Select[*tuple[Any, ...]])
+Query = TypeVar("Query", bound=Select[Any])
 Listed = Project | Dataset | TrainingJob | Engine | Deployment | ApiKey
 
 
@@ -26,6 +26,6 @@ def page(query: Query, kind: type[Listed], wanted: Page) -> Query:
     """
     query = query.order_by(kind.created_at.desc(), kind.id.desc())
     if wanted.after is not None:
-        position = tuple_(select(kind.created_at).where(kind.id == wanted.after).scalar_subquery(), wanted.after)
+        position = tuple_(select(kind.created_at).where(kind.id == wanted.after).scalar_subquery(), literal(wanted.after))
         query = query.where(tuple_(kind.created_at, kind.id) < position)
     return query if wanted.limit is None else query.limit(wanted.limit)

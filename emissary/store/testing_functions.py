@@ -141,7 +141,7 @@ async def _find(session: AsyncSession, organization_id: str, name: str, hold: bo
     query = select(TestingFunction).where(
         TestingFunction.organization_id == organization_id, TestingFunction.name == name
     )
-    return await session.scalar(query.with_for_update() if hold else query)
+    return (await session.scalars(query.with_for_update() if hold else query)).first()
 
 
 def _may_be_name(name: str) -> bool:
