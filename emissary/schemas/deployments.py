@@ -1,6 +1,6 @@
 """Deployments: names under which checkpoints are called."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
@@ -54,11 +54,17 @@ class DeploymentSummary(BaseModel):
     created_at: UnixTime
 
 
+class DeploymentMetadata(BaseModel):
+    """What else there is to know of a deployment, by its task type."""
+
+    labels: Annotated[list[str] | None, LEFT_OUT] = Field(default=None, description="Classification: its labels.")
+
+
 class DeploymentDetail(DeploymentSummary):
     """A deployment with what it serves."""
 
     task_type: str
-    metadata: dict[str, Any] = {}
+    metadata: DeploymentMetadata
     description: Annotated[str | None, LEFT_OUT]
     base_model: str
     training_id: Annotated[str | None, LEFT_OUT]

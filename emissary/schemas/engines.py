@@ -1,6 +1,6 @@
 """Inference engines: one base model, many adapters."""
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
@@ -97,6 +97,6 @@ class EngineDetail(BaseModel):
     task_type: TaskType
     deployments: list[DeploymentSummary]
     last_access_timestamp: UnixTime
-    resource_management_config: dict[str, Any]
+    resource_management_config: ResourceManagement
     error: str | None
     created_at: UnixTime

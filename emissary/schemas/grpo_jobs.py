@@ -1,9 +1,10 @@
 """GRPO training jobs: training on rewards that testing functions give."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
+from emissary.schemas.parameters import GrpoParameters
 from emissary.schemas.training_jobs import TrainingJobCreate
 
 Weight = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
@@ -23,4 +24,12 @@ class GrpoJobCreate(TrainingJobCreate):
         max_length=16,
         description="Weight in the reward of each testing function that is trained on; the weights sum to 1.",
         examples=[{"test_similarity_shared": 1.0}],
+    )
+    parameters: dict[str, Any] = Field(
+        default={},
+        description="Hyperparameters that differ from the model's grpo_parameter_template.",
+        json_schema_extra={
+            "properties": GrpoParameters.model_json_schema()["properties"],
+            "additionalProperties": False,
+        },
     )

@@ -22,6 +22,9 @@ class TrainingJobCreate(BaseModel):
     base_model: Reference = Field(
         description="Name of the base model, see GET /v1/models.", examples=["SmolLM2-135M-Instruct"]
     )
+    checkpoint: int | None = Field(
+        default=None, strict=True, ge=1, lt=2**31, description="With `fine-tuned`: the checkpoint to start from."
+    )
     train_dataset_id: Reference = Field(description="Dataset to train on.")
     test_dataset_id: Reference | None = Field(default=None, description="Dataset to test checkpoints on.")
     train_test_split_ratio: Percentage | None = Field(
@@ -60,9 +63,13 @@ class TrainingJobSummary(BaseModel):
     task_type: TaskType
     base_model_option: Literal["pre-trained", "fine-tuned"]
     base_model: str
+    base_fine_tuned_model: Annotated[str | None, LEFT_OUT] = None
+    base_fine_tuned_model_checkpoint: Annotated[int | None, LEFT_OUT] = None
     train_dataset_name: str
     test_functions: list[str]
-    reward: dict[str, float] | None = Field(description="GRPO: weight of each testing function in the reward.")
+    reward: Annotated[dict[str, float] | None, LEFT_OUT] = Field(
+        description="GRPO: weight of each testing function in the reward."
+    )
     status: JobStatus
     progress: int = Field(description="Percent of the whole job, testing included.")
     created_by: str

@@ -26,6 +26,8 @@ def page(query: Query, kind: type[Listed], wanted: Page) -> Query:
     """
     query = query.order_by(kind.created_at.desc(), kind.id.desc())
     if wanted.after is not None:
-        position = tuple_(select(kind.created_at).where(kind.id == wanted.after).scalar_subquery(), literal(wanted.after))
+        position = tuple_(
+            select(kind.created_at).where(kind.id == wanted.after).scalar_subquery(), literal(wanted.after)
+        )
         query = query.where(tuple_(kind.created_at, kind.id) < position)
     return query if wanted.limit is None else query.limit(wanted.limit)

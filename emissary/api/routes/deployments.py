@@ -7,7 +7,7 @@ from emissary.api.auth import CurrentCaller, OwnedProject
 from emissary.api.paging import WantedPage, link_next
 from emissary.api.routing import keyed_router
 from emissary.errors import InvalidInput
-from emissary.schemas.deployments import DeploymentCreate, DeploymentDetail, DeploymentSummary
+from emissary.schemas.deployments import DeploymentCreate, DeploymentDetail, DeploymentMetadata, DeploymentSummary
 from emissary.schemas.engines import InactiveTimeout, ResourceManagement
 from emissary.store import deployments, engines
 from emissary.store.database import transaction
@@ -67,7 +67,7 @@ async def retrieve_deployment(project: OwnedProject, deployment_id: str) -> Depl
         name=row.name,
         status=row.status,
         task_type=row.task_type,
-        metadata=metadata,
+        metadata=DeploymentMetadata(**metadata),
         description=row.description,
         base_model=row.base_model,
         training_id=row.training_job_id,

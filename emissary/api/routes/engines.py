@@ -8,7 +8,14 @@ from emissary.api.paging import WantedPage, link_next
 from emissary.api.routing import keyed_router
 from emissary.errors import InvalidInput
 from emissary.schemas.deployments import DeploymentSummary
-from emissary.schemas.engines import EngineCreate, EngineDeploy, EngineDetail, EngineSummary, EngineUndeploy
+from emissary.schemas.engines import (
+    EngineCreate,
+    EngineDeploy,
+    EngineDetail,
+    EngineSummary,
+    EngineUndeploy,
+    ResourceManagement,
+)
 from emissary.store import deployments, engines, projects
 from emissary.store.database import transaction
 from emissary.store.tables import Engine, FlowBacked
@@ -78,7 +85,7 @@ async def retrieve_engine(engine: OwnedEngine) -> EngineDetail:
         task_type=engine.task_type,
         deployments=[DeploymentSummary.model_validate(row) for row in served],
         last_access_timestamp=engine.last_access_at or engine.created_at,
-        resource_management_config=engine.resource_management_config,
+        resource_management_config=ResourceManagement.model_validate(engine.resource_management_config),
         error=engine.error,
         created_at=engine.created_at,
     )
