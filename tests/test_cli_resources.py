@@ -79,7 +79,13 @@ def test_chat_streams_what_it_answers_whole(platform: Platform, deployment: str)
 
 
 def test_interrupted_chat_leaves_nothing_generating(platform: Platform, client: Client, deployment: str) -> None:
-    (engine,) = [row for row in client.get("/v1/engines") if row["status"] == "Active"]
+    # Several may hold the base model; the one that answers to its name is the oldest that runs by timeout.
+    engine = [
+        row
+        for row in client.get("/v1/engines?base_model=SmolLM2-135M-Instruct&task_type=text-generation")
+        if row["status"] == "Active"
+        and client.get(f"/v1/engines/{row['id']}")["resource_management_config"]["management_type"] != "schedule"
+    ][-1]
     endpoint = in_catalogue(lambda session: session.get_one(Engine, engine["id"])).endpoint
     chatting = subprocess.Popen(
         [*COMMAND, "chat", engine["base_model"], "Tell a long story.", "--max-tokens", "4000"],

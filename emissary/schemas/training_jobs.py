@@ -68,7 +68,7 @@ class TrainingJobSummary(BaseModel):
     train_dataset_name: str
     test_functions: list[str]
     reward: Annotated[dict[str, float] | None, LEFT_OUT] = Field(
-        description="GRPO: weight of each testing function in the reward."
+        default=None, description="GRPO: weight of each testing function in the reward."
     )
     status: JobStatus
     progress: int = Field(description="Percent of the whole job, testing included.")

@@ -1,4 +1,3 @@
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,11 +9,8 @@ from tests.tasks.grpo_run import function
 
 
 @pytest.fixture
-def short_limit(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("EMISSARY_TESTING_SECONDS", "20")
-    settings.cache_clear()
-    yield
-    settings.cache_clear()
+def short_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings(), "testing_seconds", 20.0)
 
 
 def columns(outputs: list[str]) -> dict[str, Any]:
