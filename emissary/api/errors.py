@@ -42,9 +42,9 @@ def field_sentence(error: RequestValidationError) -> str:
 def _allowed(request: Request) -> set[str]:
     """The methods of all operations at the request's path; Starlette names those of the first one alone."""
     paths = request.app.openapi()["paths"]
-    matching = [item for template, item in paths.items() if compile_path(template)[0].match(request.url.path)]
-    exact = [paths[request.url.path]] if request.url.path in paths else matching
-    return {method.upper() for item in exact for method in item}
+    matching = [template for template in paths if compile_path(template)[0].match(request.url.path)]
+    fewest = min((template.count("{") for template in matching), default=0)  # `…/uploads` is not `…/{dataset_id}`
+    return {method.upper() for template in matching if template.count("{") == fewest for method in paths[template]}
 
 
 def add_error_handlers(app: FastAPI) -> None:
