@@ -78,7 +78,7 @@ def reactivate(ctx: typer.Context, engine: Engine) -> None:
 
 @app.command()
 def delete(ctx: typer.Context, engine: Engine) -> None:
-    """Delete an engine that has no deployments."""
+    """Delete an engine and the deployments on it; its run ends."""
     client = connect(ctx)
     client.delete(engine_path(client, engine))
     say(f"The engine {engine} is deleted.")
