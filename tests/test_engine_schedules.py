@@ -12,6 +12,9 @@ from tests.api.refusals import envelope
 from tests.engine_life import CHAT, MODEL, next_minute, prefect, runs_of, schedule, until_status, wait_until
 from tests.jobs import until
 
+# They wait for minutes of the clock to come.
+pytestmark = pytest.mark.acceptance
+
 
 @pytest.fixture(scope="module")
 def project(client: Client) -> str:

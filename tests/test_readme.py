@@ -15,6 +15,9 @@ from emissary.client import Client
 from emissary.settings import PROJECT_ROOT
 from emissary.up import Platform
 
+# The first example trains on a twentieth of the demo's data.
+pytestmark = pytest.mark.acceptance
+
 README = (PROJECT_ROOT / "README.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"^```(sh|python) example\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 COMMANDS = {"sh": ["bash", "-euo", "pipefail", "-c"], "python": [sys.executable, "-c"]}
