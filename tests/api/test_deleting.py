@@ -136,7 +136,8 @@ def test_nothing_changes_while_prefect_is_away(client: Client, project: str, run
     before = rows_of(project, jobs)
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api", PREFECT_CLIENT_MAX_RETRIES: 0}):
         envelope(asyncio.run(delete()), 503, "unavailable")
-    assert rows_of(project, jobs) == before
+    after = rows_of(project, jobs)  # the job goes on meanwhile
+    assert all(after[table] >= count for table, count in before.items())
     assert client.get(running)["status"] == "Running"
 
 
