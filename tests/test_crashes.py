@@ -5,10 +5,14 @@ import signal
 from typing import Any
 
 import httpx
+import pytest
 
 from emissary.client import Client
 from emissary.up import Platform
 from tests.jobs import ROWS, TINY, ended, until, upload
+
+# Chaos: processes are killed, and the rest waits until that is noticed.
+pytestmark = pytest.mark.acceptance
 
 
 def kill_run(platform: Platform, flow_run_id: str, again: set[str]) -> None:

@@ -20,6 +20,9 @@ from tests.conftest import free_port
 from tests.engine_life import CHAT, LONG_ENOUGH, MODEL, adapters, prefect, process_of, row, runs_of, until_status
 from tests.jobs import ROWS, TINY, until, upload
 
+# Engines are started a dozen times.
+pytestmark = pytest.mark.acceptance
+
 
 @pytest.fixture(scope="module")
 def project(client: Client) -> str:

@@ -18,6 +18,9 @@ from emissary.up import Platform
 from tests.jobs import ended, until, upload
 from tests.tasks.pooled_run import ENCODER, TOPICS, encoder_dir
 
+# Each task type is trained, deployed and called on the whole platform.
+pytestmark = pytest.mark.acceptance
+
 TOPIC_ROWS = [
     {"prompt": text, "completion": {name: int(name == topic) for name in TOPICS}}
     for topic, texts in TOPICS.items()
