@@ -136,8 +136,10 @@ def test_nothing_changes_while_prefect_is_away(client: Client, project: str, run
     before = rows_of(project, jobs)
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api", PREFECT_CLIENT_MAX_RETRIES: 0}):
         envelope(asyncio.run(delete()), 503, "unavailable")
-    after = rows_of(project, jobs)  # the job goes on meanwhile
-    assert all(after[table] >= count for table, count in before.items())
+    after = rows_of(project, jobs)
+    for table, count in before.items():
+        grows = table in ("checkpoints", "job_events")  # the job goes on meanwhile
+        assert after[table] >= count if grows else after[table] == count, table
     assert client.get(running)["status"] == "Running"
 
 
