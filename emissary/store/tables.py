@@ -42,6 +42,9 @@ class FlowBacked:
     attempt: Mapped[int] = mapped_column(server_default=text("1"))
     """Counts flow runs of this row (an engine that is reactivated gets a new one)."""
     crashes: Mapped[int] = mapped_column(server_default=text("0"))
+    """Crashes in a row, with nothing completed in between."""
+    state_at: Mapped[datetime | None]
+    """When the flow run came into the state that `status` shows; what is older is not applied any more."""
 
 
 class Organization(Base):
@@ -127,6 +130,11 @@ class TrainingJob(FlowBacked, Base):
     task_type: Mapped[str]
     base_model_option: Mapped[str]
     base_model: Mapped[str]
+    parent_id: Mapped[str | None] = mapped_column(ForeignKey("training_jobs.id"))
+    """The job whose checkpoint `base_fine_tuned_model_checkpoint` this one starts from, while it is there."""
+    base_fine_tuned_model: Mapped[str | None]
+    """The parent's name, which stays when the parent is deleted."""
+    base_fine_tuned_model_checkpoint: Mapped[int | None]
     train_dataset_id: Mapped[str] = mapped_column(ForeignKey("datasets.id"))
     test_dataset_id: Mapped[str | None] = mapped_column(ForeignKey("datasets.id"))
     train_test_split_ratio: Mapped[float | None]
@@ -138,6 +146,9 @@ class TrainingJob(FlowBacked, Base):
     progress: Mapped[int] = mapped_column(server_default=text("0"))
     training_loss: Mapped[list[Json]] = mapped_column(server_default=text("'[]'"))
     best_checkpoint: Mapped[int | None]
+    timeout_seconds: Mapped[int | None]
+    started_at: Mapped[datetime | None]
+    """When its run first began; `timeout_seconds` count from then."""
     created_by: Mapped[str] = mapped_column(ForeignKey("users.id"))
     train_dataset: Mapped[Dataset] = relationship(foreign_keys=[train_dataset_id], lazy="raise")
     test_dataset: Mapped[Dataset | None] = relationship(foreign_keys=[test_dataset_id], lazy="raise")
@@ -202,6 +213,22 @@ class Deployment(FlowBacked, Base):
     engine_id: Mapped[str] = mapped_column(ForeignKey("engines.id"))
     created_by: Mapped[str] = mapped_column(ForeignKey("users.id"))
     engine: Mapped[Engine] = relationship(lazy="raise")
+
+
+class Lease(Base):
+    """Who works for the row `id` now (a training job, an engine, a deployment): the holder of the newest token.
+
+    Whoever takes the row over gets a higher token; the one before finds that out before it publishes anything.
+    """
+
+    __tablename__ = "leases"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    token: Mapped[int] = mapped_column(BigInteger)
+    flow_run_id: Mapped[UUID]
+    holder: Mapped[str]
+    """host:pid:start of the process."""
+    beats: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    """Grows every few seconds while the process lives."""
 
 
 class TestingFunction(Base):
