@@ -74,7 +74,7 @@ def test_refusals_of_inference_have_the_envelope(client: Client) -> None:
 
 @pytest.mark.parametrize(
     "sent",
-    [b"HELLO\r\n\r\n", b"GET / HTTP/1.1\r\nno colon\r\n\r\n", b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\n\r\n"],
+    [b"HELLO\r\n\r\n", b"GET / HTTP/1.1\r\nno colon\r\n\r\n", b"GET /" + b"x" * 300_000 + b" HTTP/1.1\r\n\r\n"],
     ids=["not HTTP", "bad header", "long address"],
 )
 def test_what_is_not_http_is_refused_in_the_envelope(platform: Platform, sent: bytes) -> None:
