@@ -23,6 +23,7 @@ from tasks.checkpoint_testing import answer_rows
 from tasks.grpo_training import train_grpo
 from tasks.reward_steps import RewardPoint
 from tasks.sft_rows import Conversation
+from tasks.training_steps import Caller
 
 MODEL = "SmolLM2-135M-Instruct"
 CAPITALS = (
@@ -82,10 +83,14 @@ def _train(weights: dict[str, float], steps: int, work_dir: Path, model_dir: Pat
         parameters=parameters,
         work_dir=work_dir,
         on_warning=print,
-        on_log=points.append,
-        on_progress=lambda _: None,
-        on_checkpoint=lambda _: None,
-        should_stop=lambda: False,
+        caller=Caller(
+            on_log=points.append,
+            on_progress=lambda _: None,
+            on_state=lambda _: None,
+            on_checkpoint=lambda _: None,
+            should_stop=lambda: False,
+            should_save=lambda: False,
+        ),
     )
     return points
 

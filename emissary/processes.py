@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
+
 _PR_SET_PDEATHSIG = 1
 _STOP_SECONDS = 20.0
 _LOOK_SECONDS = 1.0
@@ -21,6 +23,24 @@ def die_with_parent() -> None:
     """Have the kernel kill this process when its parent dies (Linux; elsewhere nothing happens)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def process_identity(pid: int | None = None) -> str:
+    """host:pid:start of a process of this machine (None: this one), which names it beyond the reuse of its pid."""
+    process_id = os.getpid() if pid is None else pid
+    try:
+        started = psutil.Process(process_id).create_time()
+    except psutil.NoSuchProcess:
+        started = 0.0
+    return f"{socket.gethostname()}:{process_id}:{started}"
+
+
+def is_dead_here(identity: str | None) -> bool:
+    """Whether the process of this `process_identity` ran on this machine and no longer does."""
+    host, _, rest = (identity or "").partition(":")
+    if host != socket.gethostname():
+        return False
+    return process_identity(int(rest.partition(":")[0])) != identity
 
 
 def port_is_free(host: str, port: int) -> bool:

@@ -3,6 +3,7 @@
 from prefect import flow
 
 from tasks.deploying import load_adapter, probe, wait_for_engine
+from tasks.registering import deployment
 
 
 @flow(name="deploy_checkpoint")
@@ -12,6 +13,7 @@ async def deploy_checkpoint(deployment_id: str) -> None:
     Args:
         deployment_id: The deployment, such as `dp-…`.
     """
+    await deployment(deployment_id)
     engine = await wait_for_engine(deployment_id)
     await load_adapter(deployment_id, engine)
     await probe(deployment_id, engine)

@@ -3,6 +3,7 @@
 from prefect import flow
 
 from emissary.schemas.engines import EngineCreate
+from tasks.attempt import end_if_interrupted
 from tasks.base_model import base_model_files
 from tasks.registering import engine
 from tasks.run_state import enter
@@ -23,5 +24,7 @@ async def serve_engine(engine_id: str | None = None, request: EngineCreate | Non
     model_dir = await base_model_files(row.base_model)
     generator = await load_generator(model_dir, row.task_type)
     async with serving(row, generator) as server:
-        await enter("Active")
-        return await until_idle(row, server)
+        enter("Active")
+        said = await until_idle(row, server)
+    end_if_interrupted()
+    return said

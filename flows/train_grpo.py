@@ -4,12 +4,12 @@ from prefect import flow
 
 from emissary.schemas.grpo_jobs import GrpoJobCreate
 from tasks.base_model import base_model_files
+from tasks.finishing import finish
 from tasks.grpo_job import train_on_rewards
 from tasks.preparing import prepare, training_and_test_rows
 from tasks.registering import training_job
 from tasks.run_state import enter
 from tasks.testing import pick_best, test_checkpoints
-from tasks.training import forget_trainer_state
 
 
 @flow(name="train_grpo")
@@ -30,8 +30,8 @@ async def train_grpo(
     model_dir = await base_model_files(job.base_model)
     await train_on_rewards(job, model_dir, train_rows)
     if test_rows:
-        await enter("Testing")
+        enter("Testing")
         await test_checkpoints(job, model_dir, test_rows)
     best = await pick_best(job)
-    forget_trainer_state(job.id)
+    await finish(job)
     return best

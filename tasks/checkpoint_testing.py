@@ -1,5 +1,6 @@
 """A checkpoint's answers to the test rows of text generation, and the files and figures made of their scores."""
 
+import json
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -8,8 +9,12 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
+from emissary.errors import NotFound
 from emissary.serving.generation import GenerationRequest, Generator
+from emissary.store.artifacts import CorruptArtifact, artifact_store
 from tasks.sft_rows import Conversation
+
+_MEANS = "means.json"
 
 
 def answer_rows(
@@ -51,6 +56,8 @@ def write_results(
 ) -> None:
     """Write results.csv and results.parquet to `folder`, a line per row of `tested` (input, expected output, output).
 
+    Beside them, `means.json` has the scores' means.
+
     Columns: input, expected_output, output, and each testing function's score, empty where it gave none. Texts are
     exactly as they were, also those that a spreadsheet takes for formulas.
     """
@@ -66,6 +73,20 @@ def write_results(
     folder.mkdir(parents=True, exist_ok=True)
     pyarrow.csv.write_csv(table, folder / "results.csv")
     pyarrow.parquet.write_table(table, folder / "results.parquet", compression="zstd")
+    (folder / _MEANS).write_text(json.dumps(aggregate(scores)))
+
+
+def published_means(key: str) -> dict[str, float] | None:
+    """Each testing function's mean, as the results published under `key` have it; None where there are none whole."""
+    store = artifact_store()
+    try:
+        means: dict[str, float] = json.loads((store.folder(key) / _MEANS).read_text())
+    except NotFound:
+        return None
+    except CorruptArtifact:
+        store.delete(key)
+        return None
+    return means
 
 
 def aggregate(scores: Mapping[str, Sequence[float | None]]) -> dict[str, float]:

@@ -11,8 +11,9 @@ from prefect.cache_policies import NO_CACHE
 from emissary.errors import EmissaryError, Unavailable
 from emissary.serving import client as engine_client
 from emissary.store import deployments, engines
-from emissary.store.database import transaction
 from emissary.store.tables import GONE, Deployment, Engine
+from tasks.attempt import end_if_interrupted
+from tasks.catalogue import in_catalogue
 from tasks.serving import artifact_of
 
 # A base model that is fetched first may be many gigabytes.
@@ -30,9 +31,9 @@ async def wait_for_engine(deployment_id: str) -> Engine:
     """The deployment's engine once it is Active. Raises Unavailable when it ends or takes over an hour."""
     deadline = time.monotonic() + ENGINE_DEADLINE_SECONDS
     while time.monotonic() < deadline:
-        async with transaction() as session:
-            deployment = await deployments.get(session, deployment_id)
-            engine = await engines.get(session, deployment.engine_id)
+        end_if_interrupted()
+        deployment = await in_catalogue(deployments.get, deployment_id)
+        engine = await in_catalogue(engines.get, deployment.engine_id)
         _check_live(deployment)
         if engine.status == "Active" and engine.endpoint:
             return engine
@@ -47,12 +48,11 @@ async def wait_for_engine(deployment_id: str) -> Engine:
 @task(task_run_name="load-adapter", cache_policy=NO_CACHE, retries=3, retry_delay_seconds=2)
 async def load_adapter(deployment_id: str, engine: Engine) -> None:
     """Have the engine serve the deployment under its id."""
-    async with transaction() as session:
-        artifact = await artifact_of(session, _check_live(await deployments.get(session, deployment_id)))
+    deployment = _check_live(await in_catalogue(deployments.get, deployment_id))
+    artifact = await in_catalogue(artifact_of, deployment)
     async with engine_client.connect(engine) as client:
         _check(await client.post("/adapters", json={"name": deployment_id, "artifact": artifact}))
-    async with transaction() as session:
-        deployment = await deployments.get(session, deployment_id)
+    deployment = await in_catalogue(deployments.get, deployment_id)
     if deployment.status in GONE:  # removed meanwhile, perhaps before there was anything to unload
         await engine_client.unload(engine, deployment_id)
     _check_live(deployment)

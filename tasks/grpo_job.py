@@ -7,8 +7,8 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from emissary.store import testing_functions
-from emissary.store.database import transaction
 from emissary.store.tables import TrainingJob
+from tasks.catalogue import in_catalogue
 from tasks.grpo_training import train_grpo
 from tasks.sft_rows import Conversation
 from tasks.training import run_trainer
@@ -19,8 +19,7 @@ async def train_on_rewards(job: TrainingJob, model_dir: Path, rows: list[Convers
     """Train the job's adapter on its reward, listing each checkpoint when it is published; goes on where it was
     killed.
     """
-    async with transaction() as session:
-        functions = await testing_functions.of_job(session, job)
+    functions = await in_catalogue(testing_functions.of_job, job)
     weights = job.reward_functions or {}
     await run_trainer(
         job,

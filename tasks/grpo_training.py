@@ -28,7 +28,7 @@ from tasks.causal_model import load_causal_model
 from tasks.reward_steps import RewardSteps
 from tasks.rewards import Rewards
 from tasks.sft_rows import Conversation, prompt_ids
-from tasks.training_steps import FinishedCheckpoint, LossPoint, Stopped, mean_loss
+from tasks.training_steps import Caller, FinishedCheckpoint, Stopped, mean_loss, once_each
 
 
 def train_grpo(
@@ -41,19 +41,17 @@ def train_grpo(
     parameters: dict[str, Any],
     work_dir: Path,
     on_warning: Callable[[str], None],
-    on_log: Callable[[LossPoint], None],
-    on_progress: Callable[[float], None],
-    on_checkpoint: Callable[[FinishedCheckpoint], None],
-    should_stop: Callable[[], bool],
+    caller: Caller,
 ) -> int:
     """Train a LoRA adapter of the model in `model_dir` to answer the rows' prompts with a high reward.
 
     The reward is the sum of the `functions`' scores, each with its weight in `weights`; those without one are
     measured only. The functions get the row's last assistant turn as the expected output. Every `save_steps` steps,
     and each epoch when that is sooner, an adapter lies in `work_dir`/checkpoints/<n>, with `model_name` as its base
-    model. `on_log` gets RewardPoints, `on_warning` sentences about functions that fail and rewards that teach nothing.
+    model. The caller's `on_log` gets RewardPoints, `on_warning` sentences about functions that fail and rewards that
+    teach nothing.
 
-    Resumption, `on_progress`, `on_checkpoint` and `should_stop` are as in `train_sft`: called again with the same
+    Resumption and what the caller is told are as in `train_sft`: called again with the same
     `work_dir`, it goes on from the last checkpoint's trainer state, samples the same completions and ends in the
     same bytes. A prompt that leaves no room for a completion in `max_length` or the model's context loses its
     beginning. Returns the number of prompts so cut. Raises InvalidInput when there are fewer rows than a step takes
@@ -116,20 +114,13 @@ def train_grpo(
         )
         trainer.remove_callback(PrinterCallback)
 
-        def finish(number: int) -> None:
-            done = work_dir / "complete" / str(number)
-            if done.exists():
-                return
-            folder = work_dir / "checkpoints" / str(number)
+        def make(number: int, folder: Path) -> FinishedCheckpoint:
             train_loss = mean_loss(trainer.state.log_history, (number - 1) * checkpoint_steps)
             save_adapter(trainer.model, tokenizer, model_name, folder)
-            on_checkpoint(FinishedCheckpoint(number, folder, trainer.state.epoch, train_loss, None))
-            done.parent.mkdir(exist_ok=True)
-            done.touch()
+            return FinishedCheckpoint(number, folder, trainer.state.epoch, train_loss, None)
 
-        trainer.add_callback(
-            RewardSteps(rewards, on_warning, checkpoint_steps, on_log, on_progress, should_stop, finish)
-        )
+        finish = once_each(work_dir, caller, make)
+        trainer.add_callback(RewardSteps(rewards, on_warning, checkpoint_steps, caller, finish))
         with suppress(Stopped):
             trainer.train(resume_from_checkpoint=last_state(work_dir / "trainer"))
     return cut

@@ -1,6 +1,7 @@
 """What a person sees of a training job in the Prefect UI: a progress bar, the loss curve, the table of checkpoints."""
 
 import base64
+from functools import partial
 from uuid import UUID
 
 from prefect.artifacts import (
@@ -11,40 +12,49 @@ from prefect.artifacts import (
 )
 
 from emissary.store import training_jobs
-from emissary.store.database import transaction
+from tasks.catalogue import in_catalogue
 from tasks.loss_plot import loss_curve_png
+from tasks.reporting import report
 
 
 class Progress:
     """The progress bar of a job: on its flow run, and as `progress` in the catalogue."""
 
-    def __init__(self, job_id: str, artifact_id: UUID) -> None:
-        self._job_id, self._artifact_id, self._shown = job_id, artifact_id, -1
-
-    @classmethod
-    async def start(cls, job_id: str) -> "Progress":
-        """A new progress bar."""
-        artifact_id = await acreate_progress_artifact(progress=0.0, description=f"Progress of {job_id}")
-        return cls(job_id, UUID(str(artifact_id)))
+    def __init__(self, job_id: str) -> None:
+        self._job_id, self._shown = job_id, -1
+        self._artifact_id: UUID | None = None
 
     async def update(self, percent: float) -> None:
         """Show `percent`, 0 to 100; calls that change nothing visible cost nothing."""
         if int(percent) <= self._shown:
             return
         self._shown = int(percent)
-        async with transaction() as session:
-            await training_jobs.record_progress(session, self._job_id, self._shown)
+        await in_catalogue(training_jobs.record_progress, self._job_id, self._shown)
+        report("The progress bar", self._show)
+
+    async def _show(self) -> None:
+        if self._artifact_id is None:
+            made = await acreate_progress_artifact(progress=0.0, description=f"Progress of {self._job_id}")
+            self._artifact_id = UUID(str(made))
         await aupdate_progress_artifact(self._artifact_id, float(self._shown))
+
+
+def show_loss_curve(job_id: str) -> None:
+    """Show the training loss so far as a picture, and the reward where there is one."""
+    report("The loss curve", partial(_publish_loss_curve, job_id))
+
+
+def show_checkpoints(job_id: str) -> None:
+    """Show the job's checkpoints with their losses and scores as a table."""
+    report("The table of checkpoints", partial(_publish_checkpoint_table, job_id))
 
 
 def _key(job_id: str, what: str) -> str:
     return f"{what}-{job_id}".lower()
 
 
-async def publish_loss_curve(job_id: str) -> None:
-    """Publish the training loss so far as a picture, and the reward where there is one."""
-    async with transaction() as session:
-        job = await training_jobs.get(session, job_id)
+async def _publish_loss_curve(job_id: str) -> None:
+    job = await in_catalogue(training_jobs.get, job_id)
     if not job.training_loss:
         return
     shown = {"loss": f"Training loss of {job.name}"}
@@ -57,11 +67,9 @@ async def publish_loss_curve(job_id: str) -> None:
         )
 
 
-async def publish_checkpoint_table(job_id: str) -> None:
-    """Publish the job's checkpoints with their losses and scores as a table."""
-    async with transaction() as session:
-        job = await training_jobs.get(session, job_id)
-        rows = await training_jobs.checkpoints(session, job_id)
+async def _publish_checkpoint_table(job_id: str) -> None:
+    job = await in_catalogue(training_jobs.get, job_id)
+    rows = await in_catalogue(training_jobs.checkpoints, job_id)
     table = [
         {
             "checkpoint": row.number,

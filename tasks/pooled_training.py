@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from emissary.serving.pooled_models import context_of, dtype_for, embed, load_mo
 from tasks.adapter_folders import last_state, save_adapter
 from tasks.epoch_sampling import EpochSampler
 from tasks.pooled_rows import Example, Row, batch, examples
-from tasks.training_steps import FinishedCheckpoint, LossPoint, Steps, Stopped, finite, mean_loss
+from tasks.training_steps import Caller, FinishedCheckpoint, Steps, Stopped, finite, mean_loss, once_each
 
 logger = logging.getLogger(__name__)
 
@@ -38,10 +38,7 @@ def train_pooled(
     test_rows: Sequence[Row],
     parameters: dict[str, Any],
     work_dir: Path,
-    on_log: Callable[[LossPoint], None],
-    on_progress: Callable[[float], None],
-    on_checkpoint: Callable[[FinishedCheckpoint], None],
-    should_stop: Callable[[], bool],
+    caller: Caller,
 ) -> int:
     """Train a LoRA adapter, for classification and regression with a head, of the model in `model_dir` for `task`.
 
@@ -49,7 +46,7 @@ def train_pooled(
     standardised targets or of a pair's cosine (Reimers and Gurevych, 2019, arXiv:1908.10084). With `dynamic_loss` it
     is the focal loss (Lin et al., 2017, arXiv:1708.02002), or Huber's for regression.
 
-    Checkpoints, callbacks, resumption, `should_stop`, the return value and the errors are those of `train_sft`; a
+    Checkpoints, what the caller is told, resumption, the return value and the errors are those of `train_sft`; a
     text longer than `max_length` or the model's context loses its end.
     """
     disable_progress_bar()
@@ -108,11 +105,7 @@ def train_pooled(
     )
     trainer.remove_callback(PrinterCallback)
 
-    def finish(number: int) -> None:
-        done = work_dir / "complete" / str(number)
-        if done.exists():
-            return
-        folder = work_dir / "checkpoints" / str(number)
+    def make(number: int, folder: Path) -> FinishedCheckpoint:
         train_loss = mean_loss(trainer.state.log_history, (number - 1) * epoch_steps)
         test_loss = None
         if test_rows:
@@ -121,11 +114,9 @@ def train_pooled(
                 test_loss = finite(trainer.evaluate()["eval_loss"], trainer.state.global_step, args.learning_rate)
         save_adapter(trainer.model, tokenizer, model_name, folder)
         task.save(folder)
-        on_checkpoint(FinishedCheckpoint(number, folder, trainer.state.epoch, train_loss, test_loss))
-        done.parent.mkdir(exist_ok=True)
-        done.touch()
+        return FinishedCheckpoint(number, folder, trainer.state.epoch, train_loss, test_loss)
 
-    trainer.add_callback(Steps(epoch_steps, on_log, on_progress, should_stop, finish))
+    trainer.add_callback(Steps(epoch_steps, caller, once_each(work_dir, caller, make)))
     with suppress(Stopped):
         trainer.train(resume_from_checkpoint=last_state(work_dir / "trainer"))
     return train_cut + test_cut

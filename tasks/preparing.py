@@ -1,5 +1,6 @@
 """From an uploaded dataset to rows that can be trained and tested on."""
 
+import logging
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -7,13 +8,18 @@ from typing import Any
 import anyio
 from prefect import task
 from prefect.cache_policies import NO_CACHE
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from emissary.data.normalise import normalise, read_normalised
 from emissary.data.rebalancing import rebalance, row_counts
 from emissary.data.splitting import downsample, split
-from emissary.store.artifacts import ArtifactStore, artifact_store
-from emissary.store.database import transaction
+from emissary.errors import NotFound
+from emissary.store.artifacts import ArtifactStore, CorruptArtifact, artifact_store
 from emissary.store.tables import Dataset, TrainingJob
+from tasks.catalogue import in_catalogue
+from tasks.publishing import publish
+
+logger = logging.getLogger(__name__)
 
 _COLUMNS = {
     "text-generation": ("kind", "messages"),
@@ -26,20 +32,25 @@ _COLUMNS = {
 
 @task(task_run_name="prepare-{dataset_id}", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=2)
 async def prepare(dataset_id: str) -> str:
-    """Normalise a dataset to Parquet once; returns the artifact's key. Does nothing when it is there."""
+    """Normalise a dataset to Parquet once; returns the artifact's key. Does nothing when it is there, and whole."""
     key = f"prepared/{dataset_id}"
     store = artifact_store()
-    if await anyio.to_thread.run_sync(store.manifest, key) is not None:
-        return key
-    async with transaction() as session:
-        dataset = await session.get_one(Dataset, dataset_id)
+    dataset = await in_catalogue(AsyncSession.get_one, Dataset, dataset_id)
 
     def write() -> None:
+        try:
+            store.folder(key)
+            return
+        except NotFound:
+            pass
+        except CorruptArtifact as error:
+            logger.warning("%s It is prepared again.", error)
+            store.delete(key)
         uploaded = store.folder(dataset.artifact)
         (source,) = (path for path in uploaded.iterdir() if path.stem == "original")
         with tempfile.TemporaryDirectory(prefix="emissary-prepare-") as scratch:
             normalise(source, dataset.file_name, Path(scratch) / "rows.parquet")
-            store.publish(key, Path(scratch), move=True)
+            publish(key, Path(scratch), move=True)
 
     await anyio.to_thread.run_sync(write)
     return key

@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from blocks.sandbox import RowScore, TestingFailed, score_rows
+from blocks.sandbox import score_rows
+from blocks.sandbox_replies import RowScore, TestingFailed
 from emissary.settings import settings
 from emissary.testing_function_files import TestingFunction, shipped
 

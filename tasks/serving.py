@@ -26,8 +26,9 @@ from emissary.serving.token import engine_token
 from emissary.settings import settings
 from emissary.store import deployments, engines
 from emissary.store.artifacts import artifact_store
-from emissary.store.database import transaction
 from emissary.store.tables import Checkpoint, Deployment, Engine
+from tasks.attempt import must_save, must_stop
+from tasks.catalogue import in_catalogue
 
 _LOOK_SECONDS = 1.0
 _RECORD_SECONDS = 15.0
@@ -59,13 +60,11 @@ async def serving(engine: Engine, generator: Generator | PooledModel) -> AsyncIt
         running = asyncio.create_task(server.serve(sockets=[listener]))
         try:
             restored = await _restore(engine, app)
-            async with transaction() as session:
-                await engines.set_endpoint(session, engine.id, endpoint)
+            await in_catalogue(engines.set_endpoint, engine.id, endpoint)
             await _forget_gone(engine, app, restored)
             yield app
         finally:
-            async with transaction() as session:
-                await engines.clear_endpoint(session, engine.id, endpoint)
+            await in_catalogue(engines.clear_endpoint, engine.id, endpoint)
             server.should_exit = True
             await running
             await asyncio.to_thread(batcher.close)
@@ -73,24 +72,21 @@ async def serving(engine: Engine, generator: Generator | PooledModel) -> AsyncIt
 
 async def _restore(engine: Engine, app: FastAPI) -> list[str]:
     """Load what the engine served before it ended; one that cannot be loaded is Failed. Returns the names loaded."""
-    async with transaction() as session:
-        served = [row for row in await engines.deployments(session, engine.id) if row.status in _SERVED]
-        artifacts = {row.id: await artifact_of(session, row) for row in served}
+    served = [row for row in await in_catalogue(engines.deployments, engine.id) if row.status in _SERVED]
+    artifacts = {row.id: await in_catalogue(artifact_of, row) for row in served}
     for name, artifact in list(artifacts.items()):
         try:
             await asyncio.to_thread(app.state.load, name, artifact)
         except Exception as error:
             get_run_logger().exception("%s could not be loaded", name)
             del artifacts[name]
-            async with transaction() as session:
-                await deployments.fail(session, name, f"Its adapter could not be loaded again: {error}")
+            await in_catalogue(deployments.fail, name, f"Its adapter could not be loaded again: {error}")
     return list(artifacts)
 
 
 async def _forget_gone(engine: Engine, app: FastAPI, restored: list[str]) -> None:
     """Unload what was removed while it was being restored, before the API knew where to ask for that."""
-    async with transaction() as session:
-        live = {row.id for row in await engines.deployments(session, engine.id)}
+    live = {row.id for row in await in_catalogue(engines.deployments, engine.id)}
     for name in restored:
         if name not in live:
             app.state.unload(name)
@@ -106,20 +102,20 @@ async def artifact_of(session: AsyncSession, deployment: Deployment) -> str | No
 
 @task(task_run_name="serve", cache_policy=NO_CACHE)
 async def until_idle(engine: Engine, app: FastAPI) -> str:
-    """Wait until no request came for the engine's inactive duration; says so. By a schedule it goes on until the end
-    of the window, when `stop_engine` cancels the run.
+    """Wait until no request came for the engine's inactive duration, or the run is to stop; says so. By a
+    schedule it goes on until the end of the window, when `stop_engine` cancels the run.
     """
     limit = engine.resource_management_config["management_config"].get("inactive_duration", math.inf)
     log = get_run_logger()
     recorded = 0.0
     until = "the end of its schedule's window" if math.isinf(limit) else f"{limit} s without a request"
     log.info("Serving %s until %s", engine.base_model, until)
-    while True:
+    while not (must_stop() or must_save()):
         last = app.state.last_access()
         if time.time() - last >= limit:
             return f"No request for {limit} s."
         if time.time() - recorded >= _RECORD_SECONDS:
             recorded = time.time()
-            async with transaction() as session:
-                await engines.record_access(session, engine.id, last)
+            await in_catalogue(engines.record_access, engine.id, last)
         await asyncio.sleep(_LOOK_SECONDS)
+    return "The engine is to stop."

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from tasks.adapter_folders import last_state, save_adapter
 from tasks.causal_model import load_causal_model
 from tasks.epoch_sampling import EpochSampler
 from tasks.sft_rows import Conversation, tokenised
-from tasks.training_steps import FinishedCheckpoint, LossPoint, Steps, Stopped, finite, mean_loss
+from tasks.training_steps import Caller, FinishedCheckpoint, Steps, Stopped, finite, mean_loss, once_each
 
 logger = logging.getLogger(__name__)
 
@@ -34,18 +34,14 @@ def train_sft(
     test_rows: Sequence[Conversation],
     parameters: dict[str, Any],
     work_dir: Path,
-    on_log: Callable[[LossPoint], None],
-    on_progress: Callable[[float], None],
-    on_checkpoint: Callable[[FinishedCheckpoint], None],
-    should_stop: Callable[[], bool],
+    caller: Caller,
 ) -> int:
     """Train a LoRA adapter of the model in `model_dir` on the last assistant turn of every row.
 
-    Each epoch's adapter lies in `work_dir`/checkpoints/<n>, with `model_name` as its base model. `on_progress`
-    gets the share of steps done, 0 to 1. Called again with the same `work_dir`, it goes on from the last
-    trainer state (saved every `save_steps` and each epoch) and ends in the same bytes; `on_log` then repeats
-    the points since that state, and `on_checkpoint` is called for a checkpoint until it once returned. When
-    `should_stop()` turns true, training ends within a step, without another checkpoint.
+    Each epoch's adapter lies in `work_dir`/checkpoints/<n>, with `model_name` as its base model. Called again with the
+    same `work_dir`, it goes on from the last trainer state in `work_dir`/trainer (saved every `save_steps` and each
+    epoch) and ends in the same bytes; the caller's `on_log` then gets the points since that state again, and
+    `on_checkpoint` is called for a checkpoint until it once returned.
 
     A row longer than `max_length` or the model's context loses the beginning of its prompt. Returns the number
     of rows so cut. Raises InvalidInput when a row does not suit the model's chat template, or the loss is no
@@ -106,11 +102,7 @@ def train_sft(
     )
     trainer.remove_callback(PrinterCallback)
 
-    def finish(number: int) -> None:
-        done = work_dir / "complete" / str(number)
-        if done.exists():
-            return
-        folder = work_dir / "checkpoints" / str(number)
+    def make(number: int, folder: Path) -> FinishedCheckpoint:
         train_loss = mean_loss(trainer.state.log_history, (number - 1) * epoch_steps)
         test_loss = None
         if test_rows:
@@ -118,11 +110,9 @@ def train_sft(
             with torch.random.fork_rng():
                 test_loss = finite(trainer.evaluate()["eval_loss"], trainer.state.global_step, args.learning_rate)
         save_adapter(trainer.model, tokenizer, model_name, folder)
-        on_checkpoint(FinishedCheckpoint(number, folder, trainer.state.epoch, train_loss, test_loss))
-        done.parent.mkdir(exist_ok=True)
-        done.touch()
+        return FinishedCheckpoint(number, folder, trainer.state.epoch, train_loss, test_loss)
 
-    trainer.add_callback(Steps(epoch_steps, on_log, on_progress, should_stop, finish))
+    trainer.add_callback(Steps(epoch_steps, caller, once_each(work_dir, caller, make)))
     with suppress(Stopped):
         trainer.train(resume_from_checkpoint=last_state(work_dir / "trainer"))
     return cut

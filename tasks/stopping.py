@@ -9,7 +9,7 @@ from prefect.states import Cancelling
 
 from emissary import schedules
 from emissary.store import engines
-from emissary.store.database import transaction
+from tasks.catalogue import in_catalogue
 
 
 @task(task_run_name="end-outside-schedule", cache_policy=NO_CACHE)
@@ -18,8 +18,7 @@ async def end_outside_schedule(engine_id: str) -> str:
 
     Raises NotFound.
     """
-    async with transaction() as session:
-        engine = await engines.get(session, engine_id)
+    engine = await in_catalogue(engines.get, engine_id)
     if engine.status == "Inactive" or engine.flow_run_id is None:
         return f"The engine {engine_id} has ended already."
     if schedules.is_open(schedules.of_engine(engine.resource_management_config), this_moment()):

@@ -2,7 +2,7 @@
 
 import gc
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import anyio.from_thread
 import anyio.to_thread
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from blocks.sandbox import score_rows
 from emissary.serving.generation import Generator
@@ -19,12 +20,14 @@ from emissary.serving.pooled import PooledModel
 from emissary.settings import settings
 from emissary.store import job_events, testing_functions, training_jobs
 from emissary.store.artifacts import artifact_store
-from emissary.store.database import transaction
 from emissary.store.tables import Checkpoint, TrainingJob
 from emissary.testing_function_files import shipped
 from tasks import job_artifacts
-from tasks.checkpoint_testing import aggregate, answer_rows, last_question, write_results
+from tasks.attempt import Interrupted, end_if_interrupted, raise_if_interrupted
+from tasks.catalogue import in_catalogue
+from tasks.checkpoint_testing import aggregate, answer_rows, last_question, published_means, write_results
 from tasks.pooled_testing import predict_rows
+from tasks.publishing import publish
 from tasks.serving import load_model
 from tasks.training import TRAINED
 
@@ -32,26 +35,24 @@ from tasks.training import TRAINED
 @task(task_run_name="test-checkpoints", cache_policy=NO_CACHE)
 async def test_checkpoints(job: TrainingJob, model_dir: Path, rows: list[Any]) -> None:
     """Test the checkpoints that are not tested yet, with the base model loaded once."""
-    async with transaction() as session:
-        checkpoints = await training_jobs.checkpoints(session, job.id)
+    checkpoints = await in_catalogue(training_jobs.checkpoints, job.id)
     waiting = [checkpoint for checkpoint in checkpoints if checkpoint.results_artifact is None]
     if not waiting:
         return
-    async with transaction() as session:
-        await job_events.record(session, job.id, "testing")
-    progress = await job_artifacts.Progress.start(job.id)
+    await in_catalogue(job_events.record, job.id, "testing")
+    progress = job_artifacts.Progress(job.id)
     model = await anyio.to_thread.run_sync(load_model, model_dir, job.task_type)
     for checkpoint in waiting:
         first = TRAINED + (100 - TRAINED) * checkpoints.index(checkpoint) / len(checkpoints)
         share = (99 - TRAINED) / len(checkpoints)
 
-        async def show(done: float, first: float = first, share: float = share) -> None:
-            await progress.update(first + done * share)
+        def show(done: float, first: float = first, share: float = share) -> None:
+            anyio.from_thread.run(progress.update, first + done * share)
 
-        await _test(job, checkpoint, model, rows, partial(anyio.from_thread.run, show))
+        await _test(job, checkpoint, model, rows, show)
     del model
     gc.collect()
-    await job_artifacts.publish_checkpoint_table(job.id)
+    job_artifacts.show_checkpoints(job.id)
 
 
 async def _test(
@@ -61,24 +62,34 @@ async def _test(
     rows: list[Any],
     on_progress: Callable[[float], None],
 ) -> None:
-    log = get_run_logger()
-    store = artifact_store()
-    adapter = f"checkpoint-{checkpoint.number}"
-    model.load_adapter(adapter, await anyio.to_thread.run_sync(store.folder, checkpoint.artifact))
-    tested = await anyio.to_thread.run_sync(partial(_answers, job, model, rows, adapter, on_progress))
-    model.unload_adapter(adapter)
-    scores = await _score(job, tested)
     key = f"training-jobs/{job.id}/results/{checkpoint.number}"
-    with tempfile.TemporaryDirectory(prefix="emissary-results-") as scratch:
-        write_results(Path(scratch), tested, scores)
-        await anyio.to_thread.run_sync(partial(store.publish, key, Path(scratch)))
-    means = aggregate(scores)
-    async with transaction() as session:
-        await training_jobs.record_checkpoint(
-            session, job.id, checkpoint.number, artifact=checkpoint.artifact, scores=means, results_artifact=key
-        )
-        await job_events.record(session, job.id, "tested", {"checkpoint": checkpoint.number}, scores=means)
-    log.info("checkpoint %d: %s", checkpoint.number, ", ".join(f"{name} {mean:.4f}" for name, mean in means.items()))
+    means = await anyio.to_thread.run_sync(published_means, key)
+    if means is None:
+        adapter = f"checkpoint-{checkpoint.number}"
+        model.load_adapter(adapter, await anyio.to_thread.run_sync(artifact_store().folder, checkpoint.artifact))
+        try:
+            tested = await anyio.to_thread.run_sync(partial(_answers, job, model, rows, adapter, on_progress))
+        except Interrupted:
+            end_if_interrupted()
+            raise
+        model.unload_adapter(adapter)
+        scores = await _score(job, tested)
+        means = aggregate(scores)
+        with tempfile.TemporaryDirectory(prefix="emissary-results-") as scratch:
+            write_results(Path(scratch), tested, scores)
+            await anyio.to_thread.run_sync(partial(publish, key, Path(scratch)))
+    await in_catalogue(_record_scores, job, checkpoint, key, means)
+    shown = ", ".join(f"{name} {mean:.4f}" for name, mean in means.items())
+    get_run_logger().info("checkpoint %d: %s", checkpoint.number, shown)
+
+
+async def _record_scores(
+    session: AsyncSession, job: TrainingJob, checkpoint: Checkpoint, key: str, means: dict[str, float]
+) -> None:
+    await training_jobs.record_checkpoint(
+        session, job.id, checkpoint.number, artifact=checkpoint.artifact, scores=means, results_artifact=key
+    )
+    await job_events.record(session, job.id, "tested", {"checkpoint": checkpoint.number}, scores=means)
 
 
 def _answers(
@@ -88,10 +99,15 @@ def _answers(
     adapter: str,
     on_progress: Callable[[float], None],
 ) -> list[tuple[str, str, str]]:
-    """(input, expected output, output) of each row."""
+    """(input, expected output, output) of each row. Raises Interrupted when the run is to stop."""
+
+    def progress(share: float) -> None:
+        raise_if_interrupted()
+        on_progress(share)
+
     if isinstance(model, PooledModel):
-        return predict_rows(model, rows, adapter, on_progress)
-    outputs = answer_rows(model, rows, adapter, job.hyper_parameters["max_new_tokens"], on_progress)
+        return predict_rows(model, rows, adapter, progress)
+    outputs = answer_rows(model, rows, adapter, job.hyper_parameters["max_new_tokens"], progress)
     return [
         (last_question(row), row["messages"][-1]["content"], output) for row, output in zip(rows, outputs, strict=True)
     ]
@@ -99,8 +115,7 @@ def _answers(
 
 async def _score(job: TrainingJob, tested: list[tuple[str, str, str]]) -> dict[str, list[float | None]]:
     """Each testing function's score per row; None where it failed on the row."""
-    async with transaction() as session:
-        functions = await testing_functions.of_job(session, job)
+    functions = await in_catalogue(testing_functions.of_job, job)
     scores: dict[str, list[float | None]] = {}
     for function in functions:
         found = await score_rows(
@@ -117,16 +132,20 @@ async def _score(job: TrainingJob, tested: list[tuple[str, str, str]]) -> dict[s
 @task(task_run_name="pick-best", cache_policy=NO_CACHE)
 async def pick_best(job: TrainingJob) -> int | None:
     """Record the best checkpoint; None when nothing was tested, so that no choice would mean anything."""
-    async with transaction() as session:
-        number = best(await training_jobs.checkpoints(session, job.id), job.test_functions)
-        if number is not None:
-            await training_jobs.record_best(session, job.id, number)
-            await job_events.record(session, job.id, "best", {"checkpoint": number})
-    await job_artifacts.publish_checkpoint_table(job.id)
+    number = await in_catalogue(_pick_best, job)
+    job_artifacts.show_checkpoints(job.id)
     return number
 
 
-def best(checkpoints: list[Checkpoint] | tuple[Checkpoint, ...], functions: list[str]) -> int | None:
+async def _pick_best(session: AsyncSession, job: TrainingJob) -> int | None:
+    number = best(await training_jobs.checkpoints(session, job.id), job.test_functions)
+    if number is not None:
+        await training_jobs.record_best(session, job.id, number)
+        await job_events.record(session, job.id, "best", {"checkpoint": number})
+    return number
+
+
+def best(checkpoints: Sequence[Checkpoint], functions: list[str]) -> int | None:
     """The checkpoint with the highest mean of the first testing function; ties go to the lower test loss, then to the
     earlier one. None when none has a score or a test loss.
     """

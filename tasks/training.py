@@ -1,28 +1,33 @@
 """The training step: runs the trainer in a thread and tells catalogue and store what comes of it."""
 
-import shutil
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Coroutine
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 import anyio.from_thread
 import anyio.to_thread
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
+from sqlalchemy.ext.asyncio import AsyncSession
 
-from emissary.settings import settings
 from emissary.store import job_events, training_jobs
-from emissary.store.artifacts import artifact_store
-from emissary.store.database import transaction
 from emissary.store.tables import TrainingJob
 from tasks import job_artifacts
+from tasks.attempt import end_if_interrupted, must_save, must_stop
+from tasks.catalogue import in_catalogue
 from tasks.pooled_rows import task_of
 from tasks.pooled_training import train_pooled
+from tasks.publishing import publish
+from tasks.running_out import told_what_ran_out
 from tasks.sft_training import train_sft
-from tasks.training_steps import FinishedCheckpoint, LossPoint
+from tasks.trainer_states import publish_state, restore
+from tasks.training_steps import Caller, FinishedCheckpoint, LossPoint
+
+T = TypeVar("T")
 
 PREPARED, TRAINED = 5, 75
 """Percent of the whole job that is done after preparing and after training; testing takes the rest."""
@@ -36,55 +41,67 @@ async def train(job: TrainingJob, model_dir: Path, train_rows: list[Any], test_r
 
 
 async def run_trainer(job: TrainingJob, trainer: Callable[..., int]) -> None:
-    """Run `trainer`, which takes what `train_sft` takes beyond model folder and rows, and record what it reports."""
+    """Run `trainer`, which takes what `train_sft` takes beyond model folder and rows, and record what it reports.
+
+    Raises DiskFull and OutOfMemory with a sentence, and what `end_if_interrupted` raises.
+    """
     log = get_run_logger()
-    store = artifact_store()
-    work_dir = settings().home / "work" / job.id
-    work_dir.mkdir(parents=True, exist_ok=True)
-    progress = await job_artifacts.Progress.start(job.id)
+    progress = job_artifacts.Progress(job.id)
 
     async def record_log(point: LossPoint) -> None:
         values = asdict(point)
         log.info("step %d, epoch %.2f: %s", point.step, point.epoch, described(values))
-        async with transaction() as session:
-            await training_jobs.record_loss(session, job.id, values)
+        await in_catalogue(training_jobs.record_loss, job.id, values)
 
     async def record_progress(share: float) -> None:
         await progress.update(PREPARED + share * (TRAINED - PREPARED))
 
-    async def record_checkpoint(checkpoint: FinishedCheckpoint) -> None:
-        losses = {"train_loss": checkpoint.train_loss, "test_loss": checkpoint.test_loss}
-        if job.training_technique == "SFT":  # the others' checkpoints are no epochs
-            async with transaction() as session:
-                await job_events.record(session, job.id, "epoch", {"epoch": checkpoint.number}, **losses)
-        key = f"training-jobs/{job.id}/checkpoints/{checkpoint.number}"
-        await anyio.to_thread.run_sync(partial(store.publish, key, checkpoint.folder))
-        async with transaction() as session:
-            await training_jobs.record_checkpoint(
-                session,
-                job.id,
-                checkpoint.number,
-                artifact=key,
-                **losses,
-            )
-            await job_events.record(session, job.id, "checkpoint", {"checkpoint": checkpoint.number})
-        await job_artifacts.publish_loss_curve(job.id)
+    async def record_state(folder: Path) -> None:
+        await anyio.to_thread.run_sync(publish_state, job.id, folder)
+        await in_catalogue(training_jobs.record_completion, job.id)
 
-    from_thread = anyio.from_thread.run
-    cut = await anyio.to_thread.run_sync(
-        partial(
-            trainer,
-            model_name=job.base_model,
-            parameters=dict(job.hyper_parameters),
-            work_dir=work_dir,
-            on_log=partial(_call, from_thread, record_log),
-            on_progress=partial(_call, from_thread, record_progress),
-            on_checkpoint=partial(_call, from_thread, record_checkpoint),
-            should_stop=lambda: False,
-        )
+    async def record_checkpoint(checkpoint: FinishedCheckpoint) -> None:
+        key = f"training-jobs/{job.id}/checkpoints/{checkpoint.number}"
+        await anyio.to_thread.run_sync(publish, key, checkpoint.folder)
+        await in_catalogue(_list_checkpoint, job, checkpoint, key)
+        job_artifacts.show_loss_curve(job.id)
+
+    caller = Caller(
+        on_log=_from_thread(record_log),
+        on_progress=_from_thread(record_progress),
+        on_state=_from_thread(record_state),
+        on_checkpoint=_from_thread(record_checkpoint),
+        should_stop=must_stop,
+        should_save=must_save,
     )
+    known = await in_catalogue(training_jobs.checkpoints, job.id)
+    with tempfile.TemporaryDirectory(prefix="emissary-train-") as folder, told_what_ran_out(job):
+        work_dir = Path(folder)
+        await anyio.to_thread.run_sync(restore, job.id, [row.number for row in known], work_dir)
+        cut = await anyio.to_thread.run_sync(
+            partial(
+                trainer,
+                model_name=job.base_model,
+                parameters=dict(job.hyper_parameters),
+                work_dir=work_dir,
+                caller=caller,
+            )
+        )
+    end_if_interrupted()
     if cut:
         log.warning("%d rows were longer than max_length and were cut to it", cut)
+
+
+def _from_thread(record: Callable[[T], Coroutine[Any, Any, None]]) -> Callable[[T], None]:
+    return lambda value: anyio.from_thread.run(record, value)
+
+
+async def _list_checkpoint(session: AsyncSession, job: TrainingJob, checkpoint: FinishedCheckpoint, key: str) -> None:
+    losses = {"train_loss": checkpoint.train_loss, "test_loss": checkpoint.test_loss}
+    if job.training_technique == "SFT":  # the others' checkpoints are no epochs
+        await job_events.record(session, job.id, "epoch", {"epoch": checkpoint.number}, **losses)
+    await training_jobs.record_checkpoint(session, job.id, checkpoint.number, artifact=key, **losses)
+    await job_events.record(session, job.id, "checkpoint", {"checkpoint": checkpoint.number})
 
 
 def _trainer(job: TrainingJob, train_rows: list[Any]) -> Callable[..., int]:
@@ -102,12 +119,3 @@ def described(values: dict[str, Any]) -> str:
         elif name not in ("timestamp", "step", "epoch", "learning_rate"):
             flat[name] = value
     return ", ".join(f"{name} {value:.4f}" for name, value in flat.items() if value is not None)
-
-
-def _call(from_thread: Any, record: Any, value: Any) -> None:
-    from_thread(record, value)
-
-
-def forget_trainer_state(job_id: str) -> None:
-    """Remove what only a resumption would need, once the job is done."""
-    shutil.rmtree(settings().home / "work" / job_id, ignore_errors=True)

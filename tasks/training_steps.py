@@ -41,24 +41,49 @@ class Stopped(Exception):
     """Unwinds the trainer when it is asked to stop."""
 
 
+@dataclass(frozen=True)
+class Caller:
+    """What a training tells its caller, and what it asks.
+
+    `on_progress` gets the share of steps done, 0 to 1; `on_state` the folder of a complete trainer state, named
+    `checkpoint-<step>`, which it may take away. When `should_stop()` turns true, training ends within a step, without
+    another state or checkpoint; when `should_save()` does, it saves its state behind the step and ends.
+    """
+
+    on_log: Callable[[LossPoint], None]
+    on_progress: Callable[[float], None]
+    on_state: Callable[[Path], None]
+    on_checkpoint: Callable[[FinishedCheckpoint], None]
+    should_stop: Callable[[], bool]
+    should_save: Callable[[], bool]
+
+
+def once_each(work_dir: Path, caller: Caller, make: Callable[[int, Path], FinishedCheckpoint]) -> Callable[[int], None]:
+    """A function that has checkpoint n made in `work_dir`/checkpoints/<n> and handed over, unless that is done.
+
+    `work_dir`/complete/<n> notes that it is.
+    """
+
+    def finish(number: int) -> None:
+        done = work_dir / "complete" / str(number)
+        if done.exists():
+            return
+        caller.on_checkpoint(make(number, work_dir / "checkpoints" / str(number)))
+        done.parent.mkdir(exist_ok=True)
+        done.touch()
+
+    return finish
+
+
 class Steps(TrainerCallback):  # type: ignore[misc]
     """Reports to the caller, and saves every `checkpoint_steps`; after a save, `finish(n)` makes checkpoint n."""
 
-    def __init__(
-        self,
-        checkpoint_steps: int,
-        on_log: Callable[[LossPoint], None],
-        on_progress: Callable[[float], None],
-        should_stop: Callable[[], bool],
-        finish: Callable[[int], None],
-    ) -> None:
-        self._checkpoint_steps = checkpoint_steps
-        self._on_log, self._on_progress = on_log, on_progress
-        self._should_stop, self._finish = should_stop, finish
+    def __init__(self, checkpoint_steps: int, caller: Caller, finish: Callable[[int], None]) -> None:
+        self._checkpoint_steps, self._caller, self._finish = checkpoint_steps, caller, finish
 
     def on_train_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
         self._stop_if_asked()
-        self._on_progress(state.global_step / state.max_steps)
+        self._caller.on_progress(state.global_step / state.max_steps)
         # Resumed from a state saved just before a kill: its checkpoint may still be missing.
         self._finish_checkpoint(state)
 
@@ -67,11 +92,13 @@ class Steps(TrainerCallback):  # type: ignore[misc]
 
     def on_prediction_step(self, *_: Any, **__: Any) -> None:
         self._stop_if_asked()
+        # What is evaluated is the state that was saved just before.
+        self._stop_if_saved()
 
     def on_step_end(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
         self._stop_if_asked()
-        self._on_progress(state.global_step / state.max_steps)
-        control.should_save = control.should_save or self._is_checkpoint(state)
+        self._caller.on_progress(state.global_step / state.max_steps)
+        control.should_save = control.should_save or self._is_checkpoint(state) or self._caller.should_save()
         # The loss since the last point is not part of the saved state. It is also looked at, before the save.
         control.should_log = control.should_log or control.should_save
 
@@ -81,13 +108,15 @@ class Steps(TrainerCallback):  # type: ignore[misc]
         loss = finite(logs["loss"], state.global_step, args.learning_rate)
         finite(logs.get("grad_norm", 0.0), state.global_step, args.learning_rate)
         point = LossPoint(int(time.time()), state.global_step, state.epoch, loss, float(logs["learning_rate"]))
-        self._on_log(self._point(point, logs))
+        self._caller.on_log(self._point(point, logs))
 
     def _point(self, point: LossPoint, _logs: dict[str, float]) -> LossPoint:
         """What is reported of `point`; trainers that log more than the loss add it here."""
         return point
 
-    def on_save(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
+    def on_save(self, args: Any, state: Any, _control: Any, **_: Any) -> None:
+        self._caller.on_state(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+        self._stop_if_saved()
         self._finish_checkpoint(state)
 
     def _is_checkpoint(self, state: Any) -> bool:
@@ -98,7 +127,11 @@ class Steps(TrainerCallback):  # type: ignore[misc]
             self._finish(math.ceil(state.global_step / self._checkpoint_steps))
 
     def _stop_if_asked(self) -> None:
-        if self._should_stop():
+        if self._caller.should_stop():
+            raise Stopped
+
+    def _stop_if_saved(self) -> None:
+        if self._caller.should_save():
             raise Stopped
 
 

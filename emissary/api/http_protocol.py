@@ -5,7 +5,6 @@ import json
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-
 _LINGER_SECONDS = 2.0
 
 
@@ -24,7 +23,7 @@ class EnvelopeProtocol(H11Protocol):
             super().data_received(data)
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what cannot be read (`msg` is uvicorn's word for it) and close the connection once the client has, or soon."""
+        """Refuse what cannot be read (`msg` is uvicorn's word for it) and close the connection soon."""
         sentence = f"{msg.rstrip('.')}: what was sent is not HTTP/1.1, or its head is too long."
         body = json.dumps({"status": 400, "error": sentence, "code": "invalid_input"}).encode()
         headers = [("content-type", "application/json"), ("content-length", str(len(body))), ("connection", "close")]

@@ -10,8 +10,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from emissary.errors import EmissaryError, NotFound
 from emissary.settings import Settings, settings
@@ -36,6 +37,9 @@ class Manifest(BaseModel):
     notes: Notes = {}
 
 
+ManifestT = TypeVar("ManifestT", bound=Manifest)
+
+
 class CorruptArtifact(EmissaryError):
     """A file of the store is not what its manifest says."""
 
@@ -57,13 +61,18 @@ class ArtifactStore(ABC):
 
     @abstractmethod
     def manifest(self, key: str) -> Manifest | None:
-        """The manifest of the artifact, or None when it is not complete."""
+        """The manifest of the artifact, or None when it is not complete. Raises CorruptArtifact when it is damaged."""
+
+    @abstractmethod
+    def keys(self, prefix: str) -> list[str]:
+        """The keys below the folder `prefix` of artifacts that are complete, in no order."""
 
     @abstractmethod
     def publish(self, key: str, folder: Path, notes: Notes | None = None, *, move: bool = False) -> Manifest:
         """Publish all files below `folder` as the artifact `key`; `move` gives the files away instead of copying.
 
-        Publishing what is complete already changes nothing: the first publisher wins, and its manifest is returned.
+        Publishing what is complete already changes nothing: the first publisher wins, and its manifest is returned. An
+        artifact whose manifest is damaged is replaced.
         """
 
     @abstractmethod
@@ -115,6 +124,14 @@ def _s3_store(address: str, cache: Path) -> ArtifactStore:
 
     bucket, _, prefix = address.removeprefix("s3://").partition("/")
     return S3ArtifactStore(s3_client.connect(), bucket, prefix.strip("/"), cache)
+
+
+def read_manifest(kind: type[ManifestT], key: str, content: bytes) -> ManifestT:
+    """The manifest of `key` in `content`. Raises CorruptArtifact."""
+    try:
+        return kind.model_validate_json(content)
+    except ValidationError as error:
+        raise CorruptArtifact(key, MANIFEST) from error
 
 
 def checked_key(key: str) -> PurePosixPath:

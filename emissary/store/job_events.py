@@ -17,7 +17,7 @@ _CHANNEL = "job_events"
 
 
 async def record(
-    session: AsyncSession, training_job_id: str, kind: Kind, key: Json | None = None, **more: object
+    session: AsyncSession, /, training_job_id: str, kind: Kind, key: Json | None = None, **more: object
 ) -> None:
     """Record that something happened to the job, and tell those who listen when the transaction is committed.
 

@@ -21,6 +21,7 @@ from emissary.store.artifacts import (
     file_sha256,
     known_file,
     not_complete,
+    read_manifest,
 )
 from emissary.store.local_parts import LocalParts
 
@@ -51,14 +52,23 @@ class LocalArtifactStore(ArtifactStore):
     def manifest(self, key: str) -> Manifest | None:
         """As `ArtifactStore.manifest`."""
         try:
-            return Manifest.model_validate_json((self._folder(key) / MANIFEST).read_bytes())
+            content = (self._folder(key) / MANIFEST).read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             return None
+        return read_manifest(Manifest, key, content)
+
+    def keys(self, prefix: str) -> list[str]:
+        """As `ArtifactStore.keys`."""
+        found = (path.parent.relative_to(self._root) for path in self._folder(prefix).rglob(MANIFEST))
+        return [path.as_posix() for path in found if not any(part.startswith(".") for part in path.parts)]
 
     def publish(self, key: str, folder: Path, notes: Notes | None = None, *, move: bool = False) -> Manifest:
         """As `ArtifactStore.publish`."""
-        if (existing := self.manifest(key)) is not None:
-            return existing
+        try:
+            if (existing := self.manifest(key)) is not None:
+                return existing
+        except CorruptArtifact:
+            self.delete(key)
         target = self._folder(key)
         draft = target.parent / f".{target.name}.{uuid.uuid4().hex}"
         draft.mkdir(parents=True)

@@ -28,6 +28,7 @@ from emissary.store.artifacts import (
     file_sha256,
     known_file,
     not_complete,
+    read_manifest,
 )
 from emissary.store.local_copies import LocalCopies
 from emissary.store.s3_client import TRANSFER, error_code, told
@@ -79,7 +80,15 @@ class S3ArtifactStore(ArtifactStore):
                 if error_code(error) in _MISSING:
                     return None
                 raise
-        return _Published.model_validate_json(content), hashlib.sha256(content).hexdigest()
+        return read_manifest(_Published, key, content), hashlib.sha256(content).hexdigest()
+
+    def keys(self, prefix: str) -> list[str]:
+        """As `ArtifactStore.keys`."""
+        root = f"{self._prefix}/" if self._prefix else ""
+        found = self._objects_below(self.object_key(prefix))
+        return [
+            name[len(root) : -len(MANIFEST) - 1] for page in found for name in page if name.endswith(f"/{MANIFEST}")
+        ]
 
     def _required(self, key: str) -> _Published:
         if (found := self._read_manifest(key)) is None:
@@ -88,8 +97,11 @@ class S3ArtifactStore(ArtifactStore):
 
     def publish(self, key: str, folder: Path, notes: Notes | None = None, *, move: bool = False) -> Manifest:
         """As `ArtifactStore.publish`. Files above 8 MiB go in parts, each with a checksum that the server verifies."""
-        if (existing := self.manifest(key)) is not None:
-            return existing
+        try:
+            if (existing := self.manifest(key)) is not None:
+                return existing
+        except CorruptArtifact:
+            self.delete(key)
         draft = uuid.uuid4().hex
         sources = sorted(path for path in folder.rglob("*") if path.is_file())
         files = {}
@@ -187,15 +199,21 @@ class S3ArtifactStore(ArtifactStore):
     def _delete_below(self, folder: str, only: str = "") -> None:
         """Delete the objects below `folder` whose keys end with `only`, up to 1,000 by a request."""
         with told(self._client, self._bucket):
-            pages: Iterable[Any] = self._client.get_paginator("list_objects_v2").paginate(
-                Bucket=self._bucket, Prefix=f"{folder}/"
-            )
-            for page in pages:
-                found = [{"Key": entry["Key"]} for entry in page.get("Contents", []) if entry["Key"].endswith(only)]
+            for page in self._objects_below(folder):
+                found = [{"Key": name} for name in page if name.endswith(only)]
                 if found:
                     answer = self._client.delete_objects(Bucket=self._bucket, Delete={"Objects": found, "Quiet": True})
                     for error in answer.get("Errors", []):
                         raise ClientError({"Error": error}, "DeleteObjects")
+
+    def _objects_below(self, folder: str) -> Iterator[list[str]]:
+        """The keys of the objects below `folder`, up to 1,000 at a time."""
+        with told(self._client, self._bucket):
+            pages: Iterable[Any] = self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=self._bucket, Prefix=f"{folder}/"
+            )
+            for page in pages:
+                yield [entry["Key"] for entry in page.get("Contents", [])]
 
     def download_url(self, key: str, name: str, disposition: str, seconds: int) -> str:
         """As `ArtifactStore.download_url`: a presigned GET."""

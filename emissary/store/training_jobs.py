@@ -170,8 +170,14 @@ async def record_progress(session: AsyncSession, training_job_id: str, percent: 
     )
 
 
+async def record_completion(session: AsyncSession, training_job_id: str) -> None:
+    """Note that the job's run got something done, so that crashes are counted anew."""
+    await session.execute(update(TrainingJob).where(TrainingJob.id == training_job_id).values(crashes=0))
+
+
 async def record_checkpoint(session: AsyncSession, training_job_id: str, number: int, **values: Any) -> None:
     """List a complete checkpoint, or add what became known about it; columns as in `Checkpoint`."""
+    await record_completion(session, training_job_id)
     row = insert(Checkpoint).values(training_job_id=training_job_id, number=number, **values)
     await session.execute(
         row.on_conflict_do_update(

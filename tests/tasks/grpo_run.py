@@ -10,7 +10,7 @@ import torch
 
 from emissary.testing_function_files import TestingFunction
 from tasks.grpo_training import train_grpo
-from tests.tasks.sft_run import ROWS
+from tests.tasks.sft_run import ROWS, caller_of
 
 PARAMETERS: dict[str, Any] = {
     "learning_rate": 1e-3,
@@ -58,13 +58,10 @@ def run(work_dir: Path, **changed: Any) -> int:
         "weights": {"share_of_e": 1.0},
         "work_dir": work_dir,
         "on_warning": lambda _: None,
-        "on_log": lambda _: None,
-        "on_progress": lambda _: None,
-        "on_checkpoint": lambda _: None,
-        "should_stop": lambda: False,
     }
     parameters = PARAMETERS | changed.pop("parameters", {})
-    return train_grpo(**(arguments | changed), parameters=parameters)
+    caller = caller_of(changed)
+    return train_grpo(**(arguments | changed), caller=caller, parameters=parameters)
 
 
 def _kill_at(step: int, share: float) -> None:

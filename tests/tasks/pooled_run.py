@@ -12,6 +12,7 @@ from emissary import model_files
 from emissary.serving.adapter_task import AdapterTask
 from emissary.settings import Settings
 from tasks.pooled_training import train_pooled
+from tests.tasks.sft_run import caller_of
 
 ENCODER = "all-MiniLM-L6-v2"
 PARAMETERS: dict[str, Any] = {
@@ -74,13 +75,10 @@ def run(kind: str, work_dir: Path, **changed: Any) -> int:
         "train_rows": ROWS[kind],
         "test_rows": ROWS[kind][:4],
         "work_dir": work_dir,
-        "on_log": lambda _: None,
-        "on_progress": lambda _: None,
-        "on_checkpoint": lambda _: None,
-        "should_stop": lambda: False,
     }
     parameters = PARAMETERS | changed.pop("parameters", {})
-    return train_pooled(**(arguments | changed), parameters=parameters)
+    caller = caller_of(changed)
+    return train_pooled(**(arguments | changed), caller=caller, parameters=parameters)
 
 
 def _kill_at(step: int, share: float) -> None:

@@ -10,6 +10,7 @@ import torch
 
 from tasks.sft_rows import Conversation
 from tasks.sft_training import train_sft
+from tasks.training_steps import Caller
 
 PARAMETERS: dict[str, Any] = {
     "learning_rate": 1e-3,
@@ -44,6 +45,19 @@ ROWS = [
 ]
 
 
+def caller_of(changed: dict[str, Any]) -> Caller:
+    """A caller with what `changed` has of its fields, which are taken out of it; the others do nothing."""
+    silent: dict[str, Any] = {
+        "on_log": lambda _: None,
+        "on_progress": lambda _: None,
+        "on_state": lambda _: None,
+        "on_checkpoint": lambda _: None,
+        "should_stop": lambda: False,
+        "should_save": lambda: False,
+    }
+    return Caller(**{name: changed.pop(name, default) for name, default in silent.items()})
+
+
 def run(work_dir: Path, **changed: Any) -> int:
     """`train_sft` on 8 rows, 4 steps an epoch; `changed` replaces arguments, `parameters` single ones."""
     arguments: dict[str, Any] = {
@@ -52,13 +66,10 @@ def run(work_dir: Path, **changed: Any) -> int:
         "train_rows": ROWS,
         "test_rows": ROWS[:2],
         "work_dir": work_dir,
-        "on_log": lambda _: None,
-        "on_progress": lambda _: None,
-        "on_checkpoint": lambda _: None,
-        "should_stop": lambda: False,
     }
     parameters = PARAMETERS | changed.pop("parameters", {})
-    return train_sft(**(arguments | changed), parameters=parameters)
+    caller = caller_of(changed)
+    return train_sft(**(arguments | changed), caller=caller, parameters=parameters)
 
 
 def _kill_at(step: int, share: float) -> None:
