@@ -23,6 +23,17 @@ from emissary.store.database import catalogue_server, catalogue_url, companion_d
 from emissary.store.users import ensure_first_key
 
 _READY_SECONDS = 180.0
+RUN_VARIABLES = {
+    "PREFECT_WORKER_QUERY_SECONDS": "0.5",
+    "PREFECT_CLIENT_MAX_RETRIES": "8",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    # Threads that spin long while they wait starve a second model on the same cores (training beside an engine); those
+    # that never spin take a third longer for a training step.
+    "GOMP_SPINCOUNT": "1000",
+    "TOKENIZERS_PARALLELISM": "false",
+    "PYTHONUNBUFFERED": "1",
+}
+"""What a worker's environment has beside where things are."""
 Say = Callable[[str], None]
 
 
@@ -84,25 +95,23 @@ def _environment(chosen: Settings, address: str) -> dict[str, str]:
     prefect_database = companion_database(address, f"{catalogue_url(address).database}_prefect")
     # A relative folder is meant from where `emissary up` was called; flow runs have another working directory.
     artifacts = {"EMISSARY_ARTIFACTS": chosen.artifacts} if chosen.artifacts else {}
-    return artifacts | {
-        "EMISSARY_HOME": str(chosen.home),
-        "EMISSARY_DATABASE_URL": address,
-        "PREFECT_API_URL": chosen.prefect_api_url,
-        "PREFECT_HOME": str(chosen.home / "prefect"),
-        "PREFECT_SERVER_DATABASE_CONNECTION_URL": str(
-            catalogue_url(prefect_database).set(drivername="postgresql+asyncpg").render_as_string(hide_password=False)
-        ),
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
-        "PREFECT_WORKER_QUERY_SECONDS": "0.5",
-        "PREFECT_CLIENT_MAX_RETRIES": "8",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        # Threads that spin long while they wait starve a second model on the same cores (training beside an engine);
-        # those that never spin take a third longer for a training step.
-        "GOMP_SPINCOUNT": "1000",
-        "TOKENIZERS_PARALLELISM": "false",
-        "PYTHONUNBUFFERED": "1",
-    }
+    return (
+        artifacts
+        | {
+            "EMISSARY_HOME": str(chosen.home),
+            "EMISSARY_DATABASE_URL": address,
+            "PREFECT_API_URL": chosen.prefect_api_url,
+            "PREFECT_HOME": str(chosen.home / "prefect"),
+            "PREFECT_SERVER_DATABASE_CONNECTION_URL": str(
+                catalogue_url(prefect_database)
+                .set(drivername="postgresql+asyncpg")
+                .render_as_string(hide_password=False)
+            ),
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+        }
+        | RUN_VARIABLES
+    )
 
 
 async def _make_key_valid(address: str, key: str) -> None:

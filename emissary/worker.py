@@ -1,26 +1,22 @@
 """The warm worker: a Prefect worker that forks each flow run from a process that has the heavy imports done.
 
 Prefect's process worker starts a new interpreter per run, which imports torch and trl anew (8 to 13 s); a fork of a
-prepared process is at its flow in under one. The standard library's fork server is that process.
+prepared process is at its flow in under one. Where there is no fork server, runs are started as Prefect's does.
+
+On SIGTERM the worker takes no more runs, has those that it runs save what they have, and gives them back.
 """
 
 import asyncio
-import multiprocessing
-import os
-import runpy
 import signal
 import socket
-import sys
-from contextlib import suppress
-from multiprocessing import forkserver
-from multiprocessing.context import ForkServerProcess
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import anyio
 import anyio.abc
 import anyio.to_thread
-import psutil
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.filters import (
     FlowRunFilter,
@@ -30,18 +26,31 @@ from prefect.client.schemas.filters import (
     WorkPoolFilterName,
 )
 from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.runner._control_channel import ControlSignalStatus
 from prefect.runner._flow_run_executor import FlowRunExecutorContext
-from prefect.runner._process_manager import ProcessHandle, create_isolated_termination_scope
-from prefect.settings import get_current_settings
-from prefect.states import Cancelled, Crashed
+from prefect.runner._process_manager import ProcessHandle
+from prefect.runner._starter_engine import EngineCommandStarter
+from prefect.states import Cancelled, Crashed, Scheduled
 from prefect.workers.base import BaseWorker
 from prefect.workers.process import ProcessJobConfiguration, ProcessVariables, ProcessWorkerResult
 
-from emissary.processes import die_with_parent
-from emissary.settings import PROJECT_ROOT
+from emissary.fork_starter import ForkStarter, can_fork, warm_up
+from emissary.processes import is_dead_here, process_identity
+from emissary.settings import PROJECT_ROOT, settings
+from emissary.worker_folders import worker_folders
 
 POOLS = ("training", "engines")
-PRELOAD = ["torch", "transformers", "peft", "trl", "datasets", "prefect.flows", "emissary.store.tables"]
+# Together below the 20 seconds after which whoever stops the worker kills it.
+SAVE_SECONDS, END_SECONDS = 11.0, 5.0
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """A flow run whose process this worker watches."""
+
+    flow_run: FlowRun
+    context: FlowRunExecutorContext
+    ended: anyio.Event = field(default_factory=anyio.Event)
 
 
 class WarmWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, ProcessWorkerResult]):
@@ -53,27 +62,95 @@ class WarmWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, ProcessWo
     _description = "Execute flow runs as forks of a process that has torch, transformers, peft and trl imported."
     _display_name = "Warm process"
 
+    def __init__(self, scratch: Path, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._scratch = scratch
+        self._running: set[_Run] = set()
+        self._leaving = False
+
+    async def get_and_submit_flow_runs(self) -> list[FlowRun]:
+        """Prefect's round of looking for work; none is taken once the worker is to end."""
+        return [] if self._leaving else await super().get_and_submit_flow_runs()
+
     async def run(
         self,
         flow_run: FlowRun,
         configuration: ProcessJobConfiguration,
         task_status: anyio.abc.TaskStatus[Any] | None = None,
     ) -> ProcessWorkerResult:
-        """Run `flow_run` in a forked process until it ends; Prefect's executor handles cancelling and crashes."""
-        async with FlowRunExecutorContext() as context:
-            starter = _ForkStarter(context, configuration)
-            executor = context.create_executor(flow_run, starter, propose_submitting=False, hook_runner=_NoHooks())
-            async with anyio.create_task_group() as group:
-                results: list[Any] = []
+        """Run `flow_run` in a process of its own until it ends; Prefect's executor handles cancelling and crashes."""
+        before = out_of_memory_kills()
+        started = _Started(task_status or anyio.TASK_STATUS_IGNORED)
+        status: int | None = None
+        if not self._leaving:
+            async with FlowRunExecutorContext() as context:
+                run = _Run(flow_run, context)
+                self._running.add(run)
+                executor = context.create_executor(
+                    flow_run, self._starter(context, configuration), propose_submitting=False, hook_runner=_NoHooks()
+                )
+                try:
+                    result = await executor.submit(task_status=started)  # type: ignore[arg-type]
+                    status = None if result is None else result.status_code
+                finally:
+                    run.ended.set()
+                    self._running.discard(run)
+        if self._leaving:
+            await self._give_back(flow_run)
+        elif status == -signal.SIGKILL and out_of_memory_kills() > before:
+            message = "Out of memory: the kernel ended the process, since the machine had no memory left."
+            await self.client.set_flow_run_state(flow_run.id, Crashed(message=message), force=True)
+        # Always 0: a crash is reported above, and would be reported again, over what was set meanwhile.
+        return ProcessWorkerResult(status_code=0, identifier=started.identity)
 
-                async def execute(*, task_status: anyio.abc.TaskStatus[ProcessHandle]) -> None:
-                    results.append(await executor.submit(task_status=task_status))
+    def _starter(
+        self, context: FlowRunExecutorContext, configuration: ProcessJobConfiguration
+    ) -> ForkStarter | EngineCommandStarter:
+        if can_fork():
+            return ForkStarter(context, configuration.env, self._scratch)
+        return EngineCommandStarter(
+            cwd=PROJECT_ROOT,
+            env=configuration.env,
+            control_channel=context.control_channel,
+            isolate_process_group=True,
+        )
 
-                handle = await group.start(execute)
-                if task_status is not None:
-                    task_status.started(_identity(handle.pid))
-        status = results[0].status_code if results and results[0] else 1
-        return ProcessWorkerResult(status_code=status if status is not None else 1, identifier=_identity(handle.pid))
+    async def leave(self) -> None:
+        """Take no more work; have every run save what it has and end, and give it back to the work pool."""
+        self._leaving = True
+        async with anyio.create_task_group() as group:
+            for run in list(self._running):
+                group.start_soon(self._end, run)
+
+    async def _end(self, run: _Run) -> None:
+        said = await run.context.control_channel.signal(run.flow_run.id, "reschedule")
+        patience = 0.0 if said is ControlSignalStatus.NOT_ACKNOWLEDGED else SAVE_SECONDS
+        with anyio.move_on_after(patience):
+            await run.ended.wait()
+        if not run.ended.is_set():
+            await run.context.process_manager.kill(run.flow_run.id, grace_seconds=END_SECONDS)
+        await run.ended.wait()
+
+    async def _give_back(self, flow_run: FlowRun) -> None:
+        """Have another worker go on with the run, unless it has come to its end."""
+        state = (await self.client.read_flow_run(flow_run.id)).state
+        if state is None or not state.is_final() or state.is_crashed():
+            message = "Its worker was stopped. The next one goes on from what was saved."
+            again: State = Scheduled(name="AwaitingRetry", message=message)
+            await self.client.set_flow_run_state(flow_run.id, again, force=True)
+
+
+class _Started:
+    """Tells Prefect's worker the process's identity once there is one."""
+
+    identity = ""
+
+    def __init__(self, told: anyio.abc.TaskStatus[str]) -> None:
+        self._told = told
+
+    def started(self, value: ProcessHandle) -> None:
+        self.identity = process_identity(value.pid)
+        self._told.started(self.identity)
 
 
 class _NoHooks:
@@ -86,68 +163,16 @@ class _NoHooks:
         """Nothing to run."""
 
 
-class _ForkStarter:
-    """Starts one flow run; the interface that Prefect's executor expects of a starter."""
-
-    def __init__(self, context: FlowRunExecutorContext, configuration: ProcessJobConfiguration) -> None:
-        self._context = context
-        self._configuration = configuration
-
-    async def start(
-        self, flow_run: FlowRun, task_status: anyio.abc.TaskStatus[ProcessHandle] = anyio.TASK_STATUS_IGNORED
-    ) -> None:
-        """Fork, tell the handle, wait for the end."""
-        port, token = self._context.control_channel.register(flow_run.id)
-        environment = (
-            os.environ
-            | {name: value for name, value in self._configuration.env.items() if value is not None}
-            | get_current_settings().to_environment_variables(exclude_unset=True)
-            | {
-                "PREFECT__FLOW_RUN_ID": str(flow_run.id),
-                "PREFECT__ENABLE_CANCELLATION_AND_CRASHED_HOOKS": "false",
-                "PREFECT__CONTROL_PORT": str(port),
-                "PREFECT__CONTROL_TOKEN": token,
-            }
-        )
-        context = multiprocessing.get_context("forkserver")
-        process: ForkServerProcess = context.Process(target=_run_engine, args=(environment,), daemon=False)
-        process.start()
-        assert process.pid is not None
-        task_status.started(ProcessHandle(process, create_isolated_termination_scope(process.pid)))  # type: ignore[arg-type]
-        await anyio.wait_readable(process.sentinel)
-        process.join()
-
-
-def _run_engine(environment: dict[str, str]) -> None:
-    """The forked process: becomes `python -m prefect.engine` for the flow run that `environment` names."""
-    os.setsid()
-    # The fork server ends when nobody holds this pipe. Were it held here, a run would outlive its worker.
-    os.close(forkserver._forkserver._forkserver_alive_fd)  # type: ignore[attr-defined]
-    die_with_parent()
-    os.environ.clear()
-    os.environ.update(environment)
-    os.chdir(PROJECT_ROOT)
-    sys.path.insert(0, str(PROJECT_ROOT))
-    sys.modules.pop("prefect.engine", None)  # it is run here as a program, not the imported module
-    runpy.run_module("prefect.engine", run_name="__main__", alter_sys=True)
-
-
-def _identity(pid: int | None) -> str:
-    """host:pid:start, which names a process beyond the reuse of its pid."""
-    try:
-        started = psutil.Process(pid).create_time()
-    except psutil.NoSuchProcess:
-        started = 0.0
-    return f"{socket.gethostname()}:{pid}:{started}"
-
-
-def _is_dead_here(identity: str | None) -> bool:
-    """Whether the process ran on this machine and no longer does."""
-    host, _, rest = (identity or "").partition(":")
-    if host != socket.gethostname():
-        return False
-    pid = int(rest.partition(":")[0])
-    return _identity(pid) != identity
+def out_of_memory_kills() -> int:
+    """How often Linux's out-of-memory killer has ended a process, here or in this control group; 0 elsewhere."""
+    counts = []
+    for file in ("/proc/vmstat", "/sys/fs/cgroup/memory.events"):
+        try:
+            lines = Path(file).read_text().splitlines()
+        except OSError:
+            continue
+        counts += [int(line.split()[1]) for line in lines if line.startswith("oom_kill ")]
+    return sum(counts)
 
 
 async def report_dead_runs(client: PrefectClient, pools: tuple[str, ...]) -> list[UUID]:
@@ -157,7 +182,7 @@ async def report_dead_runs(client: PrefectClient, pools: tuple[str, ...]) -> lis
         flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=unfinished))),
         work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=list(pools))),
     )
-    dead = [run for run in runs if _is_dead_here(run.infrastructure_pid)]
+    dead = [run for run in runs if is_dead_here(run.infrastructure_pid)]
     for run in dead:
         cancelling = run.state is not None and run.state.type == StateType.CANCELLING
         message = "Its process died while no worker was watching."
@@ -165,34 +190,34 @@ async def report_dead_runs(client: PrefectClient, pools: tuple[str, ...]) -> lis
     return [run.id for run in dead]
 
 
-def warm_up() -> None:
-    """Start the fork server and have it do its imports, so that the first run does not wait for them."""
-    forkserver.set_forkserver_preload(PRELOAD)
-    first = multiprocessing.get_context("forkserver").Process(target=die_with_parent)
-    first.start()
-    first.join()
-
-
 async def serve(pools: tuple[str, ...] = POOLS) -> None:
-    """Work for `pools` until cancelled."""
-    await anyio.to_thread.run_sync(warm_up)
-    async with get_client() as client:
-        await report_dead_runs(client, pools)
-    async with anyio.create_task_group() as group:
-        for pool in pools:
-            worker = WarmWorker(
-                work_pool_name=pool, name=f"{socket.gethostname()}-{pool}", create_pool_if_not_found=False
+    """Work for `pools` until SIGTERM or Ctrl-C, and then leave in order."""
+    leaving = asyncio.Event()
+    for wanted in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(wanted, leaving.set)
+    with worker_folders(settings()) as folders:
+        if can_fork():
+            await anyio.to_thread.run_sync(warm_up, folders.sockets)
+        async with get_client() as client:
+            await report_dead_runs(client, pools)
+        workers = [
+            WarmWorker(
+                folders.scratch,
+                work_pool_name=pool,
+                name=f"{socket.gethostname()}-{pool}",
+                create_pool_if_not_found=False,
             )
-            group.start_soon(worker.start)
-
-
-async def _until_terminated() -> None:
-    """Serve until SIGTERM, and then leave in order, so that the fork server's socket is removed."""
-    serving = asyncio.ensure_future(serve())
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, serving.cancel)
-    with suppress(asyncio.CancelledError):
-        await serving
+            for pool in pools
+        ]
+        async with anyio.create_task_group() as group:
+            for worker in workers:
+                group.start_soon(worker.start)
+            await leaving.wait()
+            async with anyio.create_task_group() as ending:
+                for worker in workers:
+                    ending.start_soon(worker.leave)
+            group.cancel_scope.cancel()
 
 
 if __name__ == "__main__":
-    asyncio.run(_until_terminated())
+    asyncio.run(serve())

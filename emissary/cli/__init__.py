@@ -87,6 +87,7 @@ def main(
 
 
 app.command(rich_help_panel=PLATFORM)(platform.up)
+app.command(rich_help_panel=PLATFORM)(platform.worker)
 app.command(rich_help_panel=PLATFORM)(platform.demo)
 for panel, name, commands in (
     (TRAIN, "projects", projects.app),

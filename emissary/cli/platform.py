@@ -1,6 +1,8 @@
-"""`emissary up` and `emissary demo`."""
+"""`emissary up`, `emissary worker` and `emissary demo`."""
 
 import json
+import os
+import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +13,7 @@ from rich.console import Console
 
 from emissary.cli import models
 from emissary.cli.output import say
+from emissary.errors import InvalidInput
 from emissary.settings import settings
 
 
@@ -28,6 +31,22 @@ def up() -> None:
                 time.sleep(3600)
         finally:
             say("Stopping.")
+
+
+def worker() -> None:
+    """Run flows on this machine for a platform elsewhere, until Ctrl-C.
+
+    It reaches the platform by EMISSARY_DATABASE_URL, PREFECT_API_URL, EMISSARY_ARTIFACTS (an s3:// address, or a folder
+    that all machines share) and EMISSARY_SIGNING_KEY. On Ctrl-C and SIGTERM its runs save what they have, and another
+    worker goes on with them.
+    """
+    from emissary.up import RUN_VARIABLES
+
+    needed = ("EMISSARY_DATABASE_URL", "PREFECT_API_URL", "EMISSARY_ARTIFACTS", "EMISSARY_SIGNING_KEY")
+    missing = [name for name in needed if name not in os.environ]
+    if missing:
+        raise InvalidInput(f"{', '.join(missing)}: not set; a worker needs to know where the platform is.")
+    os.execve(sys.executable, [sys.executable, "-m", "emissary.worker"], RUN_VARIABLES | os.environ)
 
 
 def demo(

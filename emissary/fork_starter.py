@@ -1,0 +1,95 @@
+"""Starts flow runs as forks of a process that has the heavy imports done: Python's own fork server.
+
+Each run gets a folder for its temporary files, which goes when the run has ended, however it ended.
+"""
+
+import multiprocessing
+import os
+import runpy
+import shutil
+import sys
+import tempfile
+from multiprocessing import forkserver
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+
+import anyio
+import anyio.abc
+from prefect.client.schemas.objects import FlowRun
+from prefect.runner._flow_run_executor import FlowRunExecutorContext
+from prefect.runner._process_manager import ProcessHandle, create_isolated_termination_scope
+from prefect.settings import get_current_settings
+
+from emissary.processes import die_with_parent
+from emissary.settings import PROJECT_ROOT
+
+PRELOAD = ["torch", "transformers", "peft", "trl", "datasets", "prefect.flows", "emissary.store.tables"]
+
+
+class ForkStarter:
+    """Starts one flow run; the interface that Prefect's executor expects of a starter."""
+
+    def __init__(self, context: FlowRunExecutorContext, variables: dict[str, str | None], scratch: Path) -> None:
+        self._context, self._variables, self._scratch = context, variables, scratch
+
+    async def start(
+        self, flow_run: FlowRun, task_status: anyio.abc.TaskStatus[ProcessHandle] = anyio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Fork, tell the handle, wait for the end."""
+        port, token = self._context.control_channel.register(flow_run.id)
+        folder = tempfile.mkdtemp(dir=self._scratch)
+        environment = (
+            os.environ
+            | {name: value for name, value in self._variables.items() if value is not None}
+            | get_current_settings().to_environment_variables(exclude_unset=True)
+            | {
+                "PREFECT__FLOW_RUN_ID": str(flow_run.id),
+                "PREFECT__ENABLE_CANCELLATION_AND_CRASHED_HOOKS": "false",
+                "PREFECT__CONTROL_PORT": str(port),
+                "PREFECT__CONTROL_TOKEN": token,
+                "TMPDIR": folder,
+            }
+        )
+        try:
+            context = multiprocessing.get_context("forkserver")
+            process: ForkServerProcess = context.Process(target=_run_engine, args=(environment,), daemon=False)
+            process.start()
+            assert process.pid is not None
+            scope = create_isolated_termination_scope(process.pid)
+            task_status.started(ProcessHandle(process, scope))  # type: ignore[arg-type]
+            await anyio.wait_readable(process.sentinel)
+            process.join()
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _run_engine(environment: dict[str, str]) -> None:
+    """The forked process: becomes `python -m prefect.engine` for the flow run that `environment` names."""
+    os.setsid()
+    # The fork server ends when nobody holds this pipe. Were it held here, a run would outlive its worker.
+    os.close(forkserver._forkserver._forkserver_alive_fd)  # type: ignore[attr-defined]
+    die_with_parent()
+    os.environ.clear()
+    os.environ.update(environment)
+    tempfile.tempdir = None  # read anew from TMPDIR
+    os.chdir(PROJECT_ROOT)
+    sys.path.insert(0, str(PROJECT_ROOT))
+    sys.modules.pop("prefect.engine", None)  # it is run here as a program, not the imported module
+    runpy.run_module("prefect.engine", run_name="__main__", alter_sys=True)
+
+
+def can_fork() -> bool:
+    """Whether this system has Python's fork server."""
+    return "forkserver" in multiprocessing.get_all_start_methods()
+
+
+def warm_up(sockets: Path) -> None:
+    """Start the fork server and have it do its imports, so that the first run does not wait for them.
+
+    Its socket lies in the folder `sockets`, whose path is to be short.
+    """
+    multiprocessing.current_process()._config["tempdir"] = str(sockets)  # type: ignore[attr-defined]
+    forkserver.set_forkserver_preload(PRELOAD)
+    first = multiprocessing.get_context("forkserver").Process(target=die_with_parent)
+    first.start()
+    first.join()
