@@ -9,18 +9,21 @@ import runpy
 import shutil
 import sys
 import tempfile
+from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import anyio
 import anyio.abc
+import httpx
 from prefect.client.schemas.objects import FlowRun
+from prefect.exceptions import PrefectHTTPStatusError
 from prefect.runner._flow_run_executor import FlowRunExecutorContext
 from prefect.runner._process_manager import ProcessHandle, create_isolated_termination_scope
 from prefect.settings import get_current_settings
 
-from emissary.processes import die_with_parent
+from emissary.processes import die_with_parent, process_identity
 from emissary.settings import PROJECT_ROOT
 
 PRELOAD = ["torch", "transformers", "peft", "trl", "datasets", "prefect.flows", "emissary.store.tables"]
@@ -55,12 +58,33 @@ class ForkStarter:
             process: ForkServerProcess = context.Process(target=_run_engine, args=(environment,), daemon=False)
             process.start()
             assert process.pid is not None
+            child = _Child(process.pid)
             scope = create_isolated_termination_scope(process.pid)
-            task_status.started(ProcessHandle(process, scope))  # type: ignore[arg-type]
+            identity = process_identity(process.pid)
+            task_status.started(ProcessHandle(child, scope))  # type: ignore[arg-type]
             await anyio.wait_readable(process.sentinel)
             process.join()
+            child.returncode = process.exitcode
+            if process.exitcode and await self._is_anothers(flow_run, identity):
+                child.returncode = 0
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+    async def _is_anothers(self, flow_run: FlowRun, identity: str) -> bool:
+        """Whether the run was given to another process meanwhile, so that this one's end says nothing of it."""
+        try:
+            now = await self._context.client.read_flow_run(flow_run.id)
+        except (httpx.TransportError, PrefectHTTPStatusError):
+            return False
+        return now.infrastructure_pid not in (None, identity)
+
+
+@dataclass
+class _Child:
+    """What Prefect's process handle reads of a process."""
+
+    pid: int
+    returncode: int | None = None
 
 
 def _run_engine(environment: dict[str, str]) -> None:

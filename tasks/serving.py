@@ -4,8 +4,8 @@ import asyncio
 import math
 import socket
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,15 @@ def load_model(model_dir: Path, task_type: Any) -> Generator | PooledModel:
     return Generator(model_dir) if task_type == "text-generation" else PooledModel(model_dir, task_type)
 
 
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers: a SIGTERM is Prefect's to end the run with, and with it the server."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals as they are."""
+        yield
+
+
 @asynccontextmanager
 async def serving(engine: Engine, generator: Generator | PooledModel) -> AsyncIterator[FastAPI]:
     """Serve `generator` on a free port, with all adapters that the engine had, and tell the catalogue where."""
@@ -55,7 +64,7 @@ async def serving(engine: Engine, generator: Generator | PooledModel) -> AsyncIt
     app = create_engine_app(batcher, generator, base_model=engine.base_model, token=token, fetch=store.folder)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=5))
+        server = _Server(uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=5))
         endpoint = f"http://127.0.0.1:{listener.getsockname()[1]}"
         running = asyncio.create_task(server.serve(sockets=[listener]))
         try:

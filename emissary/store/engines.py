@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from emissary import base_models, schedules
 from emissary.errors import InvalidInput, NotFound
 from emissary.ids import new_id
+from emissary.store import leases
 from emissary.store.pages import Page, page
 from emissary.store.tables import GONE, Deployment, Engine
 
@@ -200,6 +201,8 @@ async def usual_start_seconds(session: AsyncSession, engine: Engine) -> float | 
 
 async def delete(session: AsyncSession, engine_id: str) -> None:
     """Forget an engine and its deployments."""
+    await leases.forget(session, [engine_id])
+    await leases.forget(session, select(Deployment.id).where(Deployment.engine_id == engine_id))
     await session.execute(sql_delete(Deployment).where(Deployment.engine_id == engine_id))
     await session.execute(sql_delete(Engine).where(Engine.id == engine_id))
 

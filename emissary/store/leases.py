@@ -8,14 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import select, update
+from sqlalchemy import Select, delete, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from emissary.store.tables import Lease
-
-NOBODY = ""
-"""The holder of a lease that was given back."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +33,12 @@ async def take(session: AsyncSession, row_id: str, flow_run_id: UUID, holder: st
     return (await session.execute(taken.returning(Lease.token))).scalar_one()
 
 
-async def release(session: AsyncSession, row_id: str, token: int) -> None:
-    """Say that nobody works for the row any more, unless another has taken it over. The token is not used again."""
-    await session.execute(update(Lease).where(Lease.id == row_id, Lease.token == token).values(holder=NOBODY))
+async def forget(session: AsyncSession, row_ids: Sequence[str] | Select[tuple[str]]) -> None:
+    """Remove the leases of rows that are deleted; whoever still holds one finds that out as if it were taken."""
+    await session.execute(delete(Lease).where(Lease.id.in_(row_ids)))
 
 
 async def beats(session: AsyncSession, row_ids: Sequence[str]) -> dict[str, Beat]:
-    """The newest sign of life for each row that somebody works for."""
-    rows = (await session.scalars(select(Lease).where(Lease.id.in_(row_ids), Lease.holder != NOBODY))).all()
+    """The newest sign of life for each row that somebody works for or has worked for."""
+    rows = (await session.scalars(select(Lease).where(Lease.id.in_(row_ids)))).all()
     return {row.id: Beat(row.flow_run_id, row.token, row.beats, row.holder) for row in rows}

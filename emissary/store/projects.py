@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from emissary.errors import NotFound
 from emissary.ids import new_id
-from emissary.store import leftovers
+from emissary.store import leases, leftovers
 from emissary.store.pages import Page, page
 from emissary.store.tables import Checkpoint, Dataset, Deployment, JobEvent, Leftover, Project, TrainingJob, Upload
 from emissary.store.users import Caller
@@ -79,5 +79,6 @@ async def delete(session: AsyncSession, project_id: str, ended: Collection[UUID]
     for kind in (Deployment, TrainingJob, Upload, Dataset):
         await session.execute(sql_delete(kind).where(kind.project_id == project_id))
     await session.execute(sql_delete(Project).where(Project.id == project_id))
+    await leases.forget(session, [one.id for one in left])
     await leftovers.add(session, left)
     return left

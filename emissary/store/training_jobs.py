@@ -15,7 +15,7 @@ from emissary.data.rebalancing import row_counts
 from emissary.errors import InvalidInput, NotFound
 from emissary.ids import new_id
 from emissary.schemas.training_jobs import TrainingJobCreate
-from emissary.store import job_events, testing_functions
+from emissary.store import job_events, leases, testing_functions
 from emissary.store.pages import Page, page
 from emissary.store.tables import GONE, Checkpoint, Dataset, Deployment, JobEvent, Project, TrainingJob
 from emissary.store.tables import TERMINAL as TERMINAL
@@ -212,4 +212,5 @@ async def delete(session: AsyncSession, job: TrainingJob) -> None:
     await session.execute(update(Deployment).where(Deployment.training_job_id == job.id).values(training_job_id=None))
     await session.execute(sql_delete(Checkpoint).where(Checkpoint.training_job_id == job.id))
     await session.execute(sql_delete(JobEvent).where(JobEvent.training_job_id == job.id))
+    await leases.forget(session, [job.id])
     await session.delete(job)

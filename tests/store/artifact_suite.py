@@ -55,6 +55,29 @@ class ArtifactStoreSuite:
         store.check()
         assert kept.names() == []
 
+    def test_keys_are_those_of_complete_artifacts_below_a_folder(
+        self, store: ArtifactStore, kept: Kept, tmp_path: Path
+    ) -> None:
+        keys = [f"training-jobs/tr-1/checkpoints/{number}" for number in (1, 2, 10)]
+        for key in (*keys, "training-jobs/tr-10/checkpoints/1"):
+            store.publish(key, made(tmp_path, key))
+        assert sorted(store.keys("training-jobs/tr-1")) == sorted(keys)
+        kept.remove_manifest(keys[0])
+        assert sorted(store.keys("training-jobs/tr-1/checkpoints")) == sorted(keys[1:])
+        assert store.keys("training-jobs/tr-2") == []
+
+    def test_damaged_manifest_is_told_and_replaced_by_the_next_publisher(
+        self, store: ArtifactStore, kept: Kept, tmp_path: Path
+    ) -> None:
+        store.publish(KEY, made(tmp_path))
+        kept.replace(KEY, "manifest.json", b'{"files": {"adapt')
+        with pytest.raises(CorruptArtifact, match=r"The file manifest\.json of the artifact"):
+            store.manifest(KEY)
+        with pytest.raises(CorruptArtifact):
+            store.folder(KEY)
+        store.publish(KEY, made(tmp_path, "again", "other weights"))
+        assert (store.folder(KEY) / "adapter.bin").read_text() == "other weights"
+
     def test_published_files_come_back_with_their_manifest(self, store: ArtifactStore, tmp_path: Path) -> None:
         source = made(tmp_path)
         manifest = store.publish(KEY, source, {"epoch": 1})

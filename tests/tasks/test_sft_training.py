@@ -107,6 +107,43 @@ def test_training_in_another_thread_stops_when_asked(tmp_path: Path) -> None:
     assert not (tmp_path / "checkpoints").exists()
 
 
+def test_training_that_is_to_save_ends_behind_its_step_and_goes_on_from_there(trained: Trained, tmp_path: Path) -> None:
+    progress: list[float] = []
+    states: list[str] = []
+    run(
+        tmp_path,
+        on_progress=progress.append,
+        on_state=lambda folder: states.append(folder.name),
+        should_save=lambda: len(progress) == 3,
+    )
+    assert progress == [0.0, 1 / 8, 2 / 8]
+    assert states == ["checkpoint-2"]
+    again = Trained(tmp_path)
+    run(tmp_path, on_progress=again.progress.append, on_checkpoint=again.checkpoints.append)
+    assert again.progress[0] == 2 / 8
+    for number in ("1", "2"):
+        resumed = tmp_path / "checkpoints" / number / "adapter_model.safetensors"
+        uninterrupted = trained.work_dir / "checkpoints" / number / "adapter_model.safetensors"
+        assert resumed.read_bytes() == uninterrupted.read_bytes()
+
+
+def test_state_that_the_caller_takes_away_is_not_missed(trained: Trained, tmp_path: Path) -> None:
+    taken: list[str] = []
+
+    def take(folder: Path) -> None:
+        taken.append(folder.name)
+        for file in folder.rglob("*"):
+            if file.is_file():
+                file.unlink()
+
+    again = Trained(tmp_path)
+    run(tmp_path, on_state=take, on_checkpoint=again.checkpoints.append)
+    assert taken == ["checkpoint-3", "checkpoint-4", "checkpoint-6", "checkpoint-8"]
+    assert [checkpoint.train_loss for checkpoint in again.checkpoints] == [
+        checkpoint.train_loss for checkpoint in trained.checkpoints
+    ]
+
+
 def test_divergence_names_the_learning_rate(tmp_path: Path) -> None:
     parameters = {"learning_rate": 1e30, "warmup_ratio": 0.0, "logging_steps": 1}
     with pytest.raises(InvalidInput, match=r"Lower learning_rate, which is 1e\+30") as raised:

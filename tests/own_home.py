@@ -1,0 +1,43 @@
+"""A home and a catalogue of their own, without the rest of the platform, for tests of what runs do in them."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from emissary.settings import Settings, settings
+from emissary.store.database import catalogue_server, migrate
+
+
+@contextmanager
+def own_home(**variables: str) -> Iterator[Path]:
+    """EMISSARY_HOME in an empty folder while the block runs, and these variables."""
+    # Not pytest's folder: that is closed to other users, and PostgreSQL runs as one when the tests run as root.
+    with (
+        tempfile.TemporaryDirectory(prefix="emissary-own-", ignore_cleanup_errors=True) as home,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        for name in ("EMISSARY_ARTIFACTS", "EMISSARY_DATABASE_URL"):
+            patch.delenv(name, raising=False)
+        for name, value in {"EMISSARY_HOME": home, **variables}.items():
+            patch.setenv(name, value)
+        settings.cache_clear()
+        try:
+            yield Path(home)
+        finally:
+            settings.cache_clear()
+
+
+@contextmanager
+def own_catalogue() -> Iterator[str]:
+    """The address of an empty catalogue on a PostgreSQL of its own, which the settings name while the block runs."""
+    with own_home(), catalogue_server(Settings()) as address, pytest.MonkeyPatch.context() as patch:
+        migrate(address)
+        patch.setenv("EMISSARY_DATABASE_URL", address)
+        settings.cache_clear()
+        try:
+            yield address
+        finally:
+            settings.cache_clear()
