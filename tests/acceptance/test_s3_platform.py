@@ -2,10 +2,8 @@
 
 import io
 import os
-import signal
 import subprocess
 import sys
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +19,7 @@ from emissary.client import Client
 from emissary.dataset_upload import upload_dataset
 from emissary.settings import PROJECT_ROOT, settings
 from tests.acceptance.conftest import S3Server
+from tests.acceptance.s3_up import up_on_s3
 from tests.conftest import free_port
 from tests.jobs import ROWS, TINY, ended, jsonl, until, upload
 
@@ -32,44 +31,8 @@ ROW = b'{"prompt": "a", "completion": "' + b"x" * (MIB // 2 - 34) + b'"}\n'
 @pytest.fixture(scope="module")
 def client(s3_server: S3Server, base_model_dir: Path) -> Iterator[Client]:
     """A client of `emissary up`, which was told of S3 by the environment alone."""
-    with tempfile.TemporaryDirectory(prefix="emissary-s3-platform-") as home:
-        port, key = free_port(), "the-key-of-this-test"
-        chosen = {
-            "EMISSARY_HOME": home,
-            "EMISSARY_MODELS": str(base_model_dir.parent),
-            "EMISSARY_PORT": str(port),
-            "EMISSARY_PREFECT_PORT": str(free_port()),
-            "EMISSARY_MAX_UPLOAD_MB": "1",
-            "EMISSARY_API_KEY": key,
-            "EMISSARY_ARTIFACTS": f"s3://{s3_server.bucket}/platform",
-        }
-        unset = ("PREFECT_API_URL", "EMISSARY_DATABASE_URL")
-        environment = {name: value for name, value in os.environ.items() if name not in unset}
-        log = Path(home, "up.log")
-        with log.open("wb") as output:
-            up = subprocess.Popen(
-                [sys.executable, "-m", "emissary.cli", "up"],
-                env=environment | s3_server.variables | chosen,
-                cwd=PROJECT_ROOT,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        client = Client(f"http://127.0.0.1:{port}", key)
-
-        def ready() -> bool:
-            assert up.poll() is None, log.read_text()
-            try:
-                return client.http.get("/healthz").status_code == 200
-            except httpx.TransportError:
-                return False
-
-        try:
-            until(ready, bool, seconds=300)
-            yield client
-        finally:
-            up.send_signal(signal.SIGTERM)
-            up.wait(120)
+    with up_on_s3(s3_server, base_model_dir) as platform:
+        yield platform.client
 
 
 @pytest.fixture(scope="module")
