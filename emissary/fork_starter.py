@@ -26,7 +26,28 @@ from prefect.settings import get_current_settings
 from emissary.processes import die_with_parent, process_identity
 from emissary.settings import PROJECT_ROOT
 
-PRELOAD = ["torch", "transformers", "peft", "trl", "datasets", "prefect.flows", "emissary.store.tables"]
+PRELOAD = [
+    "torch",
+    "transformers.trainer",
+    "peft",
+    "trl.trainer.sft_trainer",
+    "trl.trainer.grpo_trainer",
+    "datasets",
+    "prefect.flows",
+    "prefect.artifacts",
+    "alembic.command",
+    "psycopg",
+    "matplotlib.backends.backend_agg",
+    "matplotlib.figure",
+    "uvicorn.protocols.http.h11_impl",
+    "fastapi",
+    "pydantic.v1",
+    "emissary.serving.server",
+    "emissary.store.deployments",
+    "emissary.store.grpo_jobs",
+    "blocks.sandbox",
+]
+"""What flows and tasks import; not flows and tasks themselves, which each run reads anew."""
 
 
 class ForkStarter:
