@@ -9,6 +9,7 @@ On SIGTERM the worker takes no more runs, has those that it runs save what they 
 import asyncio
 import signal
 import socket
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ from prefect.client.schemas.filters import (
     WorkPoolFilterName,
 )
 from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.events.clients import get_events_subscriber
+from prefect.events.filters import EventFilter, EventNameFilter
 from prefect.runner._control_channel import ControlSignalStatus
 from prefect.runner._flow_run_executor import FlowRunExecutorContext
 from prefect.runner._process_manager import ProcessHandle
@@ -71,6 +74,16 @@ class WarmWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, ProcessWo
     async def get_and_submit_flow_runs(self) -> list[FlowRun]:
         """Prefect's round of looking for work; none is taken once the worker is to end."""
         return [] if self._leaving else await super().get_and_submit_flow_runs()
+
+    async def look_when_told(self) -> None:
+        """Look for work as soon as Prefect's event stream tells of a run, for ever; the rounds go on beside it."""
+        scheduled = EventFilter(event=EventNameFilter(name=["prefect.flow-run.Scheduled"]))
+        while True:
+            with suppress(Exception):  # the rounds tell when Prefect is away
+                async with get_events_subscriber(filter=scheduled) as events:
+                    async for _ in events:
+                        await self.get_and_submit_flow_runs()
+            await anyio.sleep(1)
 
     async def run(
         self,
@@ -212,6 +225,7 @@ async def serve(pools: tuple[str, ...] = POOLS) -> None:
         async with anyio.create_task_group() as group:
             for worker in workers:
                 group.start_soon(worker.start)
+                group.start_soon(worker.look_when_told)
             await leaving.wait()
             async with anyio.create_task_group() as ending:
                 for worker in workers:
