@@ -64,7 +64,7 @@ async def serving(engine: Engine, generator: Generator | PooledModel) -> AsyncIt
     app = create_engine_app(batcher, generator, base_model=engine.base_model, token=token, fetch=store.folder)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        server = _Server(uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=5))
+        server = _Server(uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=9))
         endpoint = f"http://127.0.0.1:{listener.getsockname()[1]}"
         running = asyncio.create_task(server.serve(sockets=[listener]))
         try:

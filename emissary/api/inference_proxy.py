@@ -37,11 +37,11 @@ async def pass_on(path: str, body: BaseModel, model: str, caller: Caller) -> Res
                 media_type = response.headers.get("content-type", "")
                 if not media_type.startswith("text/event-stream"):
                     return Response(await response.aread(), response.status_code, media_type=media_type)
-            except (httpx.ConnectError, httpx.ConnectTimeout):
-                dead = target.engine.endpoint  # its process has died: it is about to be started again elsewhere
+            except httpx.TransportError:
+                # Its process has ended, and is about to be started again elsewhere. Nothing was answered yet, and
+                # asking changes nothing, so the next one is asked.
+                dead = target.engine.endpoint
                 continue
-            except httpx.TransportError as error:
-                raise await _ended(target.engine) from error
             events = _relay(target.engine, response, stack.pop_all())
             return StreamingResponse(
                 events, response.status_code, media_type="text/event-stream", headers={"Cache-Control": "no-cache"}
