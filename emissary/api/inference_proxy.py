@@ -26,6 +26,7 @@ async def pass_on(path: str, body: BaseModel, model: str, caller: Caller) -> Res
     """
     deadline = time.monotonic() + settings().cold_start_hold
     dead: str | None = None
+    again = False
     while True:
         hold = max(deadline - time.monotonic(), 0.0)
         target = await cold_start.ready(caller.organization_id, model, hold, dead)
@@ -37,10 +38,14 @@ async def pass_on(path: str, body: BaseModel, model: str, caller: Caller) -> Res
                 media_type = response.headers.get("content-type", "")
                 if not media_type.startswith("text/event-stream"):
                     return Response(await response.aread(), response.status_code, media_type=media_type)
-            except httpx.TransportError:
-                # Its process has ended, and is about to be started again elsewhere. Nothing was answered yet, and
-                # asking changes nothing, so the next one is asked.
-                dead = target.engine.endpoint
+            except (httpx.ConnectError, httpx.ConnectTimeout):
+                dead = target.engine.endpoint  # its process has died: it is about to be started again elsewhere
+                continue
+            except httpx.TransportError as error:
+                # It ended before it answered. The next one is asked, but not a third: it may be the request's doing.
+                if again:
+                    raise await _ended(target.engine) from error
+                again, dead = True, target.engine.endpoint
                 continue
             events = _relay(target.engine, response, stack.pop_all())
             return StreamingResponse(
