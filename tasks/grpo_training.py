@@ -23,7 +23,7 @@ from trl.trainer.utils import RepeatSampler
 from emissary.errors import InvalidInput
 from emissary.hardware import default_dtype, device
 from emissary.testing_function_files import TestingFunction
-from tasks.adapter_folders import last_state, save_adapter
+from tasks.adapter_folders import last_state, load_adapter, save_adapter
 from tasks.causal_model import load_causal_model
 from tasks.reward_steps import RewardSteps
 from tasks.rewards import Rewards
@@ -40,10 +40,12 @@ def train_grpo(
     weights: Mapping[str, float],
     parameters: dict[str, Any],
     work_dir: Path,
+    adapter_dir: Path | None = None,
     on_warning: Callable[[str], None],
     caller: Caller,
 ) -> int:
-    """Train a LoRA adapter of the model in `model_dir` to answer the rows' prompts with a high reward.
+    """Train a LoRA adapter of the model in `model_dir` to answer the rows' prompts with a high reward: a new one, or
+    that in `adapter_dir`, whose rank and alpha it keeps. With `beta` above 0 it is held near the model as it starts.
 
     The reward is the sum of the `functions`' scores, each with its weight in `weights`; those without one are
     measured only. The functions get the row's last assistant turn as the expected output. Every `save_steps` steps,
@@ -104,11 +106,12 @@ def train_grpo(
         # TRL asks by the old name, at every generation.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
         trainer = _Trainer(
-            model=model,
+            # Given a model with an adapter, TRL keeps a copy of that adapter as the reference.
+            model=model if adapter_dir is None else load_adapter(model, adapter_dir, dropout=0.0),
             args=args,
             train_dataset=dataset,
             processing_class=tokenizer,
-            peft_config=lora,
+            peft_config=lora if adapter_dir is None else None,
             reward_funcs=rewards.callables(),
             epoch_steps=epoch_steps,
         )
