@@ -36,6 +36,8 @@ def load_adapter(model: Any, folder: Path, dropout: float) -> Any:
     try:
         config = LoraConfig.from_pretrained(str(folder))
         config.lora_dropout = dropout
+        # The name there is not a folder, and PEFT would ask the hub for it at every save.
+        config.base_model_name_or_path = model.name_or_path
         return PeftModel.from_pretrained(model, str(folder), is_trainable=True, config=config)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise InvalidInput(f"The adapter to start from, {folder}, does not fit the base model: {error}") from error

@@ -22,9 +22,10 @@ from trl.trainer.utils import RepeatSampler
 
 from emissary.errors import InvalidInput
 from emissary.hardware import default_dtype, device
+from emissary.serving.architecture import context_of
+from emissary.serving.causal_models import load_causal_model
 from emissary.testing_function_files import TestingFunction
 from tasks.adapter_folders import last_state, load_adapter, save_adapter
-from tasks.causal_model import load_causal_model
 from tasks.reward_steps import RewardSteps
 from tasks.rewards import Rewards
 from tasks.sft_rows import Conversation, prompt_ids
@@ -73,7 +74,7 @@ def train_grpo(
     checkpoint_steps = min(parameters["save_steps"], epoch_steps)
     steps = parameters["num_train_epochs"] * epoch_steps
     model, tokenizer = load_causal_model(model_dir, dtype)
-    context = min(parameters["max_length"], model.config.get_text_config().max_position_embeddings)
+    context = min(parameters["max_length"], context_of(model))
     dataset, cut = _prompts(train_rows, tokenizer, max(1, context - parameters["max_completion_length"]))
 
     args = GRPOConfig(

@@ -17,7 +17,7 @@ from transformers.utils.logging import disable_progress_bar
 from emissary.errors import InvalidInput
 from emissary.hardware import device
 from emissary.serving.adapter_task import AdapterTask
-from emissary.serving.pooled_models import context_of, dtype_for, embed, load_model, uses_first_token
+from emissary.serving.pooled_models import context_of, dtype_for, embed, head_name, load_model, uses_first_token
 from tasks.adapter_folders import last_state, load_adapter, save_adapter
 from tasks.epoch_sampling import EpochSampler
 from tasks.pooled_rows import Example, Row, batch, examples
@@ -58,7 +58,7 @@ def train_pooled(
     dtype = dtype_for(task.task_type, target)
     set_seed(parameters["seed"])  # the head starts at random
     model, tokenizer = load_model(model_dir, task.task_type, task.outputs, dtype)
-    max_length = min(parameters["max_length"], context_of(model_dir, model))
+    max_length = min(parameters["max_length"], context_of(model_dir, model, tokenizer))
     train, train_cut = examples(train_rows, task, tokenizer, max_length)
     test, test_cut = examples(test_rows, task, tokenizer, max_length)
     lora = LoraConfig(
@@ -68,6 +68,8 @@ def train_pooled(
         target_modules="all-linear",
         task_type="FEATURE_EXTRACTION" if task.task_type == "embedding" else "SEQ_CLS",
     )
+    if task.outputs:
+        getattr(model, head_name(model)).float()  # before one is loaded into it
     if adapter_dir is None:
         model = get_peft_model(model, lora)
     else:

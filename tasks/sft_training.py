@@ -17,8 +17,9 @@ from trl import SFTConfig, SFTTrainer
 
 from emissary.errors import InvalidInput
 from emissary.hardware import default_dtype, device
+from emissary.serving.architecture import context_of
+from emissary.serving.causal_models import load_causal_model
 from tasks.adapter_folders import last_state, load_adapter, save_adapter
-from tasks.causal_model import load_causal_model
 from tasks.epoch_sampling import EpochSampler
 from tasks.sft_rows import Conversation, tokenised
 from tasks.training_steps import Caller, FinishedCheckpoint, Steps, Stopped, finite, mean_loss, once_each
@@ -53,7 +54,7 @@ def train_sft(
     target = device()
     dtype = default_dtype(target)
     model, tokenizer = load_causal_model(model_dir, dtype)
-    max_length = min(parameters["max_length"], model.config.get_text_config().max_position_embeddings)
+    max_length = min(parameters["max_length"], context_of(model))
     if not train_rows:
         raise InvalidInput("There are no training rows; add rows or hold out fewer of them for testing.")
     train, train_cut = tokenised(train_rows, tokenizer, max_length)
