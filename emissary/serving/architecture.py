@@ -6,9 +6,6 @@ from transformers.pytorch_utils import Conv1D
 
 from emissary.errors import InvalidInput
 
-LOAD_ERRORS = (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError, RuntimeError)
-"""What transformers raises for files that it cannot make a model of."""
-
 _GENERATES = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 
 

@@ -19,7 +19,7 @@ def load_causal_model(model_dir: Path, dtype: torch.dtype) -> tuple[Any, Any]:
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(model_dir, **local)
         model: Any = AutoModelForCausalLM.from_pretrained(model_dir, dtype=dtype, use_safetensors=True, **local)
-    except architecture.LOAD_ERRORS as error:
+    except Exception as error:  # of anybody's files, transformers raises anything
         raise InvalidInput(f"{model_dir} holds no causal language model as safetensors: {error}") from error
     architecture.check(model, generates=True)
     if tokenizer.eos_token is None:

@@ -37,7 +37,7 @@ def load_model(model_dir: Path, task_type: PooledTask, outputs: int, dtype: torc
             model = AutoModelForSequenceClassification.from_pretrained(
                 model_dir, dtype=dtype, use_safetensors=True, num_labels=outputs, **local
             )
-    except architecture.LOAD_ERRORS as error:
+    except Exception as error:  # of anybody's files, transformers raises anything
         raise InvalidInput(f"{model_dir} holds no model for {task_type} as safetensors: {error}") from error
     architecture.check(model, generates=False)
     if tokenizer.pad_token_id is None:
