@@ -4,15 +4,19 @@ import os
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import torch
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from emissary.client import ApiError, Client
+from emissary.up import Platform
 from tests.api.refusals import MODEL
 from tests.jobs import ROWS, TINY, ended, until, upload
+from tests.test_crashes import kill_run
+from tests.test_grpo_job import TINY as GRPO
 
-# Several trainings, and two engines.
+# Several trainings, one of them killed, and two engines.
 pytestmark = pytest.mark.acceptance
 
 HUB = "some-owner/tiny-model"
@@ -52,13 +56,21 @@ def answer(client: Client, model: str) -> str:
     return str(client.post("/v1/chat/completions", ASK | {"model": model})["choices"][0]["message"]["content"])
 
 
+SHAPE = {"learning_rate": 2e-3, "logging_steps": 1, "seed": 3}
+
+
+@pytest.fixture(scope="module")
+def first(client: Client, project: str, dataset: str) -> dict[str, Any]:
+    """The finished job `first`, of two checkpoints."""
+    found = train(client, project, dataset, name="first", base_model=MODEL, parameters=TINY | SHAPE)
+    assert found["status"] == "Success", found["error"]
+    return found
+
+
 def test_fine_tuned_job_goes_on_from_its_parent_and_is_served_beside_it(
-    client: Client, project: str, dataset: str
+    client: Client, project: str, dataset: str, first: dict[str, Any]
 ) -> None:
-    shape = {"learning_rate": 2e-3, "logging_steps": 1, "seed": 3}
-    first = train(client, project, dataset, name="first", base_model=MODEL, parameters=TINY | shape)
-    assert first["status"] == "Success", first["error"]
-    unshaped = {name: value for name, value in (TINY | shape).items() if name != "lora_r"}
+    unshaped = {name: value for name, value in (TINY | SHAPE).items() if name != "lora_r"}
     second = train(
         client, project, dataset, name="second", base_model_option="fine-tuned", base_model="first", parameters=unshaped
     )
@@ -71,6 +83,35 @@ def test_fine_tuned_job_goes_on_from_its_parent_and_is_served_beside_it(
     assert served[0]["engine_id"] == served[1]["engine_id"]
     assert engine_of(client, served[1])["base_model"] == MODEL
     assert answer(client, "second-best")
+
+
+def test_grpo_job_of_prefects_form_is_held_near_its_checkpoint_after_a_kill_too(
+    client: Client, platform: Platform, project: str, dataset: str, first: dict[str, Any]
+) -> None:
+    prefect = httpx.Client(base_url=f"{platform.prefect_url}/api", trust_env=False)
+    flow_deployment = prefect.get("/deployments/name/train_grpo/train_grpo").json()
+    request = {
+        "name": "rewarded",
+        "base_model_option": "fine-tuned",
+        "base_model": "first",
+        "checkpoint": 2,
+        "train_dataset_id": dataset,
+        "test_functions": ["test_similarity_shared"],
+        "reward": {"test_similarity_shared": 1.0},
+        # So slow that the model stays where it is, and every distance is one of the reference.
+        "parameters": GRPO | {"learning_rate": 1e-12, "beta": 0.1, "num_train_epochs": 3},
+    }
+    body = {"parameters": {"project_id": project, "request": request}}
+    run = prefect.post(f"/deployments/{flow_deployment['id']}/create_flow_run", json=body).json()
+    path = f"/v1/projects/{project}/training-jobs"
+    (made,) = until(lambda: [job for job in client.get(path) if job["name"] == "rewarded"], bool)
+    until(lambda: client.get(f"{path}/{made['id']}/checkpoints"), bool)
+    kill_run(platform, run["id"], set())
+    job = until(lambda: client.get(f"{path}/{made['id']}"), ended, seconds=300)
+    assert job["status"] == "Success", job["error"]
+    assert (job["base_fine_tuned_model"], job["base_fine_tuned_model_checkpoint"]) == ("first", 2)
+    assert "resumed" in [event["kind"] for event in client.get(f"{path}/{made['id']}/events")]
+    assert [point["kl"] for point in job["training_loss"]] == pytest.approx([0.0] * 12, abs=1e-4)
 
 
 @pytest.fixture(scope="module")
