@@ -1,6 +1,7 @@
 """The catalogue of base models and the hyperparameters of a training job on one of them."""
 
 import json
+import re
 from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
@@ -14,6 +15,8 @@ from emissary.schemas.parameters import GrpoParameters, SftParameters
 from emissary.schemas.training_jobs import TaskType
 
 _SHOWN_PROBLEMS = 5
+# Also a folder below another: no part of it begins with a dot.
+_REPOSITORY = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}", re.ASCII)
 
 
 class _Entry(BaseModel):
@@ -46,12 +49,22 @@ class HubSource(_Entry):
 class BaseModelEntry(_Entry):
     """A base model: where its files come from, what it is fit for, and its default hyperparameters."""
 
-    name: str = Field(pattern=r"^\w[\w.-]*$", description="Also the name of its folder.")
+    name: str = Field(pattern=r"^\w[\w.-]*(/\w[\w.-]*)?$", description="Also the name of its folder.")
     source: PackageSource | HubSource
     type: Literal["completion", "classification", "embeddings", "chat"]
     task_types: tuple[TaskType, ...] = Field(min_length=1)
     context: int = Field(gt=0, description="Longest input in tokens.")
     parameter_template: dict[str, Any] = Field(description="Default hyperparameters of a training job, all of them.")
+
+    @property
+    def short_name(self) -> str:
+        """The name without the owner of a repository, as other names are made of it."""
+        return self.name.rsplit("/", maxsplit=1)[-1]
+
+    @property
+    def untrained_tasks(self) -> tuple[TaskType, ...]:
+        """What the model does untrained: the first of its task types; outside the catalogue that is not known."""
+        return self.task_types[:1] if self.name in catalogue() else ("text-generation", "embedding")
 
     @model_validator(mode="after")
     def _template_is_complete(self) -> Self:
@@ -76,12 +89,24 @@ def grpo_template(entry: BaseModelEntry) -> dict[str, Any]:
     return dict(_content()["templates"]["grpo"]) if "text-generation" in entry.task_types else {}
 
 
+def find(name: str) -> BaseModelEntry | None:
+    """The base model `name`: of the catalogue, or `owner/name` for a repository of the Hugging Face hub; else None."""
+    if name in catalogue():
+        return catalogue()[name]
+    return _of_hub(name) if _REPOSITORY.fullmatch(name) and "--" not in name and ".." not in name else None
+
+
 def get(name: str) -> BaseModelEntry:
-    """The base model `name`; raises InvalidInput when the catalogue has none of that name."""
-    entry = catalogue().get(name)
+    """The base model `name`, see `find`; raises InvalidInput when there is none of that name."""
+    entry = find(name)
     if entry is None:
         raise InvalidInput(f"base_model: {_unknown(name, list(catalogue()))}", code="base_model_unknown")
     return entry
+
+
+@lru_cache
+def _of_hub(repository: str) -> BaseModelEntry:
+    return BaseModelEntry(name=repository, source=HubSource(repo=repository), **_content()["outside_catalogue"])
 
 
 def resolve_parameters(

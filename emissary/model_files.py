@@ -29,7 +29,8 @@ _HUB_OTHER_COPIES = ["original/*", "onnx/*", "openvino/*", "consolidated*"]
 
 def local_folder(name: str, settings: Settings) -> Path | None:
     """The folder of the base model `name`: in EMISSARY_MODELS, else in $EMISSARY_HOME/models; None when neither has
-    it complete (config.json, all weights as safetensors, tokenizer). Raises InvalidInput for an unknown name.
+    it complete (config.json, all weights as safetensors, tokenizer). A model outside the catalogue, `owner/name`, lies
+    in a folder `name` of a folder `owner`. Raises InvalidInput for an unknown name.
     """
     base_models.get(name)
     parents = [settings.models] if settings.models else []
@@ -45,12 +46,12 @@ def fetch(name: str, settings: Settings, progress: Progress | None = None) -> Pa
     tell = progress or (lambda _stage, _done, _total: None)
     if (folder := local_folder(name, settings)) is not None:
         return folder
-    models = settings.home / "models"
-    models.mkdir(parents=True, exist_ok=True)
-    with _lock(models / f".{name}.lock", tell):
+    target = settings.home / "models" / name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with _lock(target.with_name(f".{target.name}.lock"), tell):
         if (folder := local_folder(name, settings)) is not None:
             return folder
-        partial = models / f"{name}.partial"
+        partial = target.with_name(f".{target.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
         try:
@@ -61,11 +62,11 @@ def fetch(name: str, settings: Settings, progress: Progress | None = None) -> Pa
                 _from_hub(name, source, partial, tell)
             if not _is_complete(partial / "model"):
                 raise _unavailable(name, "its source", "config.json, safetensors or tokenizer are missing there")
-            shutil.rmtree(models / name, ignore_errors=True)
-            (partial / "model").rename(models / name)
+            shutil.rmtree(target, ignore_errors=True)
+            (partial / "model").rename(target)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
-    return models / name
+    return target
 
 
 def _is_complete(folder: Path) -> bool:

@@ -6,13 +6,17 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+from peft import LoraConfig, PeftModel
 from safetensors import SafetensorError, safe_open
+
+from emissary.errors import InvalidInput
 
 
 def save_adapter(model: Any, tokenizer: Any, model_name: str, folder: Path) -> None:
     """Write the adapter with its tokenizer to `folder`, in place of what is left there from before a kill."""
     shutil.rmtree(folder, ignore_errors=True)
-    model.save_pretrained(folder, save_embedding_layers=False)
+    # Only what is trained: GRPO that starts from an adapter keeps a copy of that as its reference.
+    model.save_pretrained(folder, selected_adapters=["default"], save_embedding_layers=False)
     tokenizer.save_pretrained(folder)
     # PEFT's model card and configuration name the base model by the folder it was loaded from.
     (folder / "README.md").unlink(missing_ok=True)
@@ -22,6 +26,21 @@ def save_adapter(model: Any, tokenizer: Any, model_name: str, folder: Path) -> N
     # A set, whose order differs from process to process.
     config["target_modules"] = sorted(config["target_modules"])
     config_file.write_text(json.dumps(config, indent=2, sort_keys=True))
+
+
+def load_adapter(model: Any, folder: Path, dropout: float) -> Any:
+    """`model` with the LoRA adapter in `folder`, to train that on, in float32, with `dropout` on the matrices' input.
+
+    Raises InvalidInput where it does not fit the model.
+    """
+    try:
+        config = LoraConfig.from_pretrained(str(folder))
+        config.lora_dropout = dropout
+        # The name there is not a folder, and PEFT would ask the hub for it at every save.
+        config.base_model_name_or_path = model.name_or_path
+        return PeftModel.from_pretrained(model, str(folder), is_trainable=True, config=config)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise InvalidInput(f"The adapter to start from, {folder}, does not fit the base model: {error}") from error
 
 
 def last_state(folder: Path) -> str | None:

@@ -11,6 +11,7 @@ from emissary.store.tables import TrainingJob
 from tasks.catalogue import in_catalogue
 from tasks.grpo_training import train_grpo
 from tasks.sft_rows import Conversation
+from tasks.starting import starting_adapter
 from tasks.training import run_trainer
 
 
@@ -26,6 +27,7 @@ async def train_on_rewards(job: TrainingJob, model_dir: Path, rows: list[Convers
         partial(
             train_grpo,
             model_dir=model_dir,
+            adapter_dir=await starting_adapter(job),
             train_rows=rows,
             functions=functions,
             weights=weights,

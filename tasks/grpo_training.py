@@ -22,9 +22,10 @@ from trl.trainer.utils import RepeatSampler
 
 from emissary.errors import InvalidInput
 from emissary.hardware import default_dtype, device
+from emissary.serving.architecture import context_of
+from emissary.serving.causal_models import load_causal_model
 from emissary.testing_function_files import TestingFunction
-from tasks.adapter_folders import last_state, save_adapter
-from tasks.causal_model import load_causal_model
+from tasks.adapter_folders import last_state, load_adapter, save_adapter
 from tasks.reward_steps import RewardSteps
 from tasks.rewards import Rewards
 from tasks.sft_rows import Conversation, prompt_ids
@@ -40,10 +41,12 @@ def train_grpo(
     weights: Mapping[str, float],
     parameters: dict[str, Any],
     work_dir: Path,
+    adapter_dir: Path | None = None,
     on_warning: Callable[[str], None],
     caller: Caller,
 ) -> int:
-    """Train a LoRA adapter of the model in `model_dir` to answer the rows' prompts with a high reward.
+    """Train a LoRA adapter of the model in `model_dir` to answer the rows' prompts with a high reward: a new one, or
+    that in `adapter_dir`, whose rank and alpha it keeps. With `beta` above 0 it is held near the model as it starts.
 
     The reward is the sum of the `functions`' scores, each with its weight in `weights`; those without one are
     measured only. The functions get the row's last assistant turn as the expected output. Every `save_steps` steps,
@@ -71,7 +74,7 @@ def train_grpo(
     checkpoint_steps = min(parameters["save_steps"], epoch_steps)
     steps = parameters["num_train_epochs"] * epoch_steps
     model, tokenizer = load_causal_model(model_dir, dtype)
-    context = min(parameters["max_length"], model.config.get_text_config().max_position_embeddings)
+    context = min(parameters["max_length"], context_of(model))
     dataset, cut = _prompts(train_rows, tokenizer, max(1, context - parameters["max_completion_length"]))
 
     args = GRPOConfig(
@@ -104,11 +107,12 @@ def train_grpo(
         # TRL asks by the old name, at every generation.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
         trainer = _Trainer(
-            model=model,
+            # Given a model with an adapter, TRL keeps a copy of that adapter as the reference.
+            model=model if adapter_dir is None else load_adapter(model, adapter_dir, dropout=0.0),
             args=args,
             train_dataset=dataset,
             processing_class=tokenizer,
-            peft_config=lora,
+            peft_config=lora if adapter_dir is None else None,
             reward_funcs=rewards.callables(),
             epoch_steps=epoch_steps,
         )

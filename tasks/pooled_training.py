@@ -17,8 +17,8 @@ from transformers.utils.logging import disable_progress_bar
 from emissary.errors import InvalidInput
 from emissary.hardware import device
 from emissary.serving.adapter_task import AdapterTask
-from emissary.serving.pooled_models import context_of, dtype_for, embed, load_model, uses_first_token
-from tasks.adapter_folders import last_state, save_adapter
+from emissary.serving.pooled_models import context_of, dtype_for, embed, head_name, load_model, uses_first_token
+from tasks.adapter_folders import last_state, load_adapter, save_adapter
 from tasks.epoch_sampling import EpochSampler
 from tasks.pooled_rows import Example, Row, batch, examples
 from tasks.training_steps import Caller, FinishedCheckpoint, Steps, Stopped, finite, mean_loss, once_each
@@ -38,9 +38,11 @@ def train_pooled(
     test_rows: Sequence[Row],
     parameters: dict[str, Any],
     work_dir: Path,
+    adapter_dir: Path | None = None,
     caller: Caller,
 ) -> int:
-    """Train a LoRA adapter, for classification and regression with a head, of the model in `model_dir` for `task`.
+    """Train a LoRA adapter, for classification and regression with a head, of the model in `model_dir` for `task`:
+    a new one, or that in `adapter_dir`, whose rank and alpha it keeps, and which must have been trained for `task`.
 
     The loss is the cross-entropy of labels (of each label by itself unless multiclass), or the mean squared error of
     standardised targets or of a pair's cosine (Reimers and Gurevych, 2019, arXiv:1908.10084). With `dynamic_loss` it
@@ -56,7 +58,7 @@ def train_pooled(
     dtype = dtype_for(task.task_type, target)
     set_seed(parameters["seed"])  # the head starts at random
     model, tokenizer = load_model(model_dir, task.task_type, task.outputs, dtype)
-    max_length = min(parameters["max_length"], context_of(model_dir, model))
+    max_length = min(parameters["max_length"], context_of(model_dir, model, tokenizer))
     train, train_cut = examples(train_rows, task, tokenizer, max_length)
     test, test_cut = examples(test_rows, task, tokenizer, max_length)
     lora = LoraConfig(
@@ -66,7 +68,12 @@ def train_pooled(
         target_modules="all-linear",
         task_type="FEATURE_EXTRACTION" if task.task_type == "embedding" else "SEQ_CLS",
     )
-    model = get_peft_model(model, lora)
+    if task.outputs:
+        getattr(model, head_name(model)).float()  # before one is loaded into it
+    if adapter_dir is None:
+        model = get_peft_model(model, lora)
+    else:
+        model = load_adapter(model, adapter_dir, parameters["lora_dropout"])
     for weight in model.parameters():
         if weight.requires_grad:
             weight.data = weight.data.float()  # small steps are lost in bfloat16

@@ -17,8 +17,9 @@ from trl import SFTConfig, SFTTrainer
 
 from emissary.errors import InvalidInput
 from emissary.hardware import default_dtype, device
-from tasks.adapter_folders import last_state, save_adapter
-from tasks.causal_model import load_causal_model
+from emissary.serving.architecture import context_of
+from emissary.serving.causal_models import load_causal_model
+from tasks.adapter_folders import last_state, load_adapter, save_adapter
 from tasks.epoch_sampling import EpochSampler
 from tasks.sft_rows import Conversation, tokenised
 from tasks.training_steps import Caller, FinishedCheckpoint, Steps, Stopped, finite, mean_loss, once_each
@@ -34,9 +35,11 @@ def train_sft(
     test_rows: Sequence[Conversation],
     parameters: dict[str, Any],
     work_dir: Path,
+    adapter_dir: Path | None = None,
     caller: Caller,
 ) -> int:
-    """Train a LoRA adapter of the model in `model_dir` on the last assistant turn of every row.
+    """Train a LoRA adapter of the model in `model_dir` on the last assistant turn of every row: a new one, or that in
+    `adapter_dir`, whose rank and alpha it keeps.
 
     Each epoch's adapter lies in `work_dir`/checkpoints/<n>, with `model_name` as its base model. Called again with the
     same `work_dir`, it goes on from the last trainer state in `work_dir`/trainer (saved every `save_steps` and each
@@ -51,7 +54,7 @@ def train_sft(
     target = device()
     dtype = default_dtype(target)
     model, tokenizer = load_causal_model(model_dir, dtype)
-    max_length = min(parameters["max_length"], model.config.get_text_config().max_position_embeddings)
+    max_length = min(parameters["max_length"], context_of(model))
     if not train_rows:
         raise InvalidInput("There are no training rows; add rows or hold out fewer of them for testing.")
     train, train_cut = tokenised(train_rows, tokenizer, max_length)
@@ -92,12 +95,12 @@ def train_sft(
         task_type="CAUSAL_LM",
     )
     trainer = _Trainer(
-        model=model,
+        model=model if adapter_dir is None else load_adapter(model, adapter_dir, parameters["lora_dropout"]),
         args=args,
         train_dataset=train,
         eval_dataset=test if test_rows else None,
         processing_class=tokenizer,
-        peft_config=lora,
+        peft_config=lora if adapter_dir is None else None,
         epoch_steps=epoch_steps,
     )
     trainer.remove_callback(PrinterCallback)

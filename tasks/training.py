@@ -14,6 +14,7 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from emissary.serving import adapter_task
 from emissary.store import job_events, training_jobs
 from emissary.store.tables import TrainingJob
 from tasks import job_artifacts
@@ -24,6 +25,7 @@ from tasks.pooled_training import train_pooled
 from tasks.publishing import publish
 from tasks.running_out import told_what_ran_out
 from tasks.sft_training import train_sft
+from tasks.starting import starting_adapter
 from tasks.trainer_states import publish_state, restore
 from tasks.training_steps import Caller, FinishedCheckpoint, LossPoint
 
@@ -36,8 +38,9 @@ PREPARED, TRAINED = 5, 75
 @task(task_run_name="train", cache_policy=NO_CACHE)
 async def train(job: TrainingJob, model_dir: Path, train_rows: list[Any], test_rows: list[Any]) -> None:
     """Train the job's adapter, listing each epoch's checkpoint when it is published; goes on where it was killed."""
-    trainer = _trainer(job, train_rows)
-    await run_trainer(job, partial(trainer, model_dir=model_dir, train_rows=train_rows, test_rows=test_rows))
+    adapter_dir = await starting_adapter(job)
+    trainer = partial(_trainer(job, train_rows, adapter_dir), model_dir=model_dir, adapter_dir=adapter_dir)
+    await run_trainer(job, partial(trainer, train_rows=train_rows, test_rows=test_rows))
 
 
 async def run_trainer(job: TrainingJob, trainer: Callable[..., int]) -> None:
@@ -104,9 +107,11 @@ async def _list_checkpoint(session: AsyncSession, job: TrainingJob, checkpoint: 
     await job_events.record(session, job.id, "checkpoint", {"checkpoint": checkpoint.number})
 
 
-def _trainer(job: TrainingJob, train_rows: list[Any]) -> Callable[..., int]:
+def _trainer(job: TrainingJob, train_rows: list[Any], adapter_dir: Path | None) -> Callable[..., int]:
     if job.task_type == "text-generation":
         return train_sft
+    if adapter_dir is not None:  # its head keeps the order of its labels, or the unit of its output
+        return partial(train_pooled, task=adapter_task.read(adapter_dir))
     return partial(train_pooled, task=task_of(job.task_type, job.train_dataset.report, train_rows))
 
 

@@ -49,6 +49,8 @@ def platform(base_model_dir: Path) -> Iterator[Platform]:
             "EMISSARY_PREFECT_PORT": str(free_port()),
             "EMISSARY_MAX_UPLOAD_MB": "1",
             "EMISSARY_COLD_START_HOLD": "180",
+            # Names of models that tests make up would be looked up.
+            "HF_HUB_OFFLINE": "1",
         }
         for name, value in values.items():
             patch.setenv(name, value)

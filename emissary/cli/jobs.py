@@ -7,6 +7,7 @@ import typer
 from rich.progress import Progress
 
 from emissary.cli.connection import AsJson, InProject, connect, find, path_of, project_path
+from emissary.cli.exit_codes import WrongUsage
 from emissary.cli.output import clean, messages, say, show_json, show_list, show_one
 from emissary.cli.pairs import numbers, values
 from emissary.client import Client
@@ -47,8 +48,15 @@ def show(ctx: typer.Context, job: Job, project: InProject, as_json: AsJson = Fal
 def create(
     ctx: typer.Context,
     project: InProject,
-    base_model: Annotated[str, typer.Option(help="The base model, or with --checkpoint the job to go on from.")],
     train_dataset: Annotated[str, typer.Option(help="Id or name of the dataset to train on.")],
+    base_model: Annotated[str | None, typer.Option(help="The base model to start from.")] = None,
+    start: Annotated[
+        str | None, typer.Option("--from", help="Or the earlier job (id or name) whose adapter to train on.")
+    ] = None,
+    checkpoint: Annotated[
+        int | None, typer.Option(help="With --from: the checkpoint; SFT takes the best one without.")
+    ] = None,
+    hf_model: Annotated[str | None, typer.Option(help="Or a Hugging Face model: its page, or owner/name.")] = None,
     test_dataset: Annotated[str | None, typer.Option(help="Id or name of the dataset to test on.")] = None,
     test_split: Annotated[float | None, typer.Option(help="Percentage of the training rows to test on.")] = None,
     test_function: Annotated[list[str] | None, typer.Option(help="Testing function; repeat for several.")] = None,
@@ -61,22 +69,25 @@ def create(
     rebalance: Annotated[
         list[str] | None, typer.Option(metavar="LABEL=NUMBER", help="Ratio or number of rows of a label; repeat.")
     ] = None,
-    checkpoint: Annotated[int | None, typer.Option(help="Go on from this checkpoint of an earlier job.")] = None,
     task_type: Annotated[
-        str | None, typer.Option(help="text-generation, classification, embedding, regression.")
+        str | None,
+        typer.Option(help="text-generation, classification, embedding, regression; with --from that of the job."),
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the job.")] = None,
     description: Annotated[str | None, typer.Option(help="What the job is for.")] = None,
-    hf_model_link: Annotated[str | None, typer.Option(help="Hugging Face model, with --base-model HF_MODEL.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Train a model: supervised, or with --reward by reinforcement (GRPO)."""
+    if [base_model, start, hf_model].count(None) != 2:
+        raise WrongUsage("Give one of --base-model, --from and --hf-model.")
     client = connect(ctx)
     datasets = client.get(f"{project_path(client, project)}/datasets")
+    parent = find(client.get(jobs_path(client, project)), start, "training job") if start else None
     body: dict[str, Any] = {
-        "base_model": base_model,
-        "base_model_option": None if checkpoint is None else "fine-tuned",
+        "base_model": parent["id"] if parent else base_model or "HF_MODEL",
+        "base_model_option": "fine-tuned" if parent else None,
         "checkpoint": checkpoint,
+        "hf_model_link": hf_model,
         "train_dataset_id": find(datasets, train_dataset, "dataset")["id"],
         "test_dataset_id": test_dataset and find(datasets, test_dataset, "dataset")["id"],
         "train_test_split_ratio": test_split,
@@ -84,10 +95,9 @@ def create(
         "reward": numbers("--reward", reward),
         "parameters": values("--parameter", parameter),
         "rebalance_data": numbers("--rebalance", rebalance),
-        "task_type": task_type,
+        "task_type": task_type or (parent and parent["task_type"]),
         "name": name,
         "description": description,
-        "hf_model_link": hf_model_link,
     }
     path = jobs_path(client, project) + ("/grpo" if reward else "")
     show_one(client.post(path, {field: value for field, value in body.items() if value is not None}), as_json)

@@ -50,7 +50,9 @@ class EngineCreate(BaseModel):
     """POST /v1/engines."""
 
     name: Name | None = Field(default=None, description="Name of the engine.")
-    base_model: Reference = Field(description="The base model it serves.")
+    base_model: Reference = Field(
+        description="The base model it serves: of the catalogue, or `owner/name` of the Hugging Face hub."
+    )
     task_type: TaskType = Field(default="text-generation", description="What its deployments do.")
     resource_management_config: ResourceManagement = Field(default_factory=ResourceManagement)
 

@@ -20,10 +20,17 @@ class TrainingJobCreate(BaseModel):
         default="pre-trained", description="Start from a base model, or from a checkpoint of an earlier job."
     )
     base_model: Reference = Field(
-        description="Name of the base model, see GET /v1/models.", examples=["SmolLM2-135M-Instruct"]
+        description="Name of the base model, see GET /v1/models; `HF_MODEL` for the one of `hf_model_link`; with "
+        "`fine-tuned` name or id of a training job of the project.",
+        examples=["SmolLM2-135M-Instruct"],
     )
     checkpoint: int | None = Field(
-        default=None, strict=True, ge=1, lt=2**31, description="With `fine-tuned`: the checkpoint to start from."
+        default=None,
+        strict=True,
+        ge=1,
+        lt=2**31,
+        description="With `fine-tuned`: the checkpoint whose adapter is trained on. Left out, the best one, or the "
+        "last where none is; GRPO needs it.",
     )
     train_dataset_id: Reference = Field(description="Dataset to train on.")
     test_dataset_id: Reference | None = Field(default=None, description="Dataset to test checkpoints on.")
@@ -50,7 +57,11 @@ class TrainingJobCreate(BaseModel):
     rebalance_data: dict[str, float] | None = Field(
         default=None, description="Classification only: label to ratio or number of rows."
     )
-    hf_model_link: str | None = Field(default=None, strict=True, description="For base_model HF_MODEL only.")
+    hf_model_link: Reference | None = Field(
+        default=None,
+        description="With base_model `HF_MODEL`: a model of the Hugging Face hub, by its page or as `owner/name`.",
+        examples=["https://huggingface.co/owner/name"],
+    )
 
 
 class TrainingJobSummary(BaseModel):
@@ -63,7 +74,9 @@ class TrainingJobSummary(BaseModel):
     task_type: TaskType
     base_model_option: Literal["pre-trained", "fine-tuned"]
     base_model: str
-    base_fine_tuned_model: Annotated[str | None, LEFT_OUT] = None
+    base_fine_tuned_model: Annotated[str | None, LEFT_OUT] = Field(
+        default=None, description="With `fine-tuned`: name of the job whose checkpoint it starts from."
+    )
     base_fine_tuned_model_checkpoint: Annotated[int | None, LEFT_OUT] = None
     train_dataset_name: str
     test_functions: list[str]
@@ -98,7 +111,9 @@ class RewardPoint(LossPoint):
     reward_failures: int = Field(description="How often a testing function failed on a completion, scored 0.")
     completion_length: float = Field(description="Tokens per completion.")
     entropy: float = Field(description="Entropy of the model's next token, in nats.")
-    kl: float | None = Field(description="KL divergence from the base model, in nats per token; null with beta 0.")
+    kl: float | None = Field(
+        description="KL divergence from the model that training started from, in nats per token; null with beta 0."
+    )
 
 
 class TrainingJobDetail(TrainingJobSummary):

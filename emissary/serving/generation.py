@@ -7,10 +7,11 @@ from typing import Any
 
 import jinja2
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from emissary.errors import InvalidInput
 from emissary.hardware import default_dtype, device
+from emissary.serving.architecture import context_of
+from emissary.serving.causal_models import load_causal_model
 from emissary.serving.decoding import Batch, GenerationRequest, GenerationResult, Row
 from emissary.serving.lora import Adapters
 from emissary.serving.text_stream import TextStream
@@ -25,26 +26,14 @@ class Generator:
 
     `dtype` None is what the hardware does well. Adapters may be loaded and unloaded from any thread at any
     time; only one thread at a time may run batches (`generate`, or `Batch.admit` and `Batch.step`). Raises
-    InvalidInput when the folder holds no causal language model.
+    InvalidInput when the folder holds no causal language model, or an unsupported one.
     """
 
     def __init__(self, model_dir: Path, dtype: torch.dtype | None = None) -> None:
         target = device()
-        try:
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(
-                model_dir, local_files_only=True, trust_remote_code=False
-            )
-            model = AutoModelForCausalLM.from_pretrained(
-                model_dir,
-                dtype=dtype or default_dtype(target),
-                use_safetensors=True,
-                local_files_only=True,
-                trust_remote_code=False,
-            )
-        except (OSError, ValueError) as error:
-            raise InvalidInput(f"{model_dir} holds no causal language model as safetensors: {error}") from error
+        model, self.tokenizer = load_causal_model(model_dir, dtype or default_dtype(target))
         self.model: Any = model.to(target).eval()
-        self.context: int = self.model.config.get_text_config().max_position_embeddings
+        self.context: int = context_of(self.model)
         self._adapters = Adapters(self.model)
         ends = self.model.generation_config.eos_token_id
         ends = ends if isinstance(ends, list) else [ends]

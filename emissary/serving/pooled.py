@@ -70,7 +70,7 @@ class PooledModel:
             # What the head would get comes out instead, and each row's own head is applied to it.
             setattr(model, self._head_name, nn.Identity())
         self.model: Any = model.to(target).eval()
-        self.context = context_of(model_dir, self.model)
+        self.context = context_of(model_dir, self.model, self._tokenizer)
         self._first_token = uses_first_token(model_dir)
         self._adapters = Adapters(self.model, head=self._head_name)
         self._heads: dict[str, _Head] = {}

@@ -11,6 +11,7 @@ from transformers import AutoModel, AutoModelForSequenceClassification, AutoToke
 
 from emissary.errors import InvalidInput
 from emissary.hardware import default_dtype
+from emissary.serving import architecture
 from emissary.serving.adapter_task import PooledTask
 
 HEADS = ("score", "classifier")
@@ -25,7 +26,7 @@ def dtype_for(task_type: PooledTask, device: torch.device) -> torch.dtype:
 def load_model(model_dir: Path, task_type: PooledTask, outputs: int, dtype: torch.dtype) -> tuple[Any, Any]:
     """The model in `model_dir` and its tokenizer: without a head for embedding, else with a new one of `outputs` rows.
 
-    Raises InvalidInput when the folder holds no such model as safetensors, or one that has no linear head.
+    Raises InvalidInput when the folder holds no such model as safetensors, or one that is not supported.
     """
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
@@ -36,8 +37,9 @@ def load_model(model_dir: Path, task_type: PooledTask, outputs: int, dtype: torc
             model = AutoModelForSequenceClassification.from_pretrained(
                 model_dir, dtype=dtype, use_safetensors=True, num_labels=outputs, **local
             )
-    except (OSError, ValueError) as error:
+    except Exception as error:  # of anybody's files, transformers raises anything
         raise InvalidInput(f"{model_dir} holds no model for {task_type} as safetensors: {error}") from error
+    architecture.check(model, generates=False)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
@@ -54,9 +56,11 @@ def head_name(model: nn.Module) -> str:
     raise InvalidInput(f"{type(model).__name__} has no linear head; use another base model.")
 
 
-def context_of(model_dir: Path, model: Any) -> int:
-    """The longest text in tokens: that of the model, or less where its sentence-transformers files say so."""
-    context = int(model.config.get_text_config().max_position_embeddings)
+def context_of(model_dir: Path, model: Any, tokenizer: Any) -> int:
+    """The longest text in tokens: that of the model, or less where its tokenizer (of models that do not use their first
+    positions) or its sentence-transformers files say so.
+    """
+    context = min(architecture.context_of(model), int(tokenizer.model_max_length))
     file = model_dir / "sentence_bert_config.json"
     said = json.loads(file.read_text(encoding="utf-8")).get("max_seq_length") if file.is_file() else None
     return min(context, int(said)) if said else context

@@ -36,7 +36,7 @@ async def create(
     now. Raises InvalidInput for an unknown job, base model or checkpoint, a name in use, or an engine of another base
     model.
     """
-    source = await _source(session, project, training_job_id, checkpoint)
+    source = await _source(session, project, training_job_id, checkpoint, engine)
     base_model, task_type, job_id, number, source_name = source
     if base_models.catalogue().get(name or ""):
         raise InvalidInput(f"name: {name!r} is the name of a base model; choose another.")
@@ -89,12 +89,13 @@ async def create(
 
 
 async def _source(
-    session: AsyncSession, project: Project, training_job_id: str, checkpoint: int | str
+    session: AsyncSession, project: Project, training_job_id: str, checkpoint: int | str, engine: Engine | None
 ) -> tuple[str, str, str | None, int, str]:
     """(base model, task type, job id, checkpoint number, name of the job or base model) of what is to be deployed."""
-    if checkpoint == 0 and training_job_id in base_models.catalogue():
-        entry = base_models.get(training_job_id)
-        return training_job_id, entry.task_types[0], None, 0, training_job_id
+    if checkpoint == 0 and (entry := base_models.find(training_job_id)) is not None:
+        fits = engine is not None and engine.task_type in entry.untrained_tasks
+        task_type = engine.task_type if engine is not None and fits else entry.untrained_tasks[0]
+        return entry.name, task_type, None, 0, entry.short_name
     try:
         job = await training_jobs.get(session, training_job_id, project.id)
     except NotFound as error:
@@ -177,11 +178,11 @@ async def find_callable(session: AsyncSession, organization_id: str, model: str)
     if deployment is not None:
         loaded = deployment.status == "Deployed" and _is_up(deployment.engine)
         return Target(deployment.engine, deployment.id, loaded)
-    if (entry := base_models.catalogue().get(model)) is not None:
+    if (entry := base_models.find(model)) is not None:
         base = select(Engine).where(
             Engine.organization_id == organization_id,
             Engine.base_model == model,
-            Engine.task_type == entry.task_types[0],  # what it does untrained
+            Engine.task_type.in_(entry.untrained_tasks),
         )
         # Of those that have ended, one with a timeout first: it starts at any time.
         management_type = Engine.resource_management_config["management_type"].astext

@@ -40,7 +40,7 @@ async def create(
     engine = Engine(
         id=engine_id,
         organization_id=organization_id,
-        name=name or f"{base_model}-engine-{engine_id[7:11]}",
+        name=name or f"{entry.short_name}-engine-{engine_id[7:11]}",
         base_model=base_model,
         task_type=task_type,
         resource_management_config=management,

@@ -1,7 +1,7 @@
 """Queries of training jobs and their checkpoints."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 from sqlalchemy import delete as sql_delete
 from sqlalchemy import select, update
@@ -10,12 +10,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import defer, joinedload
 from sqlalchemy.sql.expression import cast, func
 
-from emissary import base_models
 from emissary.data.rebalancing import row_counts
 from emissary.errors import InvalidInput, NotFound
 from emissary.ids import new_id
 from emissary.schemas.training_jobs import TrainingJobCreate
-from emissary.store import job_events, leases, testing_functions
+from emissary.store import job_events, leases, starts, testing_functions
 from emissary.store.pages import Page, page
 from emissary.store.tables import GONE, Checkpoint, Dataset, Deployment, JobEvent, Project, TrainingJob
 from emissary.store.tables import TERMINAL as TERMINAL
@@ -35,16 +34,8 @@ async def create(
 
     Raises InvalidInput for anything it could not be run with, naming the field.
     """
-    technique: Literal["SFT", "GRPO"] = "SFT" if reward is None else "GRPO"
-    if wanted.base_model_option != "pre-trained":
-        raise InvalidInput("base_model_option: continuing from a fine-tuned model is not supported by this version.")
-    if wanted.hf_model_link is not None or wanted.base_model == "HF_MODEL":
-        raise InvalidInput("hf_model_link: models outside the catalogue are not supported by this version.")
-    entry = base_models.get(wanted.base_model)
-    if wanted.task_type not in entry.task_types:
-        raise InvalidInput(
-            f"task_type: {wanted.base_model} does {', '.join(entry.task_types)}, not {wanted.task_type}."
-        )
+    technique: starts.Technique = "SFT" if reward is None else "GRPO"
+    start = await starts.resolve(session, project, wanted, technique)
     train = await _dataset(session, project, "train_dataset_id", wanted.train_dataset_id, wanted.task_type)
     test = None
     if wanted.test_dataset_id is not None:
@@ -55,6 +46,7 @@ async def create(
         raise InvalidInput("train_test_split_ratio: a dataset of one row cannot be split; upload more rows.")
     if wanted.task_type == "classification":
         _check_classes(train, test)
+        start.check_labels(train)
     if wanted.task_type == "embedding" and wanted.parameters.get("dynamic_loss"):
         raise InvalidInput("parameters.dynamic_loss: there is none for the task type embedding; leave it out.")
     if wanted.rebalance_data is not None:
@@ -71,14 +63,17 @@ async def create(
         training_technique=technique,
         task_type=wanted.task_type,
         base_model_option=wanted.base_model_option,
-        base_model=wanted.base_model,
+        base_model=start.entry.name,
+        parent_id=start.parent and start.parent.id,
+        base_fine_tuned_model=start.parent and start.parent.name,
+        base_fine_tuned_model_checkpoint=start.checkpoint,
         train_dataset=train,
         test_dataset=test,
         train_test_split_ratio=wanted.train_test_split_ratio,
         test_functions=wanted.test_functions,
         reward_functions=reward,
         rebalance_data=wanted.rebalance_data,
-        hyper_parameters=base_models.resolve_parameters(entry, wanted.parameters, technique),
+        hyper_parameters=start.parameters(wanted.parameters, technique),
         status="Pending",
         created_by=user_id,
     )
@@ -202,13 +197,24 @@ async def checkpoints(
 
 
 async def delete(session: AsyncSession, job: TrainingJob) -> None:
-    """Forget an ended job and its checkpoints. Raises InvalidInput while it runs or something of it is deployed."""
+    """Forget an ended job and its checkpoints. Raises InvalidInput while it runs, something of it is deployed, or a
+    job that has not ended starts from it.
+    """
     if job.status not in TERMINAL:
         raise InvalidInput(f"The training job {job.id} is {job.status}; cancel it first.")
     live = select(Deployment.id).where(Deployment.training_job_id == job.id, Deployment.status.not_in(GONE))
     deployment_id = (await session.scalars(live.limit(1))).first()
     if deployment_id is not None:
         raise InvalidInput(f"The deployment {deployment_id} serves the training job {job.id}; delete that first.")
+    # From here on no new job can start from it.
+    await session.execute(select(TrainingJob.id).where(TrainingJob.id == job.id).with_for_update())
+    needed = select(TrainingJob.id).where(TrainingJob.parent_id == job.id, TrainingJob.status.not_in(TERMINAL))
+    child_id = (await session.scalars(needed.limit(1))).first()
+    if child_id is not None:
+        raise InvalidInput(
+            f"The training job {child_id} starts from {job.id} and has not ended; wait for it, or cancel it first."
+        )
+    await session.execute(update(TrainingJob).where(TrainingJob.parent_id == job.id).values(parent_id=None))
     await session.execute(update(Deployment).where(Deployment.training_job_id == job.id).values(training_job_id=None))
     await session.execute(sql_delete(Checkpoint).where(Checkpoint.training_job_id == job.id))
     await session.execute(sql_delete(JobEvent).where(JobEvent.training_job_id == job.id))

@@ -146,7 +146,9 @@ def test_what_is_anothers_cannot_be_trained_on(ours: Side, theirs: Side) -> None
         "checkpoint": 1,
         "train_dataset_id": ours.ids["dataset_id"],
     }
-    assert ours.client.http.post(path, json=body).status_code in (400, 404)
+    refusal = ours.client.http.post(path, json=body)
+    envelope(refusal, 400, "invalid_input")
+    assert "base_model: there is no training job" in refusal.json()["error"]
 
 
 def test_what_is_anothers_cannot_be_deployed(ours: Side, theirs: Side) -> None:

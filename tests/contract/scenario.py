@@ -137,6 +137,10 @@ def train(recorder: Recorder, project: str) -> tuple[str, str]:
     if found.get("status") != "Success":
         recorder.seen["createTrainingJob"][201].append(f"the job ended as {found.get('status')}: {found.get('error')}")
     recorder.call("listCheckpoints", project_id=project, training_job_id=job)
+    further = body | {"base_model_option": "fine-tuned", "base_model": job, "checkpoint": 1}
+    child = recorder.made("createTrainingJob", project_id=project, json=further)
+    recorder.call("retrieveTrainingJobById", project_id=project, training_job_id=child)
+    recorder.call("cancelTrainingJobById", project_id=project, training_job_id=child)
     recorder.call("retrieveProjectById", project_id=project)
     return job, dataset
 

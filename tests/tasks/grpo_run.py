@@ -1,4 +1,6 @@
-"""A small GRPO training, for the tests and the process that one of them kills: grpo_run.py WORK_DIR KILL_AT_STEP."""
+"""A small GRPO training, for the tests and the process that one of them kills:
+grpo_run.py WORK_DIR KILL_AT_STEP [ADAPTER].
+"""
 
 import os
 import signal
@@ -8,6 +10,8 @@ from typing import Any
 
 import torch
 
+from emissary import model_files
+from emissary.settings import Settings
 from emissary.testing_function_files import TestingFunction
 from tasks.grpo_training import train_grpo
 from tests.tasks.sft_run import ROWS, caller_of
@@ -51,7 +55,7 @@ LENGTH = function("length", "len(predicted_output)")
 def run(work_dir: Path, **changed: Any) -> int:
     """`train_grpo` on 4 rows, 2 steps an epoch; `changed` replaces arguments, `parameters` single ones."""
     arguments: dict[str, Any] = {
-        "model_dir": Path(os.environ["EMISSARY_MODELS"]) / "SmolLM2-135M-Instruct",
+        "model_dir": model_files.fetch("SmolLM2-135M-Instruct", Settings()),
         "model_name": "SmolLM2-135M-Instruct",
         "train_rows": ROWS[:4],
         "functions": [SHARE_OF_E, LENGTH],
@@ -72,4 +76,5 @@ def _kill_at(step: int, share: float) -> None:
 if __name__ == "__main__":
     # As in the tests: how sums are split over threads shows in the last bits.
     torch.set_num_threads(1)
-    run(Path(sys.argv[1]), on_progress=lambda share: _kill_at(int(sys.argv[2]), share))
+    start = Path(sys.argv[3]) if len(sys.argv) > 3 else None
+    run(Path(sys.argv[1]), adapter_dir=start, on_progress=lambda share: _kill_at(int(sys.argv[2]), share))

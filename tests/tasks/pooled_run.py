@@ -1,4 +1,6 @@
-"""Small trainings of each task, for tests and for the process that one kills: pooled_run.py WORK_DIR KILL_AT_STEP."""
+"""Small trainings of each task, for tests and for the process that one kills:
+pooled_run.py WORK_DIR KILL_AT_STEP [ADAPTER].
+"""
 
 import os
 import signal
@@ -89,4 +91,5 @@ def _kill_at(step: int, share: float) -> None:
 if __name__ == "__main__":
     # As in the tests: how sums are split over threads shows in the last bits.
     torch.set_num_threads(1)
-    run("multiclass", Path(sys.argv[1]), on_progress=lambda share: _kill_at(int(sys.argv[2]), share))
+    start = Path(sys.argv[3]) if len(sys.argv) > 3 else None
+    run("multiclass", Path(sys.argv[1]), adapter_dir=start, on_progress=lambda share: _kill_at(int(sys.argv[2]), share))

@@ -1,4 +1,6 @@
-"""A small training, for the tests and for the process that one of them kills: sft_run.py WORK_DIR KILL_AT_STEP."""
+"""A small training, for the tests and for the process that one of them kills:
+sft_run.py WORK_DIR KILL_AT_STEP [ADAPTER].
+"""
 
 import os
 import signal
@@ -8,6 +10,8 @@ from typing import Any
 
 import torch
 
+from emissary import model_files
+from emissary.settings import Settings
 from tasks.sft_rows import Conversation
 from tasks.sft_training import train_sft
 from tasks.training_steps import Caller
@@ -61,7 +65,7 @@ def caller_of(changed: dict[str, Any]) -> Caller:
 def run(work_dir: Path, **changed: Any) -> int:
     """`train_sft` on 8 rows, 4 steps an epoch; `changed` replaces arguments, `parameters` single ones."""
     arguments: dict[str, Any] = {
-        "model_dir": Path(os.environ["EMISSARY_MODELS"]) / "SmolLM2-135M-Instruct",
+        "model_dir": model_files.fetch("SmolLM2-135M-Instruct", Settings()),
         "model_name": "SmolLM2-135M-Instruct",
         "train_rows": ROWS,
         "test_rows": ROWS[:2],
@@ -80,4 +84,5 @@ def _kill_at(step: int, share: float) -> None:
 if __name__ == "__main__":
     # As in the tests: how sums are split over threads shows in the last bits.
     torch.set_num_threads(1)
-    run(Path(sys.argv[1]), on_progress=lambda share: _kill_at(int(sys.argv[2]), share))
+    start = Path(sys.argv[3]) if len(sys.argv) > 3 else None
+    run(Path(sys.argv[1]), adapter_dir=start, on_progress=lambda share: _kill_at(int(sys.argv[2]), share))

@@ -2,7 +2,7 @@
 
 from fastapi import Request, Response
 
-from emissary.api import ending, engine_schedules, submit
+from emissary.api import ending, engine_schedules, hub_check, submit
 from emissary.api.auth import CurrentCaller, OwnedProject
 from emissary.api.paging import WantedPage, link_next
 from emissary.api.routing import keyed_router
@@ -26,6 +26,8 @@ def _management(body: DeploymentCreate) -> ResourceManagement:
 @router.post("", status_code=201, operation_id="createDeployment", summary="Create deployment")
 async def create_deployment(project: OwnedProject, body: DeploymentCreate, caller: CurrentCaller) -> DeploymentSummary:
     """Serve a checkpoint under a name, on an engine that fits."""
+    if body.checkpoint == 0:
+        await hub_check.check_base_model("training_job_id", body.training_job_id)
     async with transaction() as session:
         deployment = await deployments.create(
             session,

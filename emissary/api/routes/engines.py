@@ -2,7 +2,7 @@
 
 from fastapi import Request, Response
 
-from emissary.api import ending, engine_schedules, submit
+from emissary.api import ending, engine_schedules, hub_check, submit
 from emissary.api.auth import CurrentCaller, OwnedEngine
 from emissary.api.paging import WantedPage, link_next
 from emissary.api.routing import keyed_router
@@ -38,6 +38,7 @@ def _summary(engine: Engine, deployment_counts: int) -> EngineSummary:
 @router.post("", status_code=201, operation_id="createEngine", summary="Create Inference Engine")
 async def create_engine(body: EngineCreate, caller: CurrentCaller) -> EngineSummary:
     """A new engine; it is Active once its base model is loaded, by a schedule in the schedule's windows."""
+    await hub_check.check_base_model("base_model", body.base_model)
     async with transaction() as session:
         engine = await engines.create(
             session,

@@ -1,6 +1,6 @@
 """GRPO training jobs: create; everything else is as for any training job."""
 
-from emissary.api import submit
+from emissary.api import hub_check, submit
 from emissary.api.auth import CurrentCaller, OwnedProject
 from emissary.api.routes.training_jobs import summary
 from emissary.api.routing import keyed_router
@@ -17,6 +17,7 @@ async def create_grpo_training_job(
     project: OwnedProject, body: GrpoJobCreate, caller: CurrentCaller
 ) -> TrainingJobSummary:
     """Checks everything, keeps the job, and has it run."""
+    await hub_check.check_job(body)
     async with transaction() as session:
         job = await grpo_jobs.create(session, project, body, caller.user_id)
     await submit.submit(job)

@@ -8,7 +8,7 @@ from prefect.states import Cancelling
 from sqlalchemy import update
 from starlette.concurrency import run_in_threadpool
 
-from emissary.api import deleting, links, submit
+from emissary.api import deleting, hub_check, links, submit
 from emissary.api.auth import CurrentCaller, OwnedProject
 from emissary.api.paging import Limit, WantedPage, link_next
 from emissary.api.routing import keyed_router
@@ -57,6 +57,7 @@ async def create_training_job(
     project: OwnedProject, body: TrainingJobCreate, caller: CurrentCaller
 ) -> TrainingJobSummary:
     """Checks everything, keeps the job, and has it run."""
+    await hub_check.check_job(body)
     async with transaction() as session:
         job = await training_jobs.create(session, project, body, caller.user_id)
     await submit.submit(job)
@@ -112,7 +113,9 @@ async def cancel_training_job(project: OwnedProject, training_job_id: str) -> No
     "/{training_job_id}", status_code=204, operation_id="deleteTrainingJobById", summary="Delete training job"
 )
 async def delete_training_job(project: OwnedProject, training_job_id: str) -> None:
-    """Removes an ended job with its checkpoints and files; 400 while it runs or is deployed."""
+    """Removes an ended job with its checkpoints and files; 400 while it runs, is deployed, or a running job starts
+    from it.
+    """
     async with transaction() as session:
         job = await training_jobs.get(session, training_job_id, project.id)
     if job.status in training_jobs.TERMINAL and job.flow_run_id is not None:
