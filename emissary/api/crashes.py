@@ -12,7 +12,7 @@ _LOWER = {
     "SFT": ("per_device_train_batch_size", "max_length"),
     "GRPO": ("per_device_train_batch_size", "num_generations", "max_completion_length", "max_length"),
 }
-_NO_MEMORY = re.compile(r"\bout of memory\b|\bOutOfMemoryError\b", re.IGNORECASE)
+_NO_MEMORY = re.compile(r"Out of memory\b")  # so the worker begins, when the kernel ended a process for it
 _KILLED = re.compile(r"status code: -9\b")
 
 
@@ -21,17 +21,12 @@ def restart_after(crashes: int) -> timedelta | None:
     return RESTART_AFTER[crashes - 1] if crashes < MOST_CRASHES else None
 
 
-def is_out_of_memory(message: str) -> bool:
-    """Whether a state's message tells of too little memory, the machine's or a GPU's."""
-    return _NO_MEMORY.search(message) is not None
-
-
 def crash_sentence(row: FlowBacked, message: str | None) -> str:
     """Why the run of `row` is given up, whose process died with `message` the last time, and what to do."""
     died = f"The process died {row.crashes} times in a row"
     again = "resume the job" if isinstance(row, TrainingJob) else "start it again"
-    if message and is_out_of_memory(message):
-        return f"{died}, the last time because it was out of memory. {memory_advice(row)}"
+    if message and _NO_MEMORY.match(message):
+        return f"{died}, the last time because it was out of memory. {_memory_advice(row)}"
     if message and _KILLED.search(message):
         return (
             f"{died}, the last time by signal 9, and not by the kernel for lack of memory: somebody or something on "
@@ -41,7 +36,7 @@ def crash_sentence(row: FlowBacked, message: str | None) -> str:
     return f"{died}{said}. Its log in the Prefect UI may tell more."
 
 
-def memory_advice(row: FlowBacked) -> str:
+def _memory_advice(row: FlowBacked) -> str:
     """What to lower so that the run of `row` needs less memory."""
     elsewhere = "or run it on a machine with more memory"
     if isinstance(row, TrainingJob):

@@ -79,12 +79,13 @@ async def create(
         reward_functions=reward,
         rebalance_data=wanted.rebalance_data,
         hyper_parameters=base_models.resolve_parameters(entry, wanted.parameters, technique),
+        timeout_seconds=wanted.timeout_seconds,
         status="Pending",
         created_by=user_id,
     )
     session.add(job)
     await session.flush()
-    await job_events.record(session, job.id, "queued")
+    await job_events.record_queued(session, job.id)
     return job
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from emissary.api.crashes import MOST_CRASHES, crash_sentence, is_out_of_memory, restart_after
+from emissary.api.crashes import MOST_CRASHES, crash_sentence, restart_after
 from emissary.store.tables import Deployment, Engine, FlowBacked, TrainingJob
 
 SFT = {"per_device_train_batch_size": 8, "max_length": 1024}
@@ -61,16 +61,3 @@ def test_other_crash_is_one_plain_sentence_with_what_is_known(message: str | Non
     assert (message or "").strip().rstrip(".") in sentence
     assert "None" not in sentence
     assert "  " not in sentence
-
-
-@pytest.mark.parametrize(
-    ("message", "told"),
-    [
-        (NO_MEMORY, True),
-        ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB", True),
-        (KILLED, False),
-        ("The dataset is out of range", False),
-    ],
-)
-def test_too_little_memory_is_told_apart(message: str, told: bool) -> None:
-    assert is_out_of_memory(message) is told
