@@ -67,6 +67,7 @@ def create(
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the job.")] = None,
     description: Annotated[str | None, typer.Option(help="What the job is for.")] = None,
+    timeout_seconds: Annotated[int | None, typer.Option(help="How long its run may take, up to 30 days.")] = None,
     hf_model_link: Annotated[str | None, typer.Option(help="Hugging Face model, with --base-model HF_MODEL.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -87,6 +88,7 @@ def create(
         "task_type": task_type,
         "name": name,
         "description": description,
+        "timeout_seconds": timeout_seconds,
         "hf_model_link": hf_model_link,
     }
     path = jobs_path(client, project) + ("/grpo" if reward else "")
@@ -118,6 +120,14 @@ def cancel(ctx: typer.Context, job: Job, project: InProject) -> None:
     client = connect(ctx)
     client.post(f"{job_path(client, project, job)}/cancel")
     say(f"The job {job} is cancelled.")
+
+
+@app.command()
+def resume(ctx: typer.Context, job: Job, project: InProject) -> None:
+    """Go on with a job that failed, was timed out or cancelled, from its last checkpoint."""
+    client = connect(ctx)
+    client.post(f"{job_path(client, project, job)}/resume")
+    say(f"The job {job} goes on.")
 
 
 @app.command()

@@ -35,7 +35,7 @@ from tests.api.refusals import GOOD, MODEL
 from tests.conftest import free_port
 
 T = TypeVar("T")
-_KEY = "ek-backends"
+KEY = "ek-backends"
 
 
 @dataclass
@@ -83,7 +83,7 @@ class Backends:
     async def ask(self, method: str, path: str, **more: Any) -> httpx.Response:
         """The same, for several at once."""
         transport = httpx.ASGITransport(create_app())
-        headers = {"X-API-Key": _KEY}
+        headers = {"X-API-Key": KEY}
         async with httpx.AsyncClient(transport=transport, base_url="http://api", headers=headers) as api:
             return await api.request(method, path, **more)
 
@@ -156,5 +156,5 @@ def started() -> Iterator[Backends]:
                     patch.setattr(settings(), "database_url", address)
                     patch.setattr(settings(), "home", chosen.home)
                     backends = Backends(chosen.prefect_api_url, server, Silences())
-                    backends.catalogue(lambda session: users.ensure_first_key(session, _KEY))
+                    backends.catalogue(lambda session: users.ensure_first_key(session, KEY))
                     yield backends
