@@ -10,13 +10,14 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.objects import State
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
@@ -44,7 +45,8 @@ class Backends:
 
     prefect_url: str
     prefect_server: Supervised
-    silences: Silences
+    silences: Silences = field(default_factory=Silences)
+    application: FastAPI = field(default_factory=create_app)
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """What `work` gives."""
@@ -82,7 +84,7 @@ class Backends:
 
     async def ask(self, method: str, path: str, **more: Any) -> httpx.Response:
         """The same, for several at once."""
-        transport = httpx.ASGITransport(create_app())
+        transport = httpx.ASGITransport(self.application)
         headers = {"X-API-Key": KEY}
         async with httpx.AsyncClient(transport=transport, base_url="http://api", headers=headers) as api:
             return await api.request(method, path, **more)
@@ -155,6 +157,6 @@ def started() -> Iterator[Backends]:
                     up._apply_flow_deployments(environment)
                     patch.setattr(settings(), "database_url", address)
                     patch.setattr(settings(), "home", chosen.home)
-                    backends = Backends(chosen.prefect_api_url, server, Silences())
+                    backends = Backends(chosen.prefect_api_url, server)
                     backends.catalogue(lambda session: users.ensure_first_key(session, KEY))
                     yield backends

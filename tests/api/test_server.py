@@ -19,6 +19,9 @@ from tests.api.refusals import GOOD
 from tests.conftest import free_port
 from tests.jobs import until
 
+# Processes are killed, and the rest waits until that is noticed.
+pytestmark = pytest.mark.acceptance
+
 HEADERS = {"X-API-Key": KEY}
 
 
