@@ -11,7 +11,7 @@ from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 PREFECT_AWAY = (httpx.TransportError, PrefectHTTPStatusError, ObjectNotFound, TimeoutError)
 """What is raised where Prefect is away, slow, refuses, or does not know what it should."""
 
-PATIENCE_SECONDS = 4.0
+PATIENCE_SECONDS = 2.5
 _CALL_SECONDS = 5.0
 
 

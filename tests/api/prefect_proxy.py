@@ -13,7 +13,7 @@ _DROPPED = {"transfer-encoding", "connection", "content-encoding", "content-leng
 
 
 class PrefectProxy(ThreadingHTTPServer):
-    """Passes requests on, unless in a mood: error answers 500, locked 503, slow asks too late, late answers too late."""
+    """Passes requests on, unless in a mood: error answers 500, locked 503; slow asks, late answers too late."""
 
     daemon_threads = True
 
