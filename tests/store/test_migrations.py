@@ -37,7 +37,8 @@ ROWS: list[tuple[str, dict[str, Any]]] = [
         "datasets",
         {
             "id": "ds-1", "project_id": "ms-1", "name": "tickets", "file_name": "tickets.jsonl",
-            "artifact": "datasets/1", "bytes": 2**40, "sha256": "b" * 64, "report": {"rows": 3, "labels": ["é"]}, "upload_by": "user-1",
+            "artifact": "datasets/1", "bytes": 2**40, "sha256": "b" * 64,
+            "report": {"rows": 3, "labels": ["é"]}, "upload_by": "user-1",
         },
     ),
     ("training_jobs", JOB | {"id": "tr-1", "status": "Success", "flow_run_id": FLOW_RUN, "best_checkpoint": 1}),
