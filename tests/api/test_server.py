@@ -143,6 +143,25 @@ def test_request_in_flight_is_answered_before_the_api_ends(api: Api, backends: B
     until(api.pid, lambda pid: pid != before, 40)
 
 
+@pytest.mark.parametrize("asked_before", [False, True])
+def test_request_on_a_connection_from_before_the_restart_is_answered(api: Api, asked_before: bool) -> None:
+    request = f"GET /v1/projects HTTP/1.1\r\nHost: api\r\nX-API-Key: {KEY}\r\n\r\n".encode()
+    before = api.pid()
+    with socket.create_connection(("127.0.0.1", api.port), timeout=60) as connection:
+        if asked_before:
+            connection.sendall(request)
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+        time.sleep(0.3)  # until it is accepted
+        os.kill(before, signal.SIGTERM)
+        time.sleep(0.4)  # until the API has begun to end
+        connection.sendall(request)
+        answer = connection.recv(65536)
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert b"connection: close" in answer
+    until(api.pid, lambda pid: pid != before, 40)
+    assert httpx.get(f"{api.url}/v1/projects", headers=HEADERS, trust_env=False, timeout=120).status_code == 200
+
+
 def test_event_stream_ends_when_the_api_does_and_goes_on_with_the_next(api: Api, backends: Backends) -> None:
     path = backends.new_job()
     before = api.pid()
