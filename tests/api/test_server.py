@@ -1,5 +1,6 @@
 """The API's process is restarted under requests, on a catalogue and a Prefect server of its own."""
 
+import http.client
 import os
 import signal
 import socket
@@ -7,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 
 import httpx
@@ -145,19 +147,20 @@ def test_request_in_flight_is_answered_before_the_api_ends(api: Api, backends: B
 
 @pytest.mark.parametrize("asked_before", [False, True])
 def test_request_on_a_connection_from_before_the_restart_is_answered(api: Api, asked_before: bool) -> None:
-    request = f"GET /v1/projects HTTP/1.1\r\nHost: api\r\nX-API-Key: {KEY}\r\n\r\n".encode()
     before = api.pid()
-    with socket.create_connection(("127.0.0.1", api.port), timeout=60) as connection:
+    connection = http.client.HTTPConnection("127.0.0.1", api.port, timeout=60)
+    with closing(connection):
+        connection.connect()
         if asked_before:
-            connection.sendall(request)
-            assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+            connection.request("GET", "/v1/projects", headers=HEADERS)
+            assert connection.getresponse().read()
         time.sleep(0.3)  # until it is accepted
         os.kill(before, signal.SIGTERM)
         time.sleep(0.4)  # until the API has begun to end
-        connection.sendall(request)
-        answer = connection.recv(65536)
-    assert answer.startswith(b"HTTP/1.1 200")
-    assert b"connection: close" in answer
+        connection.request("GET", "/v1/projects", headers=HEADERS)
+        answer = connection.getresponse()
+        assert (answer.status, answer.getheader("connection")) == (200, "close")
+        assert answer.read()
     until(api.pid, lambda pid: pid != before, 40)
     assert httpx.get(f"{api.url}/v1/projects", headers=HEADERS, trust_env=False, timeout=120).status_code == 200
 
