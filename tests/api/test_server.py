@@ -54,10 +54,13 @@ def api(backends: Backends) -> Iterator[Api]:
         process = supervisor.start(
             "api", sys.executable, "-m", "emissary.api.server", str(descriptor), descriptors=(descriptor,)
         )
-        url = f"http://127.0.0.1:{port}"
-        # Made before there is a process that accepts it, so it waits, like any later one.
-        assert httpx.get(f"{url}/v1/projects", headers=HEADERS, trust_env=False, timeout=120).status_code == 200
-        yield Api(process, url, port)
+        yield Api(process, f"http://127.0.0.1:{port}", port)
+
+
+@pytest.fixture(autouse=True)
+def up(api: Api) -> None:
+    """The API answers. (A request that is made before there is a process to accept it waits.)"""
+    assert httpx.get(f"{api.url}/v1/projects", headers=HEADERS, trust_env=False, timeout=120).status_code == 200
 
 
 @dataclass
@@ -162,7 +165,6 @@ def test_request_on_a_connection_from_before_the_restart_is_answered(api: Api, a
         assert (answer.status, answer.getheader("connection")) == (200, "close")
         assert answer.read()
     until(api.pid, lambda pid: pid != before, 40)
-    assert httpx.get(f"{api.url}/v1/projects", headers=HEADERS, trust_env=False, timeout=120).status_code == 200
 
 
 def test_event_stream_ends_when_the_api_does_and_goes_on_with_the_next(api: Api, backends: Backends) -> None:
