@@ -17,6 +17,7 @@ import psutil
 _PR_SET_PDEATHSIG = 1
 _STOP_SECONDS = 20.0
 _LOOK_SECONDS = 1.0
+_BACKLOG = 2048  # connections that wait while nobody accepts them
 
 
 def die_with_parent() -> None:
@@ -43,6 +44,12 @@ def is_dead_here(identity: str | None) -> bool:
     return process_identity(int(rest.partition(":")[0])) != identity
 
 
+def listening_socket(host: str, port: int) -> socket.socket:
+    """A socket that listens there. Raises OSError when it cannot."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+
+
 def port_is_free(host: str, port: int) -> bool:
     """Whether a server could listen there."""
     with socket.socket() as probe:
@@ -62,6 +69,8 @@ class Supervised:
     command: list[str]
     log: Path
     environment: dict[str, str]
+    descriptors: tuple[int, ...] = ()
+    """Open files that the process inherits, such as a listening socket; this process holds them between two starts."""
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
     restarts: int = field(default=0, init=False)
 
@@ -74,6 +83,7 @@ class Supervised:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
+                pass_fds=self.descriptors,
                 start_new_session=True,  # Ctrl-C reaches the starter alone, which ends the others in order
                 preexec_fn=die_with_parent if sys.platform == "linux" else None,
             )
@@ -99,9 +109,9 @@ class Supervisor:
         self._running: list[Supervised] = []
         self._stopping = threading.Event()
 
-    def start(self, name: str, *command: str) -> Supervised:
-        """Start a process named `name`, whose log is `<name>.log`."""
-        supervised = Supervised(name, list(command), self._logs / f"{name}.log", self._environment)
+    def start(self, name: str, *command: str, descriptors: tuple[int, ...] = ()) -> Supervised:
+        """Start a process named `name`, whose log is `<name>.log`, and which inherits `descriptors`."""
+        supervised = Supervised(name, list(command), self._logs / f"{name}.log", self._environment, descriptors)
         supervised.start()
         self._running.append(supervised)
         return supervised

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from emissary.errors import EmissaryError, InvalidInput
-from emissary.processes import Supervisor, port_is_free
+from emissary.processes import Supervisor, listening_socket, port_is_free
 from emissary.secret_files import first_api_key
 from emissary.settings import PROJECT_ROOT, Settings
 from emissary.store.artifacts import open_store
@@ -50,12 +51,12 @@ class Platform:
 def running(chosen: Settings, say: Say) -> Iterator[Platform]:
     """Run everything while the block runs; `say` is told of each step. Raises InvalidInput when a port is taken."""
     embedded_prefect = "PREFECT_API_URL" not in os.environ
-    _require_port(chosen.host, chosen.port, "EMISSARY_PORT", "the API")
     open_store(chosen).check()
     if embedded_prefect:
-        _require_port("127.0.0.1", chosen.prefect_port, "EMISSARY_PREFECT_PORT", "Prefect's server")
+        _require_port(chosen.prefect_port)
     say("PostgreSQL: starting")
-    with catalogue_server(chosen) as address:
+    # The API's socket is held here: whoever connects while the API is restarted waits, and is not refused.
+    with _api_listener(chosen) as listener, catalogue_server(chosen) as address:
         key = first_api_key(chosen).get_secret_value()
         migrate(address)
         environment = os.environ | _environment(chosen, address)
@@ -69,12 +70,10 @@ def running(chosen: Settings, say: Say) -> Iterator[Platform]:
                 )
             asyncio.run(_make_key_valid(address, key))
             _wait(f"{chosen.prefect_api_url}/health", "Prefect's server", chosen)
+            descriptor = listener.fileno()
             supervisor.start(
-                "api", sys.executable, "-m", "uvicorn", "emissary.api.app:create_app", "--factory",
-                "--host", chosen.host, "--port", str(chosen.port), "--log-level", "warning",
-                "--http", "emissary.api.http_protocol:EnvelopeProtocol",
-                "--timeout-graceful-shutdown", "5",  # streams of events end only with their training job
-            )  # fmt: skip
+                "api", sys.executable, "-m", "emissary.api.server", str(descriptor), descriptors=(descriptor,)
+            )
             say("Flows and worker: applying deployments.yaml, importing torch")
             with temporary_settings({PREFECT_API_URL: chosen.prefect_api_url}):
                 asyncio.run(_apply_work_pools(chosen))
@@ -84,10 +83,21 @@ def running(chosen: Settings, say: Say) -> Iterator[Platform]:
             yield Platform(chosen.api_url, chosen.prefect_api_url.removesuffix("/api"), key)
 
 
-def _require_port(host: str, port: int, variable: str, what: str) -> None:
-    if not port_is_free(host, port):
+def _api_listener(chosen: Settings) -> socket.socket:
+    try:
+        return listening_socket(chosen.host, chosen.port)
+    except OSError as error:
         raise InvalidInput(
-            f"Port {port} on {host} is taken, so {what} cannot listen there. End what uses it, or set {variable}."
+            f"The API cannot listen on {chosen.host} port {chosen.port} ({error.strerror}). End what uses the port, or "
+            "set EMISSARY_PORT or EMISSARY_HOST."
+        ) from error
+
+
+def _require_port(port: int) -> None:
+    if not port_is_free("127.0.0.1", port):
+        raise InvalidInput(
+            f"Port {port} is taken, so Prefect's server cannot listen there. End what uses it, or set "
+            "EMISSARY_PREFECT_PORT."
         )
 
 

@@ -171,6 +171,12 @@ def test_interrupted_watch_ends_quietly_with_130_and_the_job_goes_on(
     assert done.returncode == 0
     assert client.get(path)["status"] == "Cancelled"
     assert emissary(platform, "jobs", "watch", "long").returncode == 1
+    assert "goes on" in fine(platform, "jobs", "resume", "long")
+    until(lambda: client.get(path)["status"], lambda status: status == "Running")
+    refused = emissary(platform, "jobs", "resume", "long")
+    assert refused.returncode == 1
+    assert "is Running" in refused.stderr
+    fine(platform, "jobs", "cancel", "long")
 
 
 def test_file_is_uploaded_and_saved_again(platform: Platform, project: str, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from emissary.processes import Supervised, Supervisor, port_is_free
+from emissary.processes import Supervised, Supervisor, listening_socket, port_is_free
 from tests.conftest import free_port
 
 SLEEP = (sys.executable, "-c", "import time; print('here', flush=True); time.sleep(600)")
@@ -53,3 +53,14 @@ def test_port_that_is_listened_on_is_not_free() -> None:
     assert port_is_free("127.0.0.1", port)
     with socket.create_server(("127.0.0.1", port)):
         assert not port_is_free("127.0.0.1", port)
+
+
+def test_connection_to_a_listening_socket_waits_for_the_process_that_inherits_it(tmp_path: Path) -> None:
+    program = "import socket, sys; print(socket.socket(fileno=int(sys.argv[1])).accept()[0].send(b'here'))"
+    supervisor = Supervisor(tmp_path, os.environ)
+    with listening_socket("127.0.0.1", port := free_port()) as listener:
+        assert not port_is_free("127.0.0.1", port)
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as waiting, supervisor.keep():
+            number = listener.fileno()
+            supervisor.start("late", sys.executable, "-c", program, str(number), descriptors=(number,))
+            assert waiting.recv(10) == b"here"

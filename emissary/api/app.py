@@ -8,7 +8,7 @@ from importlib.metadata import version
 
 from fastapi import Depends, FastAPI, Request
 
-from emissary.api import deleting, engine_schedules, job_event_feed, projection
+from emissary.api import deleting, engine_schedules, job_event_feed, projection, sweeping
 from emissary.api.body_limit import BodyLimit
 from emissary.api.document import document
 from emissary.api.errors import add_error_handlers
@@ -27,6 +27,7 @@ from emissary.api.routes import (
     testing_functions,
     training_job_events,
     training_job_logs,
+    training_job_runs,
     training_jobs,
     uploads,
 )
@@ -38,7 +39,7 @@ from emissary.store.database import dispose
 async def _lifespan(_app: FastAPI) -> AsyncIterator[None]:
     work = (
         projection.follow_events(),
-        projection.sweep_for_ever(),
+        sweeping.sweep_for_ever(),
         engine_schedules.keep_for_ever(),
         deleting.clear_for_ever(),
         job_event_feed.listen(),
@@ -82,6 +83,7 @@ def create_app() -> FastAPI:
         datasets,
         grpo_jobs,
         training_jobs,
+        training_job_runs,
         training_job_events,
         training_job_logs,
         engines,

@@ -12,13 +12,12 @@ from collections.abc import Collection, Sequence
 from datetime import timedelta
 from uuid import UUID
 
-from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, FlowRunFilterState, FlowRunFilterStateType
-from prefect.client.schemas.objects import TERMINAL_STATES, State, StateType
-from prefect.states import Cancelled, Cancelling
+from prefect.client.schemas.objects import TERMINAL_STATES, StateType
 from starlette.concurrency import run_in_threadpool
 
-from emissary.api.submit import PREFECT_AWAY
+from emissary.api.ending import ending_state
+from emissary.api.prefect_client import PREFECT_AWAY, prefect_client
 from emissary.errors import Unavailable
 from emissary.serving import client as engine_client
 from emissary.settings import settings
@@ -50,21 +49,16 @@ async def end_runs(flow_run_ids: Collection[UUID]) -> None:
     )
     deadline = time.monotonic() + _END_SECONDS
     try:
-        async with get_client() as client:
+        async with prefect_client(None) as client:
             while runs := await client.read_flow_runs(flow_run_filter=live):
                 if time.monotonic() > deadline:
                     raise Unavailable(f"The run {runs[0].name} is cancelled but has not ended yet; try again soon.")
                 for run in runs:
                     if run.state is not None and run.state.type != StateType.CANCELLING:
-                        await client.set_flow_run_state(run.id, _ending(run.state))
+                        await client.set_flow_run_state(run.id, ending_state(run.state))
                 await asyncio.sleep(_LOOK_SECONDS)
     except PREFECT_AWAY as error:
         raise Unavailable("Prefect cannot be reached, so nothing was deleted; try again soon.") from error
-
-
-def _ending(state: State) -> State:
-    # A run that waits has no process, and nobody would carry out that it is Cancelling.
-    return Cancelled() if state.type in (StateType.SCHEDULED, StateType.PAUSED) else Cancelling()
 
 
 async def clear(left: Sequence[Leftover]) -> None:

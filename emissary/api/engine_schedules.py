@@ -8,14 +8,14 @@ from collections.abc import Callable
 from contextlib import suppress
 
 import httpx
-from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from sqlalchemy import select
 
 from emissary import schedules
-from emissary.api.submit import PREFECT_AWAY
+from emissary.api.prefect_client import PREFECT_AWAY, prefect_client
 from emissary.schemas.schedules import Schedule
 from emissary.store.database import after_commit, transaction
 from emissary.store.tables import Engine
@@ -57,7 +57,7 @@ async def keep_for_ever() -> None:
 
 async def apply() -> None:
     """Make Prefect's schedules those of the catalogue's engines. Raises what `PREFECT_AWAY` names."""
-    async with get_client() as client:
+    async with prefect_client(None) as client:
         for name, cron in _CRONS.items():
             await _apply_to(client, name, cron)
 

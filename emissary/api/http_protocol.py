@@ -1,15 +1,17 @@
-"""Answers what is not HTTP, before there is a request that the application could see, with the envelope too."""
+"""HTTP/1.1 as the API speaks it: what is not HTTP gets the envelope too, and no request is lost at the end."""
 
 import json
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+CLOSE = (b"connection", b"close")
 _LINGER_SECONDS = 2.0
+_LAST_SECONDS = 1.0
 
 
 class EnvelopeProtocol(H11Protocol):
-    """uvicorn's HTTP/1.1, with our errors; for `uvicorn --http`."""
+    """uvicorn's HTTP/1.1, with our errors and a softer end; for `uvicorn --http`."""
 
     _refused = False
 
@@ -33,3 +35,20 @@ class EnvelopeProtocol(H11Protocol):
         self._refused = True
         self.transport.write_eof()
         self.loop.call_later(_LINGER_SECONDS, self.transport.close)
+
+    def shutdown(self) -> None:
+        """Have the answer that is under way be the last on this connection.
+
+        One without is closed a moment later: a request may be on its way already, and is answered.
+        """
+        if self.cycle is None or self.cycle.response_complete:
+            self.loop.call_later(_LAST_SECONDS, self._close_when_idle)
+        else:
+            self._close_when_idle()
+
+    def _close_when_idle(self) -> None:
+        if self.transport.is_closing():
+            return
+        if self.cycle is not None and not self.cycle.response_started:
+            self.cycle.default_headers = [*self.cycle.default_headers, CLOSE]
+        super().shutdown()

@@ -1,41 +1,30 @@
-"""The state of flow runs, written to the rows they belong to.
+"""The state of flow runs, written to the rows they belong to, from Prefect's event stream within milliseconds.
 
-From Prefect's event stream within milliseconds, and by a sweep for what the stream missed. The sweep alone restarts
-runs that crashed, under a lock, so that several API processes do not do it twice.
+What the stream misses, the sweep (`sweeping.py`) sets right.
 """
 
 import asyncio
 import logging
 import re
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from datetime import datetime
 from uuid import UUID
 
-from prefect.client.orchestration import PrefectClient, get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
-from prefect.client.schemas.objects import State, StateType
 from prefect.events.clients import get_events_subscriber
 from prefect.events.filters import EventFilter, EventNameFilter
-from prefect.states import Failed, Scheduled
-from sqlalchemy import select, text, update
+from sqlalchemy import select
 
-from emissary.api.submit import PREFECT_AWAY, submit_waiting
 from emissary.store import engines, job_events
 from emissary.store.database import transaction
 from emissary.store.tables import Deployment, Engine, FlowBacked, TrainingJob
 
 logger = logging.getLogger(__name__)
 
-SWEEP_SECONDS = 2.0
-MOST_CRASHES = 3
-# The worker proposes Crashed a second time about two seconds after the first, over whatever was set meanwhile.
-CRASH_SETTLES = timedelta(seconds=5)
-_SWEEP_LOCK = 7_266_002
-_LIVE: dict[type[FlowBacked], frozenset[str]] = {
+LIVE: dict[type[FlowBacked], frozenset[str]] = {
     TrainingJob: frozenset({"Pending", "Running", "Testing"}),
     Engine: frozenset({"Creating", "Active"}),
     Deployment: frozenset({"Pending", "Deploying"}),
 }
+"""Kinds of rows, and the status in which a row follows its flow run; in any other it has ended, and that is final."""
 _WORDS: dict[type[FlowBacked], dict[str, str]] = {
     TrainingJob: {
         "SCHEDULED": "Pending",
@@ -87,39 +76,27 @@ def error_sentence(message: str | None) -> str:
     return re.sub(r"^Flow run encountered an exception: (?:[\w.]*\.)?\w+: ", "", message)
 
 
-def crash_sentence(message: str | None) -> str:
-    """Why a process died, and what to do."""
-    if message and re.search(r"status code: -9\b", message):
-        return (
-            "The process was killed (signal 9), most often because the machine ran out of memory. Lower "
-            "per_device_train_batch_size or max_length, or run it on a machine with more memory, and create it again."
-        )
-    return f"The process died {MOST_CRASHES} times. {message or ''} Its log in the Prefect UI may tell more.".replace(
-        "  ", " "
-    )
+async def apply(flow_run_id: UUID, state_type: str, state_name: str, message: str | None, at: datetime) -> None:
+    """Write the state in which a flow run is since `at` to the row it belongs to, if there is one that is live.
 
-
-async def apply(flow_run_id: UUID, state_type: str, state_name: str, message: str | None) -> None:
-    """Write the state of a flow run to the row it belongs to, if there is one that is live."""
+    A state older than the one applied last is not applied: events and the sweep may tell of them in any order.
+    """
     async with transaction() as session:
-        for kind, live in _LIVE.items():
+        for kind, live in LIVE.items():
             status = status_word(kind, state_type, state_name)
-            if status is None:
+            mine = select(kind).where(kind.flow_run_id == flow_run_id, kind.status.in_(live))
+            row = await session.scalar(mine.with_for_update(key_share=True))
+            if row is None or status is None or (row.state_at is not None and row.state_at >= at):
                 continue
-            values: dict[str, Any] = {"status": status}
+            changed, row.status, row.state_at = row.status != status, status, at
             if state_type == "FAILED":
-                values["error"] = error_sentence(message)
-            changed = await session.scalar(
-                update(kind)
-                .where(kind.flow_run_id == flow_run_id, kind.status.in_(live), kind.status != status)
-                .values(**values)
-                .returning(kind.id)
-            )
-            if changed and kind is Engine:
-                await engines.record_start(session, changed, status)
-                await engines.deployments_follow(session, changed, status)
-            if changed and kind is TrainingJob:
-                await job_events.record_end(session, changed, status, values.get("error"))
+                row.error = error_sentence(message)
+            await session.flush()
+            if changed and isinstance(row, Engine):
+                await engines.record_start(session, row.id, status)
+                await engines.deployments_follow(session, row.id, status)
+            if changed and isinstance(row, TrainingJob):
+                await job_events.record_end(session, row.id, status, row.error)
 
 
 async def follow_events() -> None:
@@ -132,9 +109,11 @@ async def follow_events() -> None:
                 broken = False
                 async for event in events:
                     state = event.payload.get("validated_state") or {}
-                    if "type" in state:
+                    at = event.resource.get("prefect.state-timestamp")
+                    if "type" in state and at:
                         flow_run_id = UUID(event.resource.id.rpartition(".")[2])
-                        await apply(flow_run_id, state["type"], state["name"], state.get("message"))
+                        moment = datetime.fromisoformat(at)
+                        await apply(flow_run_id, state["type"], state["name"], state.get("message"), moment)
         except asyncio.CancelledError:
             raise
         except Exception as error:
@@ -142,55 +121,3 @@ async def follow_events() -> None:
                 logger.warning("Prefect's event stream broke off (%s); the sweep goes on, reconnecting", error)
             broken = True
             await asyncio.sleep(1)
-
-
-async def sweep_for_ever() -> None:
-    """Submit what waits, and set right what the event stream missed, every two seconds."""
-    while True:
-        try:
-            await sweep()
-        except PREFECT_AWAY as error:
-            logger.warning("Prefect cannot be reached (%s); trying again", error)
-        except Exception:
-            logger.exception("The sweep failed; trying again")
-        await asyncio.sleep(SWEEP_SECONDS)
-
-
-async def sweep() -> None:
-    """One round, unless another API process is at it."""
-    async with transaction() as lock:
-        if not await lock.scalar(text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": _SWEEP_LOCK}):
-            return
-        await submit_waiting()
-        rows: dict[UUID, tuple[type[FlowBacked], int]] = {}
-        async with transaction() as session:
-            for kind, live in _LIVE.items():
-                query = select(kind.flow_run_id, kind.crashes).where(
-                    kind.status.in_(live), kind.flow_run_id.is_not(None)
-                )
-                rows.update({run: (kind, crashes) for run, crashes in (await session.execute(query)).tuples() if run})
-        if not rows:
-            return
-        async with get_client() as client:
-            runs = await client.read_flow_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=list(rows))))
-            for run in runs:
-                if run.state is None:
-                    continue
-                if run.state.type == StateType.CRASHED:
-                    await _crashed(client, run.id, run.state, *rows[run.id])
-                else:
-                    await apply(run.id, run.state.type.value, run.state.name or "", run.state.message)
-
-
-async def _crashed(
-    client: PrefectClient, flow_run_id: UUID, state: State, kind: type[FlowBacked], crashes: int
-) -> None:
-    if datetime.now(UTC) - state.timestamp < CRASH_SETTLES:
-        return
-    async with transaction() as session:
-        await session.execute(update(kind).where(kind.flow_run_id == flow_run_id).values(crashes=crashes + 1))
-    if crashes + 1 < MOST_CRASHES:
-        again: State = Scheduled(name="AwaitingRetry", message=f"Restarted after its process died: {state.message}")
-        await client.set_flow_run_state(flow_run_id, again, force=True)
-    else:
-        await client.set_flow_run_state(flow_run_id, Failed(message=crash_sentence(state.message)), force=True)

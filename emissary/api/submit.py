@@ -10,17 +10,15 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-import httpx
-from prefect.client.orchestration import PrefectClient, get_client
-from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+from prefect.client.orchestration import PrefectClient
 from sqlalchemy import select, update
 
+from emissary.api.prefect_client import PREFECT_AWAY, prefect_client
 from emissary.store.database import after_commit, transaction
 from emissary.store.tables import Deployment, Engine, FlowBacked, TrainingJob
 
 logger = logging.getLogger(__name__)
 
-PREFECT_AWAY = (httpx.TransportError, PrefectHTTPStatusError, ObjectNotFound)
 WAITING: dict[type[FlowBacked], str] = {TrainingJob: "Pending", Engine: "Creating", Deployment: "Pending"}
 """Kinds of rows that are submitted, and the status in which they wait for it."""
 
@@ -39,6 +37,11 @@ def _flow(row: FlowBacked) -> tuple[str, dict[str, Any], list[str]]:
     raise TypeError(f"{type(row).__name__} rows have no flow")
 
 
+def run_name(row: FlowBacked) -> str:
+    """The name of the run of a row's attempt."""
+    return row.id if row.attempt == 1 else f"{row.id}-{row.attempt}"
+
+
 async def submit(row: FlowBacked) -> None:
     """Create the flow run of a row that waits for one, once the row is committed, and note its id on it.
 
@@ -51,10 +54,10 @@ async def submit(row: FlowBacked) -> None:
 
 async def _submit_now(row: FlowBacked) -> None:
     try:
-        async with get_client() as client:
+        async with prefect_client() as client:
             await _submit(client, row)
     except PREFECT_AWAY as error:
-        logger.warning("%s waits for Prefect, which cannot be reached: %s", row.id, error)
+        logger.warning("%s waits for Prefect, which cannot be reached: %s", row.id, error or type(error).__name__)
 
 
 async def _submit(client: PrefectClient, row: FlowBacked) -> None:
@@ -63,7 +66,7 @@ async def _submit(client: PrefectClient, row: FlowBacked) -> None:
     run = await client.create_flow_run_from_deployment(
         flow_deployment.id,
         parameters=parameters,
-        name=row.id if row.attempt == 1 else f"{row.id}-{row.attempt}",
+        name=run_name(row),
         tags=tags,
         idempotency_key=f"{row.id}:{row.attempt}",
     )
@@ -73,10 +76,11 @@ async def _submit(client: PrefectClient, row: FlowBacked) -> None:
 async def _note(row: FlowBacked, flow_run_id: UUID) -> None:
     async with transaction() as session:
         kind = type(row)
+        # No state of this run is applied yet. A row that was cancelled meanwhile shows by that that its run is to end.
         await session.execute(
             update(kind)
             .where(kind.id == row.id, kind.attempt == row.attempt, kind.flow_run_id.is_(None))
-            .values(flow_run_id=flow_run_id)
+            .values(flow_run_id=flow_run_id, state_at=None)
         )
     row.flow_run_id = flow_run_id
 
@@ -90,6 +94,6 @@ async def submit_waiting() -> None:
             found: Sequence[Any] = (await session.scalars(query)).all()
             rows.extend(found)
     if rows:
-        async with get_client() as client:
+        async with prefect_client(None) as client:
             for row in rows:
                 await _submit(client, row)

@@ -75,6 +75,7 @@ def create(
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the job.")] = None,
     description: Annotated[str | None, typer.Option(help="What the job is for.")] = None,
+    timeout_seconds: Annotated[int | None, typer.Option(help="How long its run may take, up to 30 days.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Train a model: supervised, or with --reward by reinforcement (GRPO)."""
@@ -98,6 +99,7 @@ def create(
         "task_type": task_type or (parent and parent["task_type"]),
         "name": name,
         "description": description,
+        "timeout_seconds": timeout_seconds,
     }
     path = jobs_path(client, project) + ("/grpo" if reward else "")
     show_one(client.post(path, {field: value for field, value in body.items() if value is not None}), as_json)
@@ -128,6 +130,14 @@ def cancel(ctx: typer.Context, job: Job, project: InProject) -> None:
     client = connect(ctx)
     client.post(f"{job_path(client, project, job)}/cancel")
     say(f"The job {job} is cancelled.")
+
+
+@app.command()
+def resume(ctx: typer.Context, job: Job, project: InProject) -> None:
+    """Go on with a job that failed, was timed out or cancelled, from its last checkpoint."""
+    client = connect(ctx)
+    client.post(f"{job_path(client, project, job)}/resume")
+    say(f"The job {job} goes on.")
 
 
 @app.command()

@@ -10,6 +10,7 @@ from emissary.schemas.parameters import SftParameters
 
 TaskType = Literal["text-generation", "classification", "embedding", "regression"]
 JobStatus = Literal["Pending", "Running", "Testing", "Success", "Failed", "TimedOut", "Cancelled"]
+LONGEST_TIMEOUT = 30 * 24 * 3600
 Percentage = Annotated[float, Field(strict=True, ge=1, le=99, allow_inf_nan=False)]
 
 
@@ -61,6 +62,13 @@ class TrainingJobCreate(BaseModel):
         default=None,
         description="With base_model `HF_MODEL`: a model of the Hugging Face hub, by its page or as `owner/name`.",
         examples=["https://huggingface.co/owner/name"],
+    )
+    timeout_seconds: int | None = Field(
+        default=None,
+        strict=True,
+        ge=1,
+        le=LONGEST_TIMEOUT,
+        description="How long the job may run, counted from when its run begins; then it is TimedOut. At most 30 days.",
     )
 
 
@@ -125,6 +133,7 @@ class TrainingJobDetail(TrainingJobSummary):
     train_test_split_ratio: float | None
     training_loss: list[RewardPoint | LossPoint]
     hyper_parameters: dict[str, str | int | float | bool]
+    timeout_seconds: int | None = Field(description="How long the job may run; null without a limit.")
     best_checkpoint: int | None = Field(description="The checkpoint with the best test score, once known.")
     error: str | None = Field(description="Why the job failed, and what to do.")
     flow_run_id: str | None = Field(description="The Prefect flow run that does the work.")

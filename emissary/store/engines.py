@@ -142,6 +142,7 @@ async def restart(session: AsyncSession, engine: Engine) -> None:
     engine.flow_run_id = None
     engine.error = None
     engine.crashes = 0
+    engine.state_at = None
     engine.attempt += 1
     engine.start_requested_at = datetime.now(UTC)
     await session.flush()

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 
 import psycopg
-from sqlalchemy import ColumnElement, and_, func, or_, select
+from sqlalchemy import ColumnElement, and_, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from emissary.schemas.events import Kind
@@ -22,21 +22,27 @@ async def record(
     """Record that something happened to the job, and tell those who listen when the transaction is committed.
 
     Does nothing where the job has an event of this kind with the same `key` (part of the details, such as
-    `{"epoch": 1}`) already, since a resumed run repeats its last step, nor when the job has ended. `more` are the other
-    details.
+    `{"epoch": 1}`) already, since a resumed run repeats its last step, nor when the job has ended and was not queued
+    again since. `more` are the other details.
     """
-    if await _lock(session, training_job_id):
+    if await _lock(session, training_job_id) and not await _has_ended(session, training_job_id):
         same = and_(JobEvent.kind == kind, JobEvent.details.contains(key or {}))
-        if not await _has(session, training_job_id, or_(same, JobEvent.kind.in_(_LAST.values()))):
+        # That an earlier attempt ended in the same way is another event.
+        if kind in _LAST.values() or not await _has(session, training_job_id, same):
             await _add(session, training_job_id, kind, (key or {}) | more)
 
 
 async def record_start(session: AsyncSession, training_job_id: str) -> None:
     """Record that the job's run begins: `started`, or `resumed` where it did before."""
-    if await _lock(session, training_job_id):
+    if await _lock(session, training_job_id) and not await _has_ended(session, training_job_id):
         kind: Kind = "resumed" if await _has(session, training_job_id, JobEvent.kind == "started") else "started"
-        if not await _has(session, training_job_id, JobEvent.kind.in_(_LAST.values())):
-            await _add(session, training_job_id, kind, {})
+        await _add(session, training_job_id, kind, {})
+
+
+async def record_queued(session: AsyncSession, training_job_id: str) -> None:
+    """Record that the job waits for a run: a new job, or one that goes on after it had ended."""
+    if await _lock(session, training_job_id):
+        await _add(session, training_job_id, "queued", {})
 
 
 async def record_end(session: AsyncSession, training_job_id: str, status: str, reason: str | None = None) -> None:
@@ -74,6 +80,14 @@ async def _lock(session: AsyncSession, training_job_id: str) -> bool:
     """
     row = select(TrainingJob.id).where(TrainingJob.id == training_job_id)
     return await session.scalar(row.with_for_update(key_share=True)) is not None
+
+
+async def _has_ended(session: AsyncSession, training_job_id: str) -> bool:
+    """Whether the job has ended, since it was last queued."""
+    last = (JobEvent.kind == "queued") | JobEvent.kind.in_(_LAST.values())
+    query = select(JobEvent.kind).where(JobEvent.training_job_id == training_job_id, last)
+    kind = await session.scalar(query.order_by(JobEvent.id.desc()).limit(1))
+    return kind is not None and kind != "queued"
 
 
 async def _has(session: AsyncSession, training_job_id: str, which: ColumnElement[bool]) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import Select, delete, select
+from sqlalchemy import Select, delete, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -42,3 +42,8 @@ async def beats(session: AsyncSession, row_ids: Sequence[str]) -> dict[str, Beat
     """The newest sign of life for each row that somebody works for or has worked for."""
     rows = (await session.scalars(select(Lease).where(Lease.id.in_(row_ids)))).all()
     return {row.id: Beat(row.flow_run_id, row.token, row.beats, row.holder) for row in rows}
+
+
+async def revoke(session: AsyncSession, row_id: str) -> None:
+    """Take the lease away from whoever has it: a process that still lives finds out before it publishes anything."""
+    await session.execute(update(Lease).where(Lease.id == row_id).values(token=Lease.token + 1))

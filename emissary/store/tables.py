@@ -44,7 +44,8 @@ class FlowBacked:
     crashes: Mapped[int] = mapped_column(server_default=text("0"))
     """Crashes in a row, with nothing completed in between."""
     state_at: Mapped[datetime | None]
-    """When the flow run came into the state that `status` shows; what is older is not applied any more."""
+    """When the flow run came into the state that `status` shows; what is older is not applied any more. Null on a row
+    that was cancelled in the catalogue: its run is still to be ended."""
 
 
 class Organization(Base):

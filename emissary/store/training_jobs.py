@@ -74,12 +74,13 @@ async def create(
         reward_functions=reward,
         rebalance_data=wanted.rebalance_data,
         hyper_parameters=start.parameters(wanted.parameters, technique),
+        timeout_seconds=wanted.timeout_seconds,
         status="Pending",
         created_by=user_id,
     )
     session.add(job)
     await session.flush()
-    await job_events.record(session, job.id, "queued")
+    await job_events.record_queued(session, job.id)
     return job
 
 

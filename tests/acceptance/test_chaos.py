@@ -12,7 +12,7 @@ from tests.jobs import ROWS, TINY, ended, until, upload
 
 pytestmark = pytest.mark.acceptance
 
-PARTS = {"worker": "emissary.worker", "API": "emissary.api.app:create_app", "Prefect server": "prefect"}
+PARTS = {"worker": "emissary.worker", "API": "emissary.api.server", "Prefect server": "prefect"}
 
 
 def kill(module: str) -> None:

@@ -1,8 +1,11 @@
-"""A project with a dataset and a job for requests to refer to."""
+"""A project with a dataset and a job for requests to refer to; servers that nothing works for."""
+
+from collections.abc import Iterator
 
 import pytest
 
 from emissary.client import Client
+from tests.api.backends import Backends, started
 from tests.api.refusals import GOOD, MODEL, upload
 
 
@@ -24,3 +27,10 @@ def job(client: Client, project: str, dataset: str) -> str:
     created = client.post(path, body)
     client.post(f"{path}/{created['id']}/cancel")
     return str(created["id"])
+
+
+@pytest.fixture(scope="package")
+def backends() -> Iterator[Backends]:
+    """A catalogue and a Prefect server, without API and worker."""
+    with started() as servers:
+        yield servers

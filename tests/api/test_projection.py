@@ -3,7 +3,7 @@
 import pytest
 from prefect.client.schemas.objects import StateType
 
-from emissary.api.projection import crash_sentence, error_sentence, status_word
+from emissary.api.projection import error_sentence, status_word
 from emissary.store.tables import Deployment, Engine, TrainingJob
 
 TABLE = [
@@ -56,22 +56,3 @@ def test_error_sentence_has_no_frame_of_prefects(message: str, sentence: str) ->
 @pytest.mark.parametrize("message", [None, ""])
 def test_failure_without_a_message_points_to_the_log(message: str | None) -> None:
     assert "log in the Prefect UI" in error_sentence(message)
-
-
-def test_process_that_was_killed_is_told_about_memory_and_what_to_lower() -> None:
-    sentence = crash_sentence("Flow run infrastructure exited with non-zero status code: -9")
-    assert "out of memory" in sentence
-    assert "per_device_train_batch_size" in sentence
-
-
-@pytest.mark.parametrize("message", [None, "", "Flow run infrastructure exited with non-zero status code: -11."])
-def test_other_crash_is_one_plain_sentence_with_what_is_known(message: str | None) -> None:
-    sentence = crash_sentence(message)
-    assert "out of memory" not in sentence
-    assert (message or "") in sentence
-    assert "None" not in sentence
-    assert "  " not in sentence
-
-
-def test_other_status_that_begins_alike_is_not_taken_for_a_kill() -> None:
-    assert "out of memory" not in crash_sentence("exited with non-zero status code: -99.")

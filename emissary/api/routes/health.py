@@ -4,9 +4,9 @@ from typing import Any
 
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse
-from prefect.client.orchestration import get_client
 from sqlalchemy import text
 
+from emissary.api.prefect_client import prefect_client
 from emissary.store.database import transaction
 
 router = APIRouter(tags=["Health"])
@@ -18,13 +18,13 @@ async def healthz() -> JSONResponse:
     """200 once jobs can run, else 503 and what is missing."""
     parts = {"api": await _api(), "prefect": "down", "worker": "down"}
     try:
-        async with get_client() as client:
+        async with prefect_client() as client:
             await client.hello()
             parts["prefect"] = "ok"
             online = [await _has_worker(client, pool) for pool in POOLS]
             parts["worker"] = "ok" if all(online) else "down"
     except Exception as error:
-        parts["missing"] = f"Prefect: {error}"
+        parts["missing"] = f"Prefect: {error or type(error).__name__}"
     ready = all(parts[name] == "ok" for name in ("api", "prefect", "worker"))
     return JSONResponse(parts, 200 if ready else 503)
 

@@ -8,7 +8,7 @@ from fastapi import Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from emissary.api.auth import OwnedProject
-from emissary.api.job_event_feed import following
+from emissary.api.job_event_feed import following, is_ending
 from emissary.api.paging import Limit, link_next
 from emissary.api.routing import keyed_router
 from emissary.errors import NotFound
@@ -58,7 +58,7 @@ async def list_training_job_events(
 
 
 async def stream(training_job_id: str, after: int) -> AsyncGenerator[str, None]:
-    """The job's events behind the one with the id `after`, as they happen, until the job has ended."""
+    """The job's events behind the one with the id `after`, as they happen, until the job has ended, or the API ends."""
     with following(training_job_id) as news:
         while True:
             news.clear()
@@ -69,7 +69,7 @@ async def stream(training_job_id: str, after: int) -> AsyncGenerator[str, None]:
                 after = event.id
                 data = TrainingJobEvent.model_validate(event).model_dump_json()
                 yield f"id: {event.id}\nevent: {event.kind}\ndata: {data}\n\n"
-            if ended:
+            if ended or is_ending():
                 return
             try:
                 async with asyncio.timeout(HEARTBEAT_SECONDS):

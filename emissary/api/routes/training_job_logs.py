@@ -1,6 +1,5 @@
 """The log of a training job's run, which Prefect keeps."""
 
-import asyncio
 import logging
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -8,15 +7,14 @@ from uuid import UUID
 
 from fastapi import Query, Request, Response
 from fastapi.responses import PlainTextResponse
-from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
 from prefect.client.schemas.objects import Log
 from prefect.client.schemas.sorting import LogSort
 
 from emissary.api.auth import OwnedProject
 from emissary.api.paging import link_next
+from emissary.api.prefect_client import PREFECT_AWAY, prefect_client
 from emissary.api.routing import keyed_router
-from emissary.api.submit import PREFECT_AWAY
 from emissary.errors import Unavailable
 from emissary.schemas.events import LogLine
 from emissary.store import training_jobs
@@ -65,14 +63,14 @@ async def _lines(flow_run_id: UUID, limit: int, after: int) -> list[LogLine]:
     wanted = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[flow_run_id]))
     found: list[Log] = []
     try:
-        async with asyncio.timeout(PATIENCE_SECONDS), get_client() as client:
+        async with prefect_client(PATIENCE_SECONDS) as client:
             while len(found) < limit:
                 page = min(_PREFECT_PAGE, limit - len(found))
                 more = await client.read_logs(wanted, page, after + len(found), LogSort.TIMESTAMP_ASC)
                 found += more
                 if len(more) < page:
                     break
-    except (*PREFECT_AWAY, TimeoutError) as error:
+    except PREFECT_AWAY as error:
         raise Unavailable("Prefect, which keeps the log, cannot be reached now; try again soon.") from error
     return [
         LogLine(timestamp=line.timestamp.timestamp(), level=logging.getLevelName(line.level), message=line.message)

@@ -1,18 +1,14 @@
-"""Training jobs: create, follow, cancel, and their checkpoints."""
+"""Training jobs: create, follow, delete, and their checkpoints."""
 
 from typing import Annotated
 
 from fastapi import Query, Request, Response
-from prefect.client.orchestration import get_client
-from prefect.states import Cancelling
-from sqlalchemy import update
 from starlette.concurrency import run_in_threadpool
 
 from emissary.api import deleting, hub_check, links, submit
 from emissary.api.auth import CurrentCaller, OwnedProject
 from emissary.api.paging import Limit, WantedPage, link_next
 from emissary.api.routing import keyed_router
-from emissary.errors import InvalidInput, Unavailable
 from emissary.schemas.datasets import DatasetSummary
 from emissary.schemas.training_jobs import (
     LossPoint,
@@ -23,7 +19,7 @@ from emissary.schemas.training_jobs import (
     TrainingJobDetail,
     TrainingJobSummary,
 )
-from emissary.store import job_events, leftovers, training_jobs
+from emissary.store import leftovers, training_jobs
 from emissary.store.database import transaction
 from emissary.store.pages import Page
 from emissary.store.tables import Checkpoint, TrainingJob
@@ -46,6 +42,7 @@ def _detail(job: TrainingJob) -> TrainingJobDetail:
         train_test_split_ratio=job.train_test_split_ratio,
         training_loss=[(RewardPoint if "reward" in point else LossPoint)(**point) for point in job.training_loss],
         hyper_parameters=job.hyper_parameters,
+        timeout_seconds=job.timeout_seconds,
         best_checkpoint=job.best_checkpoint,
         error=job.error,
         flow_run_id=str(job.flow_run_id) if job.flow_run_id else None,
@@ -80,33 +77,6 @@ async def retrieve_training_job(project: OwnedProject, training_job_id: str) -> 
     """A job with its status, progress and loss."""
     async with transaction() as session:
         return _detail(await training_jobs.get(session, training_job_id, project.id))
-
-
-@router.post(
-    "/{training_job_id}/cancel", status_code=204, operation_id="cancelTrainingJobById", summary="Cancel training job"
-)
-async def cancel_training_job(project: OwnedProject, training_job_id: str) -> None:
-    """Stops the job; complete checkpoints stay. 400 when it has ended already."""
-    async with transaction() as session:
-        job = await training_jobs.get(session, training_job_id, project.id)
-        if job.status in training_jobs.TERMINAL:
-            raise InvalidInput(f"The training job {job.id} has ended already (status {job.status}).")
-        if job.flow_run_id is None:
-            job.status = "Cancelled"
-            await job_events.record_end(session, job.id, "Cancelled")
-            return
-    try:
-        async with get_client() as client:
-            await client.set_flow_run_state(job.flow_run_id, Cancelling())
-    except submit.PREFECT_AWAY as error:
-        raise Unavailable("Prefect cannot be reached, so the job cannot be cancelled now; try again soon.") from error
-    async with transaction() as session:
-        await session.execute(
-            update(TrainingJob)
-            .where(TrainingJob.id == job.id, TrainingJob.status.not_in(training_jobs.TERMINAL))
-            .values(status="Cancelled")
-        )
-        await job_events.record_end(session, job.id, "Cancelled")
 
 
 @router.delete(

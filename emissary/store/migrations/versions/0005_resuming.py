@@ -20,6 +20,9 @@ def upgrade() -> None:
     )
     for table in ("training_jobs", "engines", "deployments"):
         op.add_column(table, sa.Column("state_at", sa.DateTime(timezone=True)))
+    # What has ended was ended by its run; null says of such a row that its run is still to be ended.
+    op.execute("UPDATE training_jobs SET state_at = updated_at WHERE status = 'Cancelled'")
+    op.execute("UPDATE deployments SET state_at = updated_at WHERE status IN ('Terminated', 'Cancelled')")
     op.add_column("training_jobs", sa.Column("timeout_seconds", sa.Integer()))
     op.add_column("training_jobs", sa.Column("started_at", sa.DateTime(timezone=True)))
     op.add_column("training_jobs", sa.Column("base_fine_tuned_model", sa.String()))

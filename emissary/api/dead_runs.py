@@ -1,0 +1,127 @@
+"""Runs that should not go on: whose process is dead, that nobody wants any more, or that are over their time limit.
+
+Only the sweep calls this, so one API process at a time. A live process beats its row's lease every few seconds; one
+that has not been seen to for a while is taken for dead (`silences.py`).
+"""
+
+import itertools
+import logging
+from collections.abc import Iterable
+from datetime import timedelta
+from uuid import UUID
+
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
+from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.client.schemas.sorting import FlowRunSort
+from prefect.states import Cancelled, Crashed, Failed, Scheduled
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from emissary.api.ending import CANCELLED, end_run
+from emissary.api.projection import LIVE
+from emissary.api.silences import Silences
+from emissary.store import job_runs, leases
+from emissary.store.database import transaction
+from emissary.store.tables import Deployment, FlowBacked, TrainingJob
+
+logger = logging.getLogger(__name__)
+
+SILENT_SECONDS = {StateType.RUNNING: 20.0, StateType.CANCELLING: 20.0, StateType.PENDING: 30.0}
+"""How long a run in this state may show no sign of life."""
+OVERDUE_GRACE = timedelta(seconds=60)
+"""How long a run has to end itself after its time limit."""
+_PAGE = 200  # as many runs as Prefect's API gives at once
+_WORKS_FOR: dict[str, type[FlowBacked]] = {"training_job_id": TrainingJob, "deployment_id": Deployment}
+"""Parameters that name the row a run is for. (A run for an engine looks itself whether the engine is another's.)"""
+
+
+async def end_what_should_not_run(client: PrefectClient, silences: Silences) -> None:
+    """Look at every run that has a process, or should have. Raises what `PREFECT_AWAY` names."""
+    runs = await _unfinished(client)
+    async with transaction() as session:
+        rows = await _rows(session, runs)
+        beats = await leases.beats(session, [row.id for row in rows.values()])
+        late = await job_runs.overdue(session, list(runs), OVERDUE_GRACE)
+        orphans = {run_id for run_id, (run, _) in runs.items() if run_id not in rows and await _is_orphan(session, run)}
+    signs = {}
+    for run_id, (_, state) in runs.items():
+        row = rows.get(run_id)
+        if row is None and state.type != StateType.CANCELLING:
+            continue  # of a flow without a row, which has no lease to beat
+        beat = beats.get(row.id) if row is not None else None
+        lives = beat is not None and beat.flow_run_id == run_id
+        signs[run_id] = (state.id, (beat.token, beat.beats) if beat is not None and lives else None)
+    silent = silences.look(signs)
+    for run_id, (_, state) in runs.items():
+        row = rows.get(run_id)
+        unwanted = run_id in orphans or (row is not None and row.status in CANCELLED.get(type(row), ()))
+        if silent.get(run_id, 0.0) >= SILENT_SECONDS[state.type]:
+            await _force(client, run_id, state, row, _dead(state))
+        elif unwanted and state.type != StateType.CANCELLING:
+            await end_run(client, run_id)
+        elif run_id in late and state.type == StateType.RUNNING:
+            await _force(client, run_id, state, row, timed_out(late[run_id]))
+
+
+def timed_out(limit: int) -> State:
+    """The state of a job's run that took longer than its `limit` in seconds."""
+    sentence = f"The job took longer than its timeout_seconds, {limit}. Resume it: it goes on, with that time anew."
+    return Failed(name="TimedOut", message=sentence)
+
+
+async def is_still(client: PrefectClient, flow_run_id: UUID, state: State) -> bool:
+    """Whether the run has come into no other state since it was seen in `state`."""
+    now = (await client.read_flow_run(flow_run_id)).state
+    return now is not None and now.id == state.id
+
+
+async def _unfinished(client: PrefectClient) -> dict[UUID, tuple[FlowRun, State]]:
+    having = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(SILENT_SECONDS))))
+    found: dict[UUID, tuple[FlowRun, State]] = {}
+    for offset in itertools.count(0, _PAGE):
+        page = await client.read_flow_runs(flow_run_filter=having, sort=FlowRunSort.ID_DESC, limit=_PAGE, offset=offset)
+        found.update({run.id: (run, run.state) for run in page if run.state is not None})
+        if len(page) < _PAGE:
+            break
+    return found
+
+
+async def _rows(session: AsyncSession, run_ids: Iterable[UUID]) -> dict[UUID, FlowBacked]:
+    found: dict[UUID, FlowBacked] = {}
+    for kind in LIVE:
+        rows = await session.scalars(select(kind).where(kind.flow_run_id.in_(list(run_ids))))
+        found.update({row.flow_run_id: row for row in rows if row.flow_run_id is not None})
+    return found
+
+
+async def _is_orphan(session: AsyncSession, run: FlowRun) -> bool:
+    """Whether a run that no row names was made for a row that is gone, cancelled, or another run's by now."""
+    for parameter, kind in _WORKS_FOR.items():
+        if (row_id := run.parameters.get(parameter)) is not None:
+            row = await session.get(kind, row_id)
+            return row is None or row.flow_run_id is not None or row.status in CANCELLED[kind]
+    return False
+
+
+def _dead(state: State) -> State:
+    if state.type == StateType.CANCELLING:
+        return Cancelled(message="Its process has shown no sign of life since it was cancelled.")
+    if state.type == StateType.PENDING:
+        return Scheduled(name="AwaitingRetry", message="A worker took it on and did not start it.")
+    seconds = SILENT_SECONDS[StateType.RUNNING]
+    return Crashed(message=f"Its process has shown no sign of life for {seconds:.0f} seconds, so it is taken for dead.")
+
+
+async def _force(client: PrefectClient, flow_run_id: UUID, state: State, row: FlowBacked | None, then: State) -> None:
+    """Put a run that is still in `state` into `then`, and take its lease away, lest its process lives after all.
+
+    Prefect's own rules apply, so a run that ended in this moment stays as it ended.
+    """
+    if not await is_still(client, flow_run_id, state):
+        return
+    if row is not None:
+        async with transaction() as session:
+            await leases.revoke(session, row.id)
+    logger.warning("The run %s is put from %s to %s: %s", flow_run_id, state.name, then.name, then.message)
+    await client.set_flow_run_state(flow_run_id, then)

@@ -1,0 +1,227 @@
+"""What the sweep does about runs that crashed, are dead, or are over their time; on a real catalogue and Prefect."""
+
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+from prefect.client.schemas.objects import State, StateType
+from prefect.states import Cancelling, Completed, Crashed, Pending, Running
+from sqlalchemy import func, update
+
+from emissary.api import dead_runs, projection, sweeping
+from emissary.api.silences import Silences
+from emissary.store.tables import Lease, TrainingJob
+from tests.api.backends import Backends
+from tests.jobs import until
+
+KILLED = "Process exited with status code: -9. It was killed."
+
+
+@pytest.fixture(autouse=True)
+def impatient(backends: Backends, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sweep waits two seconds for what it waits twenty for."""
+    monkeypatch.setattr(dead_runs, "SILENT_SECONDS", dict.fromkeys(dead_runs.SILENT_SECONDS, 2.0))
+    monkeypatch.setattr(sweeping, "CRASH_SETTLES", timedelta(0))
+    backends.silences = Silences()
+
+
+@pytest.fixture
+def running(backends: Backends) -> tuple[str, UUID]:
+    """Path and flow run of a job whose run is Running, and whose lease is taken."""
+    path = backends.new_job()
+    run_id = backends.run_id(path)
+    backends.put(run_id, Running())
+    backends.take_lease(path)
+    backends.sweep()
+    assert backends.job(path).status == "Running"
+    return path, run_id
+
+
+def beat(backends: Backends, path: str) -> None:
+    row_id = path.rpartition("/")[2]
+    statement = update(Lease).where(Lease.id == row_id).values(beats=Lease.beats + 1)
+    backends.catalogue(lambda session: session.execute(statement))
+
+
+def swept_until(backends: Backends, run_id: UUID, wanted: set[StateType], seconds: float = 20) -> State:
+    def look() -> State:
+        backends.sweep()
+        return backends.state(run_id)
+
+    return until(look, lambda state: state.type in wanted, seconds)  # type: ignore[no-any-return]
+
+
+def test_run_without_a_sign_of_life_is_crashed_and_begins_again(backends: Backends, running: tuple[str, UUID]) -> None:
+    path, run_id = running
+    token = backends.take_lease(path)
+    state = swept_until(backends, run_id, {StateType.SCHEDULED})
+    assert state.name == "AwaitingRetry"
+    assert "no sign of life" in (state.message or "")
+    backends.sweep()
+    job = backends.job(path)
+    assert (job.status, job.crashes) == ("Pending", 1)
+    assert backends.take_lease(path) > token + 1, "whoever still lives would keep the lease"
+
+
+def test_run_that_beats_is_left_alone_and_one_without_a_lease_is_not(
+    backends: Backends, running: tuple[str, UUID]
+) -> None:
+    path, run_id = running
+    lone = backends.new_job()
+    backends.put(backends.run_id(lone), Running())
+
+    def look() -> State:
+        beat(backends, path)
+        backends.sweep()
+        return backends.state(backends.run_id(lone))
+
+    until(look, lambda state: state.type == StateType.SCHEDULED, 20)
+    assert backends.state(run_id).type == StateType.RUNNING
+
+
+def test_after_an_outage_a_run_has_as_long_as_ever(backends: Backends, running: tuple[str, UUID]) -> None:
+    path, run_id = running
+    now = 0.0
+    backends.silences = Silences(lambda: now)
+    backends.sweep()
+    now = 3600.0
+    backends.sweep()
+    assert backends.state(run_id).type == StateType.RUNNING
+    now = 3603.0
+    backends.sweep()
+    assert backends.state(run_id).type == StateType.CRASHED
+    assert backends.job(path).status == "Running"
+
+
+def test_run_that_ends_in_the_moment_it_is_taken_for_dead_stays_as_it_ended(
+    backends: Backends, running: tuple[str, UUID]
+) -> None:
+    path, run_id = running
+    before = backends.state(run_id)
+    backends.put(run_id, Completed())
+
+    backends.prefect(lambda client: dead_runs._force(client, run_id, before, None, dead_runs._dead(before)))
+    assert backends.state(run_id).type == StateType.COMPLETED
+    backends.prefect(lambda client: client.set_flow_run_state(run_id, dead_runs._dead(before)))
+    assert backends.state(run_id).type == StateType.COMPLETED, "Prefect lets an ended run crash"
+    backends.sweep()
+    assert backends.job(path).status == "Success"
+
+
+def test_dead_run_that_was_cancelled_is_cancelled(backends: Backends, running: tuple[str, UUID]) -> None:
+    path, run_id = running
+    backends.put(run_id, Cancelling())
+    swept_until(backends, run_id, {StateType.CANCELLED})
+    assert backends.job(path).status == "Cancelled"
+    assert backends.events(path) == ["queued", "cancelled"]
+
+
+def test_run_for_a_row_that_is_another_runs_is_ended(backends: Backends, running: tuple[str, UUID]) -> None:
+    path, run_id = running
+    assert backends.request("POST", f"{path}/cancel").status_code == 204
+    assert backends.request("POST", f"{path}/resume").status_code == 204
+    backends.put(run_id, Running(name="Given back"))
+    backends.sweep()
+    assert backends.state(run_id).type == StateType.CANCELLING
+    assert backends.state(backends.run_id(path)).type == StateType.SCHEDULED
+    assert backends.job(path).status == "Pending"
+
+
+def test_run_that_a_worker_claimed_and_did_not_start_is_scheduled_again(backends: Backends) -> None:
+    path = backends.new_job()
+    run_id = backends.run_id(path)
+    backends.put(run_id, Pending())
+    state = swept_until(backends, run_id, {StateType.SCHEDULED})
+    assert state.name == "AwaitingRetry"
+    assert backends.job(path).crashes == 0
+
+
+def test_three_crashes_in_a_row_fail_and_the_waits_grow(backends: Backends, running: tuple[str, UUID]) -> None:
+    path, run_id = running
+    for crashes, wait in ((1, 0.0), (2, 5.0)):
+        backends.put(run_id, Crashed(message=KILLED))
+        before = backends.state(run_id).timestamp
+        backends.sweep()
+        state = backends.state(run_id)
+        assert (state.type, state.name) == (StateType.SCHEDULED, "AwaitingRetry")
+        assert state.state_details.scheduled_time is not None
+        assert -1 < state.state_details.scheduled_time.timestamp() - before.timestamp() - wait < 5
+        backends.sweep()
+        assert (backends.job(path).status, backends.job(path).crashes) == ("Pending", crashes)
+        backends.put(run_id, Running())
+    backends.put(run_id, Crashed(message=KILLED))
+    backends.sweep()
+    backends.sweep()
+    job = backends.job(path)
+    assert (job.status, backends.state(run_id).type) == ("Failed", StateType.FAILED)
+    assert "signal 9" in (job.error or "")
+    assert backends.events(path)[-1] == "failed"
+
+
+def test_crash_counts_once_however_often_it_is_seen(
+    backends: Backends, running: tuple[str, UUID], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, run_id = running
+
+    async def elsewhere(*_: object) -> bool:
+        return False
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sweeping, "is_still", elsewhere)
+        backends.put(run_id, Crashed(message=KILLED))
+        for _ in range(3):
+            backends.sweep()
+    assert backends.job(path).crashes == 1
+
+
+def test_completed_step_makes_crashes_no_longer_in_a_row(backends: Backends, running: tuple[str, UUID]) -> None:
+    path, run_id = running
+    for _ in range(4):
+        backends.put(run_id, Crashed(message=KILLED))
+        backends.sweep()
+        backends.put(run_id, Running())
+        reset = update(TrainingJob).where(TrainingJob.flow_run_id == run_id).values(crashes=0)
+        backends.catalogue(lambda session, reset=reset: session.execute(reset))  # type: ignore[misc]
+    backends.sweep()
+    assert backends.job(path).status == "Running"
+
+
+def begin(backends: Backends, path: str, seconds_ago: int) -> None:
+    row_id = path.rpartition("/")[2]
+    started = func.now() - timedelta(seconds=seconds_ago)
+    statement = update(TrainingJob).where(TrainingJob.id == row_id).values(timeout_seconds=60, started_at=started)
+    backends.catalogue(lambda session: session.execute(statement))
+
+
+def test_run_over_its_time_limit_is_timed_out_once_it_had_time_to_end_itself(
+    backends: Backends, running: tuple[str, UUID]
+) -> None:
+    path, run_id = running
+    begin(backends, path, 110)
+    backends.sweep()
+    assert backends.state(run_id).type == StateType.RUNNING
+    begin(backends, path, 121)
+    backends.sweep()
+    backends.sweep()
+    job = backends.job(path)
+    assert (job.status, backends.state(run_id).name) == ("TimedOut", "TimedOut")
+    assert "60" in (job.error or "")
+
+
+def test_run_that_crashes_after_its_time_limit_is_timed_out(backends: Backends, running: tuple[str, UUID]) -> None:
+    path, run_id = running
+    begin(backends, path, 61)
+    backends.put(run_id, Crashed(message=KILLED))
+    backends.sweep()
+    backends.sweep()
+    assert backends.job(path).status == "TimedOut"
+
+
+def test_state_that_is_told_late_is_not_applied(backends: Backends, running: tuple[str, UUID]) -> None:
+    path, run_id = running
+    late = backends.state(run_id)
+    backends.put(run_id, Running(name="Testing"))
+    backends.sweep()
+    assert backends.job(path).status == "Testing"
+    backends.run(projection.apply(run_id, late.type.value, late.name or "", None, late.timestamp))
+    assert backends.job(path).status == "Testing"

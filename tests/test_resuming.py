@@ -1,0 +1,120 @@
+"""Jobs that are cancelled, resumed, timed out or frozen, on the whole platform."""
+
+import signal
+import time
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from emissary.client import Client
+from emissary.up import Platform
+from tests.jobs import ROWS, TINY, ended, until, upload
+
+# Trains for a minute, or waits for what is silent.
+pytestmark = pytest.mark.acceptance
+
+GONE_SECONDS = 5.0
+
+
+def start(client: Client, epochs: int, **more: Any) -> str:
+    project = client.post("/v1/projects", {"name": "resuming"})["id"]
+    body = {
+        "base_model": "SmolLM2-135M-Instruct",
+        "train_dataset_id": upload(client, project, ROWS),
+        "test_dataset_id": upload(client, project, ROWS[:2], "colours-test"),
+        "test_functions": ["exact_match_shared"],
+        "parameters": TINY | {"num_train_epochs": epochs},
+    }
+    path = f"/v1/projects/{project}/training-jobs"
+    return f"{path}/{client.post(path, body | more)['id']}"
+
+
+def flow_run(platform: Platform, client: Client, path: str) -> dict[str, Any]:
+    run_id = client.get(path)["flow_run_id"]
+    return dict(httpx.get(f"{platform.prefect_url}/api/flow_runs/{run_id}", trust_env=False, timeout=30).json())
+
+
+def process_of(platform: Platform, client: Client, path: str) -> psutil.Process:
+    identity = until(lambda: flow_run(platform, client, path)["infrastructure_pid"], bool)
+    return psutil.Process(int(identity.split(":")[1]))
+
+
+def kinds(client: Client, path: str) -> list[str]:
+    return [event["kind"] for event in client.get(f"{path}/events")]
+
+
+def trained(client: Client, path: str, checkpoints: int) -> None:
+    until(lambda: client.get(f"{path}/checkpoints"), lambda found: len(found) >= checkpoints)
+
+
+def is_whole(client: Client, path: str, epochs: int) -> None:
+    """The job has succeeded, each epoch done once."""
+    job = until(lambda: client.get(path), ended)
+    assert job["status"] == "Success", job["error"]
+    assert [row["checkpoint"] for row in client.get(f"{path}/checkpoints")] == list(range(1, epochs + 1))
+    told = kinds(client, path)
+    assert [told.count(kind) for kind in ("epoch", "checkpoint", "tested", "succeeded")] == [epochs, epochs, epochs, 1]
+
+
+@pytest.mark.parametrize("by", ["the API", "Prefect"])
+def test_cancelled_job_stops_within_seconds_and_resumes_from_its_checkpoints(
+    client: Client, platform: Platform, by: str
+) -> None:
+    path = start(client, epochs=8)
+    trained(client, path, 2)
+    process = process_of(platform, client, path)
+    run_id = client.get(path)["flow_run_id"]
+    begun = time.monotonic()
+    if by == "the API":
+        client.post(f"{path}/cancel")
+        assert client.get(path)["status"] == "Cancelled"
+    else:
+        body = {"state": {"type": "CANCELLING"}}
+        url = f"{platform.prefect_url}/api/flow_runs/{run_id}/set_state"
+        httpx.post(url, json=body, trust_env=False).raise_for_status()
+    psutil.wait_procs([process], timeout=GONE_SECONDS)
+    assert not process.is_running()
+    assert time.monotonic() - begun < GONE_SECONDS
+    until(lambda: client.get(path)["status"], lambda status: status == "Cancelled", 5)
+    before = client.get(f"{path}/checkpoints")
+    assert len(before) >= 2
+    client.post(f"{path}/resume")
+    is_whole(client, path, 8)
+    job = client.get(path)
+    assert job["flow_run_id"] != run_id
+    after = client.get(f"{path}/checkpoints")
+    assert [row["created_at"] for row in after[: len(before)]] == [row["created_at"] for row in before]
+
+
+def test_job_over_its_time_limit_is_timed_out_and_resumes(client: Client, platform: Platform) -> None:
+    path = start(client, epochs=100, timeout_seconds=20)
+    job = until(lambda: client.get(path), ended, 120)
+    assert job["status"] == "TimedOut"
+    assert "timeout_seconds" in job["error"]
+    done = len(client.get(f"{path}/checkpoints"))
+    assert done
+    client.post(f"{path}/resume")
+    trained(client, path, done + 1)
+    assert "resumed" in kinds(client, path)
+    client.post(f"{path}/cancel")
+
+
+def test_frozen_run_is_replaced_and_does_nothing_more_when_it_thaws(client: Client, platform: Platform) -> None:
+    path = start(client, epochs=8)
+    trained(client, path, 2)
+    frozen = process_of(platform, client, path)
+    frozen.send_signal(signal.SIGSTOP)
+    begun = time.monotonic()
+    try:
+        until(lambda: client.get(path)["status"], lambda status: status == "Pending", 35)
+        assert time.monotonic() - begun < 30
+        replaced = until(lambda: process_of(platform, client, path), lambda process: process.pid != frozen.pid, 60)
+        assert replaced.is_running()
+    finally:
+        frozen.send_signal(signal.SIGCONT)
+    psutil.wait_procs([frozen], timeout=30)
+    assert not frozen.is_running()
+    is_whole(client, path, 8)
+    assert kinds(client, path).count("resumed") == 1
