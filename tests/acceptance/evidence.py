@@ -107,13 +107,13 @@ def _store(root: Path) -> tuple[dict[str, str], list[str]]:
     for path in sorted(root.rglob(MANIFEST)):
         key = str(path.parent.relative_to(root))
         if not any(part.startswith(".") for part in path.relative_to(root).parts):
-            artifacts[key], files = _damage(path)
+            artifacts[key], files = damage(path)
             known |= files
     strays = [str(path.relative_to(root)) for path in sorted(root.rglob("*")) if path.is_file() and path not in known]
     return artifacts, strays
 
 
-def _damage(path: Path) -> tuple[str, set[Path]]:
+def damage(path: Path) -> tuple[str, set[Path]]:
     files = json.loads(path.read_text())["files"]
     known = {path, *(path.parent / name for name in files)}
     for name, file in files.items():
