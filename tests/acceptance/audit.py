@@ -8,8 +8,9 @@ from typing import Any
 
 from rich.table import Table
 
+from emissary.processes import is_dead_here
 from tests.acceptance import audit_jobs
-from tests.acceptance.evidence import Evidence, Row, catalogue, collect, flow_runs
+from tests.acceptance.evidence import Evidence, catalogue, collect, flow_runs, scratch_folders
 from tests.acceptance.own_platform import OwnPlatform
 from tests.jobs import until
 
@@ -86,6 +87,7 @@ def audit_stopped(platform: OwnPlatform) -> list[Check]:
     """What is left after the platform was stopped."""
     left = [f"{part.kind} {part.process.pid}" for part in platform.parts()]
     paths = [path.name for path in platform.temporary.iterdir() if not path.name.startswith(_TEMPORARY)]
+    paths += scratch_folders(platform)
     return [
         Check("no process is left after the stop", 1, left),
         Check("no file is left in the temporary folder", 1, paths),
@@ -182,11 +184,9 @@ def _adapters(evidence: Evidence, record: Any) -> tuple[int, list[str]]:
 
 def _leases(evidence: Evidence, record: Any) -> tuple[int, list[str]]:
     held = {row["id"]: row["holder"] for row in evidence.rows["leases"] if row["holder"]}
-    live = {str(part.process.pid) for part in evidence.parts}
     return len(evidence.rows["leases"]), [
-        f"{row_id} is held by {holder}, which does not live" for row_id, holder in held.items()
-        if holder.split(":")[1] not in live
-    ]  # fmt: skip
+        f"{row_id} is held by {holder}, which does not live" for row_id, holder in held.items() if is_dead_here(holder)
+    ]
 
 
 Look = Callable[[Evidence, Any], tuple[int, list[str]]]
@@ -202,4 +202,3 @@ _LOOKS: dict[str, Look] = {
     "adapters on engines are their deployments'": _adapters,
     "leases are held by the living": _leases,
 }
-__all__ = ["Check", "Row", "audit", "audit_stopped", "table"]

@@ -145,7 +145,11 @@ def files(evidence: Evidence, record: Any) -> tuple[int, list[str]]:
             wrong.append(f"{key} is not listed, and its job is done")
         elif rest[0] in ("checkpoints", "results") and int(rest[1]) > _small(job).checkpoints:
             wrong.append(f"{key} is one too many")
-    wrong += [f"the work folder {name} is left" for name in evidence.work]
+    states = Counter(key.rpartition("/")[0] for key in evidence.artifacts if "/states/" in key)
+    wrong += [f"{count} × {prefix}, two are kept" for prefix, count in states.items() if count > 2]
+    live = sum(part.kind == "run" for part in evidence.parts)
+    if len(evidence.scratch) != live:
+        wrong.append(f"{live} runs live, and there are the folders {', '.join(evidence.scratch)}")
     return len(evidence.artifacts), wrong
 
 

@@ -33,8 +33,8 @@ class Evidence:
     """Key → what is wrong with its files; empty where nothing is."""
     strays: list[str]
     """Files of the artifact store that are part of no artifact, and drafts."""
-    work: list[str]
-    """Folders of trainer state."""
+    scratch: list[str]
+    """Folders of runs' temporary files, as worker/run."""
     parts: list[Part]
     adapters: dict[str, set[str]]
     """Id of an engine that is Active → adapters that its server holds."""
@@ -75,7 +75,6 @@ def collect(platform: OwnPlatform) -> Evidence:
         elif run["state_type"] != "SCHEDULED":
             strangers.append(run)
     artifacts, strays = _store(platform.home / "artifacts")
-    work = platform.home / "work"
     active = [engine for engine in rows["engines"] if engine["status"] == "Active"]
     return Evidence(
         rows,
@@ -83,7 +82,7 @@ def collect(platform: OwnPlatform) -> Evidence:
         strangers,
         artifacts,
         strays,
-        [path.name for path in work.iterdir()] if work.is_dir() else [],
+        scratch_folders(platform),
         platform.parts(),
         {engine["id"]: _adapters(engine["endpoint"]) for engine in active},
         {
@@ -92,6 +91,12 @@ def collect(platform: OwnPlatform) -> Evidence:
             if runs[engine["id"]]
         },
     )
+
+
+def scratch_folders(platform: OwnPlatform) -> list[str]:
+    """Folders of runs' temporary files, as worker/run."""
+    root = platform.home / "scratch"
+    return [str(path.relative_to(root)) for path in root.glob("*/*")]
 
 
 def _adapters(endpoint: str | None) -> set[str]:
