@@ -209,8 +209,9 @@ def run(minutes: float, seed: int, console: Console) -> list[Check]:
         checks += audit_stopped(platform)
         if any(check.wrong for check in checks):
             for log in sorted((platform.home / "logs").glob("*.log")):
+                lines = [line for line in log.read_text(errors="replace").splitlines() if line[:1].strip()]
                 console.rule(log.name)
-                console.print(log.read_text(errors="replace")[-4000:], markup=False, highlight=False)
+                console.print("\n".join(lines[-40:]), markup=False, highlight=False)
     console.print(table(checks, f"Audit of the storm with the seed {seed}"))
     return checks
 
