@@ -79,13 +79,6 @@ async def serving(engine: Engine, generator: Generator | PooledModel) -> AsyncIt
             await asyncio.to_thread(batcher.close)
 
 
-class _Server(uvicorn.Server):
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave signals to Prefect, which ends the run: uvicorn would end the server alone, and the run go on."""
-        yield
-
-
 async def _restore(engine: Engine, app: FastAPI) -> list[str]:
     """Load what the engine served before it ended; one that cannot be loaded is Failed. Returns the names loaded."""
     served = [row for row in await in_catalogue(engines.deployments, engine.id) if row.status in _SERVED]
