@@ -44,7 +44,7 @@ def matrix(own: OwnPlatform, request: pytest.FixtureRequest) -> Iterator[Matrix]
         Console(width=160).print(made.table())
 
 
-@pytest.mark.parametrize(("small", "step", "killed"), _cells())
+@pytest.mark.parametrize(("small", "step", "killed"), list(_cells()))
 def test_killed_job_ends_with_the_bytes_of_one_left_alone(matrix: Matrix, small: Small, step: str, killed: str) -> None:
     cell = matrix.run(small, step, killed)
     assert (cell.status, cell.same) == ("Success", "same bytes"), cell
