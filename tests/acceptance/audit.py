@@ -183,10 +183,16 @@ def _adapters(evidence: Evidence, record: Any) -> tuple[int, list[str]]:
 
 
 def _leases(evidence: Evidence, record: Any) -> tuple[int, list[str]]:
-    held = {row["id"]: row["holder"] for row in evidence.rows["leases"] if row["holder"]}
-    return len(evidence.rows["leases"]), [
-        f"{row_id} is held by {holder}, which does not live" for row_id, holder in held.items() if is_dead_here(holder)
-    ]
+    # Those of rows that have ended stay: their tokens must not come again.
+    rows = {row["id"]: row for table_name in audit_jobs.BACKED for row in evidence.rows[table_name]}
+    wrong = []
+    for lease in evidence.rows["leases"]:
+        row = rows.get(lease["id"])
+        if row is None:
+            wrong.append(f"{lease['id']} has a lease, and is deleted")
+        elif row["status"] == "Active" and is_dead_here(lease["holder"]):
+            wrong.append(f"{lease['id']} is Active, its lease is held by {lease['holder']}, which does not live")
+    return len(evidence.rows["leases"]), wrong
 
 
 Look = Callable[[Evidence, Any], tuple[int, list[str]]]
@@ -200,5 +206,5 @@ _LOOKS: dict[str, Look] = {
     "no process that nothing accounts for": _processes,
     "no file that belongs to nothing": audit_jobs.files,
     "adapters on engines are their deployments'": _adapters,
-    "leases are held by the living": _leases,
+    "leases are of rows, and of the living": _leases,
 }
