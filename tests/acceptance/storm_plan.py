@@ -22,9 +22,9 @@ KILLS: list[tuple[str, Signals]] = [
 ]
 """Each comes once before any comes again."""
 WORK = {
-    "train": 10,
-    "train classes": 8,
-    "train on rewards": 2,
+    "train": 6,
+    "train classes": 6,
+    "train on rewards": 1,
     "upload": 4,
     "deploy": 8,
     "call": 16,
@@ -34,7 +34,7 @@ WORK = {
     "delete deployment": 2,
 }
 """What clients do, by how often."""
-KILL_SECONDS, WORK_SECONDS = 12.0, 3.0
+KILL_SECONDS, WORK_SECONDS = 12.0, 3.5
 """Mean times between two."""
 
 
