@@ -8,9 +8,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import httpx
 import psutil
@@ -22,6 +23,7 @@ from emissary.settings import PROJECT_ROOT, Settings
 from tests.conftest import free_port
 from tests.jobs import until
 
+T = TypeVar("T")
 _PR_SET_CHILD_SUBREAPER = 36
 READY_SECONDS = 240.0
 KINDS = ("run", "worker", "fork server", "API", "Prefect server", "PostgreSQL backend")
@@ -198,12 +200,12 @@ def own_platform(models: Path, **variables: str) -> Iterator[OwnPlatform]:
             ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 0)
 
 
-def patient(call: object, seconds: float = 120.0) -> object:
+def patient(call: Callable[[], T], seconds: float = 120.0) -> T:
     """What `call()` gives once the API answers."""
     deadline = time.monotonic() + seconds
     while True:
         try:
-            return call()  # type: ignore[operator]
+            return call()
         except Unavailable:
             assert time.monotonic() < deadline, "the API does not answer"
             time.sleep(0.2)
