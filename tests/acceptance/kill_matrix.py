@@ -83,7 +83,8 @@ class Matrix:
 
     def run(self, small: Small, step: str, killed: str) -> Cell:
         """Start the job, kill at the step, wait for its end. Raises AssertionError where the job was too quick."""
-        self._undisturbed.setdefault(small.name, {}) or self._learn(small)
+        if small.name not in self._undisturbed:
+            self._learn(small)
         path = self._start(small)
         view = self._await(path, small, STEPS[step])
         at, begun = time.time(), time.monotonic()

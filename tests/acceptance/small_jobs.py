@@ -30,7 +30,7 @@ class Small:
     def epoch_steps(self) -> int:
         """Optimizer steps of an epoch."""
         parameters = self.body["parameters"]
-        rows = parameters["per_device_train_batch_size"] // parameters.get("num_generations", 1)
+        rows = int(parameters["per_device_train_batch_size"]) // int(parameters.get("num_generations", 1))
         return -(-len(self.rows) // rows)
 
 
