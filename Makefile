@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 # Threads of torch that spin long while they wait starve the engine that runs beside the tests.
 export GOMP_SPINCOUNT := 1000
 
-.PHONY: install demo test check acceptance clean
+.PHONY: install demo test check acceptance chaos matrix clean
 
 install: $(VENV)/.installed
 
@@ -18,7 +18,7 @@ demo: install
 	$(BIN)/emissary demo $(if $(REPORT),--report $(REPORT))
 
 test: install
-	$(BIN)/python -m pytest -m "not acceptance"
+	$(BIN)/python -m pytest -m "not acceptance and not matrix"
 
 check: install
 	$(BIN)/ruff format --check .
@@ -27,6 +27,14 @@ check: install
 
 acceptance: install
 	$(BIN)/python -m pytest -m acceptance
+
+# One storm of kills and its audit. SEED=… does what an earlier one did.
+MINUTES ?= 30
+chaos: install
+	$(BIN)/python -m tests.acceptance.storm --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+
+matrix: install
+	$(BIN)/python -m pytest -m matrix
 
 clean:
 	rm -rf $(VENV) build *.egg-info

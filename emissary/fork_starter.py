@@ -46,6 +46,7 @@ PRELOAD = [
     "emissary.store.deployments",
     "emissary.store.grpo_jobs",
     "blocks.sandbox",
+    "emissary.fork_server_end",
 ]
 """What flows and tasks import; not flows and tasks themselves, which each run reads anew."""
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from safetensors import SafetensorError
 
 from emissary.errors import EmissaryError
 from emissary.store.tables import TrainingJob
@@ -35,6 +36,10 @@ def told_what_ran_out(job: TrainingJob) -> Iterator[None]:
             raise _out_of_memory(job) from error
         if "PytorchStreamWriter failed" in str(error):
             raise DiskFull(f"the trainer state of {job.id}") from error
+        raise
+    except SafetensorError as error:
+        if f"(os error {errno.ENOSPC})" in str(error):
+            raise DiskFull(f"what {job.id} trains") from error
         raise
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -211,6 +211,14 @@ def test_engine_that_dies_ends_its_streams_with_503_and_comes_back_to_answer_the
     assert now[0] != started[0]
 
 
+def test_engine_whose_process_gets_sigterm_is_started_again(platform: Platform, client: Client, engine: str) -> None:
+    endpoint, flow_run = row(engine)
+    assert flow_run is not None
+    os.kill(process_of(platform, flow_run), signal.SIGTERM)
+    until(lambda: row(engine)[0], lambda now: now not in (None, endpoint), LONG_ENOUGH)
+    assert client.post("/v1/chat/completions", CHAT | {"model": "life-checkpoint-1"})["choices"]
+
+
 def test_deployment_on_an_engine_that_has_ended_starts_it(client: Client, project: str, engine: str) -> None:
     until_status(client, f"/v1/engines/{engine}", "Active")
     client.post(f"/v1/engines/{engine}/deactivate")

