@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -23,6 +22,7 @@ from emissary.store.database import dispose, transaction
 from emissary.up import Platform
 from tests.api.refusals import GOOD, MODEL, envelope
 from tests.conftest import free_port
+from tests.engine_life import closed
 from tests.jobs import until
 from tests.keys import make_key
 
@@ -196,12 +196,6 @@ CREATING = [
     if "201" in definition["responses"]
 ]
 FUNCTION = "def scored(input_text, expected_output, predicted_output):\n    return 1.0\n"
-
-
-def closed() -> dict[str, Any]:
-    """A schedule by which nothing starts today."""
-    later = datetime.now(UTC) + timedelta(days=3)
-    return {"timezone": "UTC", "start_time": "10:00", "end_time": "11:00", "days": [f"{later:%A}".lower()]}
 
 
 def creations(mine: Client) -> dict[str, tuple[str, dict[str, Any], dict[str, Any]]]:
