@@ -27,6 +27,13 @@ class ApiError(EmissaryError):
         self.status = response.status_code
 
 
+def _parsed(response: httpx.Response) -> Any:
+    try:
+        return response.json()
+    except ValueError as error:
+        raise EmissaryError(f"What answers at {response.url} is not Emissary's API: it sent no JSON.") from error
+
+
 class Client:
     """Calls the API at `url` with a key; answers are parsed JSON. Raises ApiError, and Unavailable where none is."""
 
@@ -46,16 +53,23 @@ class Client:
 
     def call(self, method: str, path: str, **arguments: Any) -> Any:
         """One request, arguments as httpx takes them; None for an answer without a body."""
+        response = self._answer(method, path, **arguments)
+        return _parsed(response) if response.content else None
+
+    def _answer(self, method: str, path: str, **arguments: Any) -> httpx.Response:
         with self._reached():
             response = self.http.request(method, path, **arguments)
         if response.is_error:
             raise ApiError(response)
-        if not response.content:
-            return None
-        try:
-            return response.json()
-        except ValueError as error:
-            raise EmissaryError(f"What answers at {response.url} is not Emissary's API: it sent no JSON.") from error
+        return response
+
+    def pages(self, path: str) -> Iterator[Any]:
+        """The entries of a list that the API gives in pages, of all pages."""
+        url: str | None = path
+        while url is not None:
+            response = self._answer("GET", url)
+            yield from _parsed(response)
+            url = response.links.get("next", {}).get("url")
 
     def get(self, path: str) -> Any:
         """GET."""

@@ -2,9 +2,10 @@
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 
@@ -17,8 +18,9 @@ Progress = Callable[[int, int], None]
 
 _READ_BYTES = 256 * 1024
 _SEND_TIMEOUT = httpx.Timeout(120.0, connect=10.0)
-# Every row of up to 5 GiB is validated within the request.
-_COMPLETE_TIMEOUT = httpx.Timeout(3600.0, connect=10.0)
+_PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
+"""Seconds before what failed for now is tried again, of which an API that is restarted needs about ten."""
+_T = TypeVar("_T")
 
 
 def upload_dataset(
@@ -26,9 +28,9 @@ def upload_dataset(
 ) -> dict[str, Any]:
     """Upload the file at `path` as a dataset called `name` (None: as the file); returns the API's summary of it.
 
-    A file over EMISSARY_MAX_UPLOAD_MB, ours or the server's, goes in parts. When that is interrupted, calling this
-    again for the unchanged file sends what is missing. Raises InvalidInput without such a file, ApiError when the API
-    refuses it, Unavailable when the connection breaks.
+    A file over EMISSARY_MAX_UPLOAD_MB, ours or the server's, goes in parts; a part that fails is sent again for about
+    a minute. When the upload is interrupted, calling this again for the unchanged file sends what is missing. Raises
+    InvalidInput without such a file, ApiError when the API refuses it, Unavailable when the connection stays broken.
     """
     if not path.is_file():
         raise InvalidInput(f"There is no file {path}.")
@@ -84,6 +86,19 @@ def _send_parts(client: Client, project_id: str, path: Path, name: str | None, s
         upload = client.post(uploads, body)
         noted.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         noted.write_text(json.dumps({"upload_id": upload["id"]}))
+    if upload["refused"] is None:
+        _send_missing(upload, path, show)
+    try:
+        dataset = _complete(client, f"{uploads}/{upload['id']}/complete")
+    except ApiError as error:
+        if error.status < 500 and error.code != "parts_missing":
+            noted.unlink()
+        raise
+    noted.unlink()
+    return dataset
+
+
+def _send_missing(upload: dict[str, Any], path: Path, show: Progress) -> None:
     sent = sum(part["bytes"] for part in upload["parts"] if part["arrived"])
     show(sent, upload["bytes"])
     # Without the key: a part may go to another server, and its link is the permission.
@@ -91,16 +106,32 @@ def _send_parts(client: Client, project_id: str, path: Path, name: str | None, s
         for part in upload["parts"]:
             if not part["arrived"]:
                 start = (part["number"] - 1) * upload["part_bytes"]
-                _send_part(http, part, _slice(path, start, part["bytes"], sent, upload["bytes"], show))
+
+                def send(part: dict[str, Any] = part, start: int = start, sent: int = sent) -> None:
+                    _send_part(http, part, _slice(path, start, part["bytes"], sent, upload["bytes"], show))
+
+                _repeated(send)
                 sent += part["bytes"]
-    try:
-        dataset: dict[str, Any] = client.call("POST", f"{uploads}/{upload['id']}/complete", timeout=_COMPLETE_TIMEOUT)
-    except ApiError as error:
-        if error.status < 500 and error.code != "parts_missing":
-            noted.unlink()
-        raise
-    noted.unlink()
-    return dataset
+
+
+def _complete(client: Client, path: str) -> dict[str, Any]:
+    """The dataset, once the API has read all rows: until then it answers every half a minute that it has not."""
+    while True:
+        answer: dict[str, Any] = _repeated(lambda: client.call("POST", path))
+        if "parts" not in answer:
+            return answer
+
+
+def _repeated(attempt: Callable[[], _T]) -> _T:
+    """What `attempt` returns; one that fails for now is repeated, each time after a longer pause."""
+    for seconds in _PAUSES:
+        try:
+            return attempt()
+        except EmissaryError as error:
+            if error.status < 500:
+                raise
+        time.sleep(seconds)
+    return attempt()
 
 
 def _note(client: Client, project_id: str, path: Path, name: str | None) -> Path:
@@ -142,7 +173,8 @@ def _send_part(http: httpx.Client, part: dict[str, Any], content: Iterator[bytes
             f"The upload was interrupted at part {part['number']} ({error}); run it again to go on from there."
         ) from error
     if response.is_error:
-        raise EmissaryError(
+        kind = Unavailable if response.is_server_error else InvalidInput
+        raise kind(
             f"Part {part['number']} was refused ({response.status_code}: {response.text[:300]}); run the upload again "
             "to go on from there."
         )

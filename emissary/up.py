@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -78,7 +78,7 @@ def running(chosen: Settings, say: Say) -> Iterator[Platform]:
             with temporary_settings({PREFECT_API_URL: chosen.prefect_api_url}):
                 asyncio.run(_apply_work_pools(chosen))
             supervisor.start("worker", sys.executable, "-m", "emissary.worker")
-            _apply_flow_deployments(environment)
+            apply_flow_deployments(environment)
             _wait(f"{chosen.api_url}/healthz", "the platform", chosen)
             yield Platform(chosen.api_url, chosen.prefect_api_url.removesuffix("/api"), key)
 
@@ -153,7 +153,11 @@ async def _apply_work_pools(chosen: Settings) -> None:
                 await client.create_work_pool(pool)
 
 
-def _apply_flow_deployments(environment: dict[str, str]) -> None:
+def apply_flow_deployments(environment: Mapping[str, str]) -> None:
+    """Tell Prefect's server at PREFECT_API_URL of `environment` of the flows in deployments.yaml.
+
+    Raises EmissaryError with what Prefect said against them.
+    """
     command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--prefect-file", "deployments.yaml", "--all"]
     done = subprocess.run(command, cwd=PROJECT_ROOT, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:

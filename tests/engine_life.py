@@ -72,5 +72,11 @@ def schedule(start: datetime, end: datetime) -> dict[str, Any]:
     return {"timezone": "UTC", "start_time": f"{start:%H:%M}", "end_time": f"{end:%H:%M}"}
 
 
+def closed(hours: int = 1) -> dict[str, Any]:
+    """A schedule of so many hours, by which nothing starts today."""
+    later = datetime.now(UTC) + timedelta(days=3)
+    return {"timezone": "UTC", "start_time": "10:00", "end_time": f"{10 + hours}:00", "days": [f"{later:%A}".lower()]}
+
+
 def wait_until(moment: datetime) -> None:
     time.sleep(max((moment - datetime.now(UTC)).total_seconds(), 0))

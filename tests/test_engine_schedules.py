@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from emissary.client import ApiError, Client
-from emissary.up import Platform, _apply_flow_deployments
+from emissary.up import Platform, apply_flow_deployments
 from tests.api.refusals import envelope
 from tests.engine_life import CHAT, MODEL, next_minute, prefect, runs_of, schedule, until_status, wait_until
 from tests.jobs import until
@@ -56,7 +56,7 @@ def test_deployment_outside_its_schedule_waits_for_the_window(platform: Platform
     until(lambda: schedules_of(platform, engine_id), lambda found: set(found) == {"serve_engine", "stop_engine"})
     until(lambda: {run["state_type"] for run in runs_of(platform, engine_id)}, lambda found: found == {"SCHEDULED"})
     # As `emissary up` does when it is started again.
-    _apply_flow_deployments(os.environ | {"PREFECT_API_URL": f"{platform.prefect_url}/api"})
+    apply_flow_deployments(os.environ | {"PREFECT_API_URL": f"{platform.prefect_url}/api"})
     assert set(schedules_of(platform, engine_id)) == {"serve_engine", "stop_engine"}
     until(lambda: runs_of(platform, engine_id), bool)
     client.call("DELETE", f"/v1/engines/{engine_id}")

@@ -1,4 +1,4 @@
-"""Classification and embedding on the whole platform, from upload to call; a tiny dataset each."""
+"""Classification, regression and embedding on the whole platform, from upload to call; a tiny dataset each."""
 
 import csv
 import io
@@ -132,6 +132,35 @@ def test_classifiers_share_an_engine_and_answer_scores_by_label(
 def test_base_model_of_a_classification_is_not_deployed(client: Client, project: str, topics: dict[str, Any]) -> None:
     with pytest.raises(ApiError, match="has not learnt any classification"):
         client.post(f"/v1/projects/{project}/deployments", {"training_job_id": topics["id"], "checkpoint": 0})
+
+
+def test_regression_learns_and_answers_numbers_in_their_own_units(client: Client, project: str) -> None:
+    prices = {"food": 100.0, "sport": 300.0, "weather": 500.0}
+    rows = [{"prompt": text, "completion": prices[topic]} for topic, texts in TOPICS.items() for text in texts]
+    job = train(client, project, "regression", rows, parameters=QUICK | {"num_train_epochs": 8})
+    _, table = results(client, project, job)
+    assert [float(row["expected_output"]) for row in table] == [row["completion"] for row in rows]
+    errors = [abs(float(row["expected_output"]) - float(row["output"])) for row in table]
+    assert np.mean(errors) < 80  # always saying the mean is 133 off
+    deployed = deploy(client, project, job["id"], "best", "prices")
+    assert client.get(f"/v1/engines/{deployed['engine_id']}")["task_type"] == "regression"
+    texts = [row["prompt"] for row in rows]
+    answer = client.post("/v1/regression", {"model": "prices", "input": texts})
+    assert [row["index"] for row in answer["data"]] == list(range(len(texts)))
+    tested = [float(row["output"]) for row in table]
+    assert [row["logits"] for row in answer["data"]] == pytest.approx(tested, abs=5)
+    assert answer["usage"]["total_tokens"] == answer["usage"]["prompt_tokens"] > 0
+    (single,) = client.post("/v1/regression", {"model": "prices", "input": texts[0]})["data"]
+    assert single["logits"] == pytest.approx(tested[0], abs=5)
+    (labelled,) = client.post("/v1/classification", {"model": "prices", "input": texts[0]})["data"]
+    assert labelled["logits"] == {"value": pytest.approx(single["logits"], abs=0.01)}
+    for path, body in (("/v1/chat/completions", {"messages": [{"role": "user", "content": "a"}]}),
+                       ("/v1/embeddings", {"input": "a"})):  # fmt: skip
+        with pytest.raises(ApiError, match="for regression; call it by POST /v1/") as error:
+            client.post(path, body | {"model": "prices"})
+        assert error.value.status == 400
+    with pytest.raises(ApiError, match="has not learnt any regression"):
+        client.post(f"/v1/projects/{project}/deployments", {"training_job_id": job["id"], "checkpoint": 0})
 
 
 def test_embedding_learns_and_answers_openais_client_and_comparisons(

@@ -72,6 +72,7 @@ def create_app() -> FastAPI:
         lifespan=_lifespan,
         dependencies=[Depends(_without_nul)],
         generate_unique_id_function=lambda route: route.name,
+        redirect_slashes=False,  # an address with one more is unknown, as any other
     )
     app.add_middleware(BodyLimit)
     add_error_handlers(app)

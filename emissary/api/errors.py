@@ -52,7 +52,11 @@ def add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(EmissaryError)
     async def expected(_request: Request, error: EmissaryError) -> JSONResponse:
-        headers = None if error.retry_after is None else {"Retry-After": str(error.retry_after)}
+        headers = {}
+        if error.retry_after is not None:
+            headers["Retry-After"] = str(error.retry_after)
+        if error.status == HTTPStatus.UNAUTHORIZED:
+            headers["WWW-Authenticate"] = "Bearer"
         return error_response(error.status, str(error), error.code, headers)
 
     @app.exception_handler(IntegrityError)
@@ -63,8 +67,13 @@ def add_error_handlers(app: FastAPI) -> None:
         return error_response(409, sentence, "conflict")
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
-        return error_response(400, field_sentence(error), "invalid_input")
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        sentence = field_sentence(error)
+        if error.body and isinstance(error.body, bytes):  # of another kind than JSON, so it was not parsed
+            kind = request.headers.get("content-type")
+            found = f"is of the type {kind}" if kind else "has no type"
+            sentence = f"The body {found}; send JSON with the header `Content-Type: application/json`."
+        return error_response(400, sentence, "invalid_input")
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:

@@ -7,6 +7,7 @@ crash nor two requests at once can make it happen twice (draft-ietf-httpapi-idem
 import hashlib
 import json
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 
 from fastapi import Request, Response
 from fastapi.responses import JSONResponse
@@ -44,6 +45,8 @@ async def answer_once(request: Request, content: bytes, create: Callable[[], Awa
                 )
             return JSONResponse(before.body, before.status, headers={"Idempotent-Replayed": "true"})
         answer = await create()
+        if answer.status_code == HTTPStatus.ACCEPTED:  # not the result yet, which is asked for with the same key
+            return answer
         body = json.loads(bytes(answer.body)) | dict.fromkeys(getattr(request.state, _SHOWN_ONCE, ()))
         await idempotent_answers.keep(session, caller.organization_id, key, digest, answer.status_code, body)
     return answer

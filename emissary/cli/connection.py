@@ -31,6 +31,11 @@ def connect(ctx: typer.Context) -> Client:
     return Client(chosen.url or settings().api_url, key)
 
 
+def given(fields: dict[str, Any]) -> dict[str, Any]:
+    """Those fields of a request's body that the command line gave a value."""
+    return {name: value for name, value in fields.items() if value is not None}
+
+
 def find(rows: Sequence[dict[str, Any]], reference: str, what: str) -> dict[str, Any]:
     """The row whose id or name is `reference`. Raises NotFound, or WrongUsage where several have that name."""
     found = [row for row in rows if row["id"] == reference] or [row for row in rows if row["name"] == reference]

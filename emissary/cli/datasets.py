@@ -49,10 +49,13 @@ def upload(
     client = connect(ctx)
     project_id = project_path(client, project).rpartition("/")[2]
     with Progress(console=messages(), transient=True) as bar:
-        shown = bar.add_task(f"Uploading {clean(file.name)}", total=None)
-        made = upload_dataset(
-            client, project_id, file, name, lambda sent, total: bar.update(shown, completed=sent, total=total)
-        )
+        shown = bar.add_task("", total=None)
+
+        def progress(sent: int, total: int) -> None:
+            doing = "Uploading" if sent < total else "Waiting until every row is read:"
+            bar.update(shown, completed=sent, total=total, description=f"{doing} {clean(file.name)}")
+
+        made = upload_dataset(client, project_id, file, name, progress)
     show_one(made, as_json)
 
 

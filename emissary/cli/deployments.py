@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from emissary.cli.connection import AsJson, InProject, connect, find, project_path
+from emissary.cli.connection import AsJson, InProject, connect, find, given, project_path
 from emissary.cli.engines import engine_path
 from emissary.cli.exit_codes import WrongUsage
 from emissary.cli.output import say, show_list, show_one
@@ -78,7 +78,7 @@ def create(
     else:
         made_at, body["training_id"] = f"{engine_path(client, engine)}/deploy", source
         body["project_id"] = path.rpartition("/")[2]
-    show_one(client.post(made_at, {field: value for field, value in body.items() if value is not None}), as_json)
+    show_one(client.post(made_at, given(body)), as_json)
 
 
 @app.command()

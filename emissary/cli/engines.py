@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from emissary.cli.connection import AsJson, connect, path_of
+from emissary.cli.connection import AsJson, connect, given, path_of
 from emissary.cli.output import say, show_list, show_one
 from emissary.cli.schedules import Days, End, Start, Timezone, schedule
 from emissary.client import Client
@@ -56,7 +56,7 @@ def create(
     elif inactive_duration is not None:
         config = {"inactive_duration": inactive_duration}
         body["resource_management_config"] = {"management_type": "inactive_timeout", "management_config": config}
-    made = connect(ctx).post("/v1/engines", {field: value for field, value in body.items() if value is not None})
+    made = connect(ctx).post("/v1/engines", given(body))
     show_one(made, as_json)
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 from rich.progress import Progress
 
-from emissary.cli.connection import AsJson, InProject, connect, find, path_of, project_path
+from emissary.cli.connection import AsJson, InProject, connect, find, given, path_of, project_path
 from emissary.cli.exit_codes import WrongUsage
 from emissary.cli.output import clean, messages, say, show_json, show_list, show_one
 from emissary.cli.pairs import numbers, values
@@ -102,7 +102,7 @@ def create(
         "timeout_seconds": timeout_seconds,
     }
     path = jobs_path(client, project) + ("/grpo" if reward else "")
-    show_one(client.post(path, {field: value for field, value in body.items() if value is not None}), as_json)
+    show_one(client.post(path, given(body)), as_json)
 
 
 @app.command()
@@ -144,7 +144,7 @@ def resume(ctx: typer.Context, job: Job, project: InProject) -> None:
 def logs(ctx: typer.Context, job: Job, project: InProject, as_json: AsJson = False) -> None:
     """Print the lines that a job's run has logged."""
     client = connect(ctx)
-    lines = client.get(f"{job_path(client, project, job)}/logs")
+    lines = list(client.pages(f"{job_path(client, project, job)}/logs"))
     show_list(lines, as_json, "timestamp", "level", "message")
 
 

@@ -36,5 +36,6 @@ class UploadDetail(BaseModel):
     part_bytes: int = Field(description="Bytes of each part; the last may be shorter.")
     parts: list[UploadPart]
     dataset_id: str | None = Field(description="The dataset it became; null until it is complete.")
+    refused: str | None = Field(description="Why the file cannot be used; null unless it was refused.")
     created_at: UnixTime
     expires_at: UnixTime = Field(description="When the links end, and what has arrived is removed unless complete.")

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import defer
 
 from emissary.errors import InvalidInput, NotFound
-from emissary.store.pages import Page, page
+from emissary.store.pages import Page, fetch
 from emissary.store.tables import Dataset, TrainingJob, Upload
 
 
@@ -23,7 +23,7 @@ async def get(session: AsyncSession, project_id: str, dataset_id: str) -> Datase
 async def list_all(session: AsyncSession, project_id: str, wanted: Page) -> Sequence[Dataset]:
     """The project's datasets, the newest first, without their reports."""
     query = select(Dataset).where(Dataset.project_id == project_id).options(defer(Dataset.report, raiseload=True))
-    return (await session.scalars(page(query, Dataset, wanted))).all()
+    return [row for (row,) in await fetch(session, query, Dataset, wanted)]
 
 
 async def delete(session: AsyncSession, dataset: Dataset) -> None:

@@ -14,7 +14,7 @@ from emissary import base_models, schedules
 from emissary.errors import InvalidInput, NotFound
 from emissary.ids import new_id
 from emissary.store import engines, training_jobs
-from emissary.store.pages import Page, page
+from emissary.store.pages import Page, fetch
 from emissary.store.tables import GONE, Checkpoint, Deployment, Engine, Project
 
 
@@ -140,7 +140,7 @@ async def metadata(session: AsyncSession, deployment: Deployment) -> dict[str, A
 async def list_all(session: AsyncSession, project_id: str, wanted: Page) -> Sequence[Deployment]:
     """The project's deployments, the newest first."""
     query = select(Deployment).where(Deployment.project_id == project_id)
-    return (await session.scalars(page(query, Deployment, wanted))).all()
+    return [row for (row,) in await fetch(session, query, Deployment, wanted)]
 
 
 async def list_callable(session: AsyncSession, organization_id: str) -> Sequence[Deployment]:

@@ -13,7 +13,7 @@ from emissary import base_models, schedules
 from emissary.errors import InvalidInput, NotFound
 from emissary.ids import new_id
 from emissary.store import leases
-from emissary.store.pages import Page, page
+from emissary.store.pages import Page, fetch
 from emissary.store.tables import GONE, Deployment, Engine
 
 
@@ -85,12 +85,12 @@ async def list_all(
         .correlate(Engine)
         .scalar_subquery()
     )
-    query = page(select(Engine, count), Engine, wanted).where(Engine.organization_id == organization_id)
+    query = select(Engine, count).where(Engine.organization_id == organization_id)
     if base_model is not None:
         query = query.where(Engine.base_model == base_model)
     if task_type is not None:
         query = query.where(Engine.task_type == task_type)
-    return [(engine, number) for engine, number in await session.execute(query)]
+    return [(engine, number) for engine, number in await fetch(session, query, Engine, wanted)]
 
 
 async def find_usable(

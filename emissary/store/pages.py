@@ -1,13 +1,15 @@
 """One page of a list, the newest first."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
-from sqlalchemy import Select, literal, select, tuple_
+from sqlalchemy import Row, Select, literal, select, tuple_
+from sqlalchemy.ext.asyncio import AsyncSession
 
+from emissary.errors import InvalidInput
 from emissary.store.tables import ApiKey, Dataset, Deployment, Engine, Project, TrainingJob
 
-Query = TypeVar("Query", bound=Select[Any])
 Listed = Project | Dataset | TrainingJob | Engine | Deployment | ApiKey
 
 
@@ -19,15 +21,17 @@ class Page:
     after: str | None = None
 
 
-def page(query: Query, kind: type[Listed], wanted: Page) -> Query:
-    """`query` for rows of `kind`, ordered and cut to the page by key, so that a far page costs what the first does.
+async def fetch(session: AsyncSession, query: Select[Any], kind: type[Listed], wanted: Page) -> Sequence[Row[Any]]:
+    """The page of `query`, whose first column is a `kind`; cut by key, so that a far page costs what the first does.
 
-    Nothing comes behind an `after` that is not there.
+    Raises InvalidInput when `after` is not among what `query` gives: an empty page would look like the list's end.
     """
-    query = query.order_by(kind.created_at.desc(), kind.id.desc())
     if wanted.after is not None:
+        if (await session.execute(query.where(kind.id == wanted.after))).first() is None:
+            raise InvalidInput(f"after: there is no {wanted.after!r} in this list, or not any more; begin it again.")
         position = tuple_(
             select(kind.created_at).where(kind.id == wanted.after).scalar_subquery(), literal(wanted.after)
         )
         query = query.where(tuple_(kind.created_at, kind.id) < position)
-    return query if wanted.limit is None else query.limit(wanted.limit)
+    query = query.order_by(kind.created_at.desc(), kind.id.desc())
+    return (await session.execute(query.limit(wanted.limit))).all()

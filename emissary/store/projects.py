@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from emissary.errors import NotFound
 from emissary.ids import new_id
 from emissary.store import leases, leftovers
-from emissary.store.pages import Page, page
+from emissary.store.pages import Page, fetch
 from emissary.store.tables import Checkpoint, Dataset, Deployment, JobEvent, Leftover, Project, TrainingJob, Upload
 from emissary.store.users import Caller
 
@@ -40,7 +40,7 @@ async def get(session: AsyncSession, project_id: str, organization_id: str) -> P
 async def list_all(session: AsyncSession, organization_id: str, wanted: Page) -> Sequence[Project]:
     """The organization's projects, the newest first."""
     query = select(Project).where(Project.organization_id == organization_id)
-    return (await session.scalars(page(query, Project, wanted))).all()
+    return [row for (row,) in await fetch(session, query, Project, wanted)]
 
 
 async def flow_runs(session: AsyncSession, project_id: str) -> set[UUID]:

@@ -270,6 +270,8 @@ class Upload(Base):
     part_bytes: Mapped[int] = mapped_column(BigInteger)
     state: Mapped[Json]
     """What the artifact store needs to go on with it."""
+    refused: Mapped[str | None]
+    """Why the file cannot be used; it is removed then."""
     created_by: Mapped[str] = mapped_column(ForeignKey("users.id"))
 
 

@@ -15,7 +15,7 @@ from emissary.errors import InvalidInput, NotFound
 from emissary.ids import new_id
 from emissary.schemas.training_jobs import TrainingJobCreate
 from emissary.store import job_events, leases, starts, testing_functions
-from emissary.store.pages import Page, page
+from emissary.store.pages import Page, fetch
 from emissary.store.tables import GONE, Checkpoint, Dataset, Deployment, JobEvent, Project, TrainingJob
 from emissary.store.tables import TERMINAL as TERMINAL
 
@@ -144,7 +144,7 @@ async def list_all(session: AsyncSession, project_id: str, wanted: Page) -> Sequ
     large = (TrainingJob.training_loss, TrainingJob.hyper_parameters, TrainingJob.description)
     left_out = (defer(column, raiseload=True) for column in large)
     query = select(TrainingJob).where(TrainingJob.project_id == project_id).options(*datasets, *left_out)
-    return (await session.scalars(page(query, TrainingJob, wanted))).all()
+    return [row for (row,) in await fetch(session, query, TrainingJob, wanted)]
 
 
 async def record_loss(session: AsyncSession, training_job_id: str, point: dict[str, Any]) -> None:

@@ -40,7 +40,8 @@ async def get(session: AsyncSession, project_id: str, upload_id: str, *, lock: b
 async def unfinished(session: AsyncSession, upload_id: str) -> Upload:
     """The upload, of whichever project, while parts of it may come. Raises NotFound."""
     upload = await session.get(Upload, upload_id)
-    if upload is None or _expired(upload) or await dataset(session, upload) is not None:
+    ended = upload is None or _expired(upload) or upload.refused is not None
+    if upload is None or ended or await dataset(session, upload) is not None:
         raise NotFound("The upload was given up or is complete; begin a new one.")
     return upload
 

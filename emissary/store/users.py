@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from emissary.errors import InvalidInput, NotFound, Unauthorized
 from emissary.ids import new_id
-from emissary.store.pages import Page, page
+from emissary.store.pages import Page, fetch
 from emissary.store.tables import ApiKey, Organization, User
 
 DEFAULT_ORGANIZATION = "default"
@@ -87,7 +87,7 @@ async def create_key_for(
 async def list_keys(session: AsyncSession, organization_id: str, wanted: Page) -> Sequence[tuple[ApiKey, User]]:
     """The organization's keys with their users, the newest first; also those that are revoked."""
     query = select(ApiKey, User).join(User, User.id == ApiKey.user_id).where(User.organization_id == organization_id)
-    return [(key, user) for key, user in await session.execute(page(query, ApiKey, wanted))]
+    return [(key, user) for key, user in await fetch(session, query, ApiKey, wanted)]
 
 
 async def revoke_key(session: AsyncSession, key_id: str, organization_id: str | None = None) -> None:

@@ -36,7 +36,10 @@ def test_body_that_cannot_be_read_is_refused_naming_the_place(client: Client, co
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions", "/v1/engines", "/v1/projects"])
 def test_body_too_large_or_of_another_kind_is_refused(client: Client, path: str) -> None:
     envelope(client.http.post(path, content=b"x" * (4 * 1024**2 + 1), headers=JSON), 400, "too_large")
-    envelope(client.http.post(path, content=b"name=a", headers={"Content-Type": "text/plain"}), 400, "invalid_input")
+    other = client.http.post(path, content=b'{"name": "a"}', headers={"Content-Type": "text/plain"})
+    envelope(other, 400, "invalid_input")
+    assert "text/plain" in other.json()["error"]
+    assert "Content-Type: application/json" in other.json()["error"]
 
 
 def test_field_of_a_nested_body_is_named_with_its_path(client: Client, project: str, dataset: str) -> None:

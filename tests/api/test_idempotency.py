@@ -8,18 +8,21 @@ import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
 import pytest
 from sqlalchemy import text
 
+from emissary.api.app import create_app
 from emissary.client import Client
 from emissary.settings import settings
 from emissary.store.database import dispose, transaction
 from emissary.up import Platform
 from tests.api.refusals import GOOD, MODEL, envelope
 from tests.conftest import free_port
+from tests.engine_life import closed
 from tests.jobs import until
 from tests.keys import make_key
 
@@ -184,3 +187,88 @@ def test_process_killed_in_the_midst_leaves_all_or_nothing(platform: Platform, m
         after = send(mine, key, json={"name": f"killed-{number}"}).json()["id"]
         assert before in (None, after)
         assert projects_named(mine, f"killed-{number}") == [after]
+
+
+CREATING = [
+    definition["operationId"]
+    for item in create_app().openapi()["paths"].values()
+    for definition in item.values()
+    if "201" in definition["responses"]
+]
+FUNCTION = "def scored(input_text, expected_output, predicted_output):\n    return 1.0\n"
+
+
+def creations(mine: Client) -> dict[str, tuple[str, dict[str, Any], dict[str, Any]]]:
+    """Operation → its path, a request that is right, and another one."""
+    project = str(mine.post("/v1/projects", {"name": "everywhere"})["id"])
+    inside = f"/v1/projects/{project}"
+    dataset = mine.call("POST", f"{inside}/datasets", files={"file": ("rows.jsonl", GOOD)})["id"]
+    begun = mine.post(f"{inside}/datasets/uploads", {"file_name": "b.jsonl", "bytes": len(GOOD)})
+    assert httpx.put(begun["parts"][0]["url"], content=GOOD, trust_env=False).status_code == 204
+    management = {"management_type": "schedule", "management_config": closed()}
+    engine = mine.post("/v1/engines", {"base_model": MODEL, "resource_management_config": management})["id"]
+    job = {"base_model": MODEL, "train_dataset_id": dataset}
+    rewarded = job | {"test_functions": ["exact_match_shared"], "reward": {"exact_match_shared": 1}}
+    base = {"checkpoint": 0, "name": "everywhere"}
+    bodies: dict[str, tuple[str, dict[str, Any]]] = {
+        "createProject": ("/v1/projects", {"name": "a"}),
+        "createUpload": (f"{inside}/datasets/uploads", {"file_name": "a.jsonl", "bytes": 5}),
+        "completeUpload": (f"{inside}/datasets/uploads/{begun['id']}/complete", {}),
+        "createTrainingJob": (f"{inside}/training-jobs", job),
+        "createGRPOTrainingJob": (f"{inside}/training-jobs/grpo", rewarded),
+        "createEngine": ("/v1/engines", {"base_model": MODEL, "resource_management_config": management}),
+        "deployOnEngine": (f"/v1/engines/{engine}/deploy", base | {"project_id": project, "training_id": MODEL}),
+        "createDeployment": (
+            f"{inside}/deployments",
+            base | {"training_job_id": MODEL, "schedule": closed(), "name": "e2"},
+        ),
+        "createKey": ("/v1/keys", {"name": "everywhere"}),
+        "createTestFunction": ("/v1/testing-functions", {"name": "scored", "content": FUNCTION}),
+    }
+    made = {name: (path, {"json": body}, {"json": body | {"more": 1}}) for name, (path, body) in bodies.items()}
+    file = {"files": {"file": ("rows.jsonl", GOOD)}}
+    return made | {"createDataset": (f"{inside}/datasets", file, file | {"data": {"name": "b"}})}
+
+
+@dataclass
+class Answered:
+    """What an operation answered to one request: twice at once, after a process of the API was killed, and changed."""
+
+    at_once: list[httpx.Response]
+    later: httpx.Response
+    changed: httpx.Response
+
+
+@pytest.fixture(scope="module")
+def everywhere(platform: Platform) -> Iterator[dict[str, Answered]]:
+    """Operation → its answers; two at once go to two processes of the API."""
+    mine = Client(platform.api_url, make_key("idempotency-everywhere"))
+    wanted = creations(mine)
+    keys, at_once = {name: new_key() for name in wanted}, {}
+    with second_api(platform) as (url, process), ThreadPoolExecutor(2) as pool:
+        both = (mine, Client(url, mine.http.headers["X-API-Key"]))
+        for name, (path, request, _) in wanted.items():
+            at_once[name] = list(pool.map(lambda one: send(one, keys[name], path, **request), both))  # noqa: B023
+        process.kill()
+    answers = {}
+    for name, (path, request, changed) in wanted.items():
+        later = send(mine, keys[name], path, **request)
+        answers[name] = Answered(at_once[name], later, send(mine, keys[name], path, **changed))
+    yield answers
+    for project in mine.get("/v1/projects"):
+        mine.delete(f"/v1/projects/{project['id']}")
+    for engine in mine.get("/v1/engines"):
+        mine.delete(f"/v1/engines/{engine['id']}")
+
+
+@pytest.mark.parametrize("operation_id", CREATING)
+def test_every_operation_that_creates_does_it_once(everywhere: dict[str, Answered], operation_id: str) -> None:
+    answered = everywhere[operation_id]
+    assert [answer.status_code for answer in answered.at_once] == [201, 201], answered.at_once[0].text
+    first = [answer for answer in answered.at_once if "Idempotent-Replayed" not in answer.headers]
+    assert len(first) == 1
+    once = {"key": None} if operation_id == "createKey" else {}
+    for answer in (*answered.at_once, answered.later):
+        assert answer.json() | once == first[0].json() | once
+    assert answered.later.headers["Idempotent-Replayed"] == "true"
+    envelope(answered.changed, 409, "conflict")

@@ -66,6 +66,7 @@ def test_every_operation_needs_a_valid_key(client: Client, platform: Platform, r
                 response = http.request(method, filled_path(path, "x"), headers=headers)
                 assert response.status_code == 401, (method, path, headers)
                 envelope(response, 401, "unauthorized")
+                assert response.headers["WWW-Authenticate"] == "Bearer"
 
 
 def test_key_is_taken_as_header_and_as_bearer_token(platform: Platform) -> None:
@@ -83,7 +84,7 @@ def test_link_that_nobody_signed_is_not_found(platform: Platform) -> None:
         envelope(httpx.get(f"{platform.api_url}/v1/files/{token}", trust_env=False), 404, "object_not_found")
 
 
-@pytest.mark.parametrize("path", ["/", "/v1", "/v1/nothing", "/v1/projects/x/nothing"])
+@pytest.mark.parametrize("path", ["/", "/v1", "/v1/nothing", "/v1/projects/x/nothing", "/v1/projects/"])
 def test_unknown_path_is_not_found(client: Client, path: str) -> None:
     envelope(client.http.get(path), 404, "object_not_found")
 

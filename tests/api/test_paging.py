@@ -119,8 +119,12 @@ def test_filters_stay_in_the_link(pager: Client, project: str) -> None:
     assert f"base_model={MODEL}" in link
 
 
-def test_nothing_comes_behind_what_is_not_there_or_is_another_organizations(pager: Client, client: Client) -> None:
-    assert pager.get("/v1/projects?after=ms-unknown") == []
+def test_page_behind_what_is_not_there_or_is_another_organizations_is_refused(pager: Client, client: Client) -> None:
     foreign = client.post("/v1/projects", {"name": "foreign"})["id"]
-    seen = {row["name"] for row in pager.get(f"/v1/projects?after={foreign}")}
-    assert seen <= {f"p{number}" for number in range(COUNT)}
+    gone = pager.post("/v1/projects", {"name": "gone"})["id"]
+    pager.delete(f"/v1/projects/{gone}")
+    for after in ("ms-unknown", foreign, gone):
+        for rest in ("", "&limit=3"):
+            response = pager.http.get(f"/v1/projects?after={after}{rest}")
+            envelope(response, 400, "invalid_input")
+            assert response.json()["error"].startswith("after: ")

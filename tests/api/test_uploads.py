@@ -10,10 +10,13 @@ import httpx
 import pytest
 from sqlalchemy import update
 
+from emissary.api.completing import completed
 from emissary.client import ApiError, Client
-from emissary.store.database import dispose, transaction
+from emissary.errors import NotFound
+from emissary.store.database import dispose
 from emissary.store.tables import Upload
 from tests.api.refusals import GOOD, LIMIT, envelope, everything, refused
+from tests.catalogue import in_catalogue
 
 PART = 8 * 1024 * 1024
 ROW = b'{"prompt": "a", "completion": "' + b"x" * (LIMIT // 2 - 34) + b'"}\n'
@@ -74,12 +77,60 @@ def test_file_that_cannot_be_used_is_refused_naming_the_line_and_nothing_is_left
     upload = begun(client, project, content)
     assert send(upload, 1, content).status_code == 204
     path = f"/v1/projects/{project}/datasets/uploads/{upload['id']}"
-    with pytest.raises(ApiError, match="Line 2") as error:
-        client.post(f"{path}/complete")
-    assert error.value.status == 400
-    envelope(client.http.get(path), 404, "object_not_found")
+    sentences = set()
+    for _ in range(2):  # whoever did not hear it may ask again
+        response = client.http.post(f"{path}/complete")
+        envelope(response, 400, "invalid_input")
+        sentences.add(response.json()["error"])
+    found = client.get(path)
+    assert sentences == {found["refused"]}
+    assert found["refused"].startswith("Line 2")
+    assert (found["dataset_id"], found["parts"][0]["url"]) == (None, None)
     envelope(send(upload, 1, content), 404, "object_not_found")
     assert everything(client, project) == before
+    assert set(leftovers("ds-")) == files
+    client.delete(path)
+    envelope(client.http.get(path), 404, "object_not_found")
+
+
+def row_of(upload_id: str) -> Upload:
+    return in_catalogue(lambda session: session.get_one(Upload, upload_id))
+
+
+def test_completions_at_once_wait_for_one_reading(client: Client, project: str) -> None:
+    upload = begun(client, project)
+    assert [send(upload, number).status_code for number in (1, 2)] == [204, 204]
+    row = row_of(upload["id"])
+
+    async def complete() -> tuple[Any, list[Any]]:
+        try:
+            return await completed(row, seconds=0), await asyncio.gather(*(completed(row, 60) for _ in range(3)))
+        finally:
+            await dispose()
+
+    unfinished, made = asyncio.run(complete())
+    assert unfinished is None
+    assert {id(dataset) for dataset in made} == {id(made[0])}
+    path = f"/v1/projects/{project}/datasets/uploads/{upload['id']}"
+    assert client.post(f"{path}/complete")["id"] == made[0].id == client.get(path)["dataset_id"]
+
+
+def test_upload_given_up_while_it_is_read_leaves_nothing(client: Client, project: str) -> None:
+    files = set(leftovers("ds-"))
+    upload = begun(client, project)
+    assert [send(upload, number).status_code for number in (1, 2)] == [204, 204]
+    row = row_of(upload["id"])
+
+    async def complete() -> None:
+        try:
+            assert await completed(row, seconds=0) is None
+            client.delete(f"/v1/projects/{project}/datasets/uploads/{upload['id']}")
+            with pytest.raises(NotFound):
+                await completed(row, 60)
+        finally:
+            await dispose()
+
+    asyncio.run(complete())
     assert set(leftovers("ds-")) == files
 
 
@@ -130,13 +181,9 @@ def test_upload_that_nobody_completed_is_removed_after_a_day(client: Client, pro
     assert send(old, 1).status_code == 204
     files = set(leftovers("ds-"))
 
-    async def age() -> None:
-        async with transaction() as session:
-            then = datetime.now(UTC) - timedelta(hours=25)
-            await session.execute(update(Upload).where(Upload.id == old["id"]).values(created_at=then))
-        await dispose()
-
-    asyncio.run(age())
+    then = datetime.now(UTC) - timedelta(hours=25)
+    query = update(Upload).where(Upload.id == old["id"]).values(created_at=then)
+    in_catalogue(lambda session: session.execute(query))
     path = f"/v1/projects/{project}/datasets/uploads"
     envelope(client.http.get(f"{path}/{old['id']}"), 404, "object_not_found")
     envelope(client.http.post(f"{path}/{old['id']}/complete"), 404, "object_not_found")

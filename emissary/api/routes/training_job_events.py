@@ -10,7 +10,7 @@ from fastapi.responses import StreamingResponse
 from emissary.api.auth import OwnedProject
 from emissary.api.job_event_feed import following, is_ending
 from emissary.api.paging import Limit, link_next
-from emissary.api.routing import keyed_router
+from emissary.api.routing import also_as, keyed_router
 from emissary.errors import NotFound
 from emissary.schemas.events import TrainingJobEvent
 from emissary.store import job_events, training_jobs
@@ -23,9 +23,6 @@ router = keyed_router("Training Jobs", "/v1/projects/{project_id}/training-jobs/
 HEARTBEAT_SECONDS = 15.0
 _STREAM = "text/event-stream"
 _EXAMPLE = 'id: 7\nevent: checkpoint\ndata: {"id":7,"kind":"checkpoint","details":{"checkpoint":1},…}\n\n'
-_CONTENT: dict[int | str, dict[str, Any]] = {
-    200: {"content": {_STREAM: {"schema": {"type": "string"}, "example": _EXAMPLE}}}
-}
 EventId = Annotated[int, Query(ge=0, lt=2**63, description="Id of the last event before the page.")]
 LastEventId = Annotated[int | None, Header(ge=0, lt=2**63, description="A stream goes on behind this event.")]
 
@@ -35,7 +32,7 @@ LastEventId = Annotated[int | None, Header(ge=0, lt=2**63, description="A stream
     operation_id="listTrainingJobEvents",
     summary="List or follow training job events",
     response_model=list[TrainingJobEvent],
-    responses=_CONTENT,
+    responses=also_as(_STREAM, _EXAMPLE),
 )
 async def list_training_job_events(
     project: OwnedProject,

@@ -14,7 +14,7 @@ from prefect.client.schemas.sorting import LogSort
 from emissary.api.auth import OwnedProject
 from emissary.api.paging import link_next
 from emissary.api.prefect_client import PREFECT_AWAY, prefect_client
-from emissary.api.routing import keyed_router
+from emissary.api.routing import also_as, keyed_router
 from emissary.errors import Unavailable
 from emissary.schemas.events import LogLine
 from emissary.store import training_jobs
@@ -25,9 +25,6 @@ router = keyed_router("Training Jobs", "/v1/projects/{project_id}/training-jobs/
 
 PATIENCE_SECONDS = 10.0
 _PREFECT_PAGE = 200  # as many lines as its API gives at once
-_CONTENT: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"text/plain": {"schema": {"type": "string"}, "example": "2026-11-23T13:20:01Z INFO step 10"}}}
-}
 LineLimit = Annotated[int, Query(ge=1, le=1000, description="Lines of a page.")]
 LineNumber = Annotated[int, Query(ge=0, lt=2**31, description="Number of lines before the page.")]
 
@@ -37,7 +34,7 @@ LineNumber = Annotated[int, Query(ge=0, lt=2**31, description="Number of lines b
     operation_id="listTrainingJobLogs",
     summary="Read a training job's log",
     response_model=list[LogLine],
-    responses=_CONTENT,
+    responses=also_as("text/plain", "2026-11-23T13:20:01Z INFO step 10"),
 )
 async def list_training_job_logs(
     project: OwnedProject,

@@ -6,12 +6,13 @@ from pathlib import PurePath
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
 from emissary.api import links
 from emissary.api.auth import CurrentCaller, OwnedProject
-from emissary.api.errors import error_response
+from emissary.api.completing import completed
 from emissary.api.routing import keyed_router
 from emissary.data.reading import number_means
 from emissary.errors import InvalidInput, NotFound
@@ -23,7 +24,7 @@ from emissary.settings import settings
 from emissary.store import uploads
 from emissary.store.artifacts import artifact_store
 from emissary.store.database import transaction
-from emissary.store.dataset_files import artifact_key, store_arrived, stored_name
+from emissary.store.dataset_files import artifact_key, stored_name
 from emissary.store.local_parts import LocalParts
 from emissary.store.parts import Arriving
 from emissary.store.tables import Upload
@@ -31,6 +32,7 @@ from emissary.store.tables import Upload
 router = keyed_router("Datasets", "/v1/projects/{project_id}/datasets/uploads")
 part_router = APIRouter(tags=["Datasets"])
 _WRITE_BYTES = 1024 * 1024
+_WAIT_SECONDS = 25.0  # proxies commonly give up on an answer after 60
 _PART: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -80,7 +82,7 @@ async def retrieve_upload(project: OwnedProject, upload_id: str) -> UploadDetail
         complete = await uploads.dataset(session, upload) is not None
     arriving = uploads.arriving(upload)
     arrived = set(arriving.numbers)
-    if not complete:
+    if not complete and upload.refused is None:
         arrived = await run_in_threadpool(artifact_store().parts.arrived, arriving)
     return await run_in_threadpool(_detail, upload, arrived, complete=complete)
 
@@ -109,6 +111,7 @@ def _detail(upload: Upload, arrived: set[int], *, complete: bool) -> UploadDetai
             for number in arriving.numbers
         ],
         dataset_id=upload.dataset_id if complete else None,
+        refused=upload.refused,
         created_at=upload.created_at,
         expires_at=expires_at,
     )
@@ -120,27 +123,23 @@ def _detail(upload: Upload, arrived: set[int], *, complete: bool) -> UploadDetai
     operation_id="completeUpload",
     summary="Complete an upload in parts",
     response_model=DatasetSummary,
+    responses={202: {"model": UploadDetail, "description": "The rows are still being read; ask again."}},
 )
 async def complete_upload(project: OwnedProject, upload_id: str) -> DatasetSummary | Response:
-    """Registers the dataset after reading every row; one that cannot be used is refused and its parts are removed."""
+    """Registers the dataset once every row is read; 202 when that takes longer: repeat the request to wait on.
+
+    A repeated request joins the reading that is under way, and gets its result for a day. A file that cannot be used
+    is refused and removed.
+    """
     async with transaction() as session:
-        upload = await uploads.get(session, project.id, upload_id, lock=True)
+        upload = await uploads.get(session, project.id, upload_id)
         dataset = await uploads.dataset(session, upload)
-        if dataset is None:
-            arriving = uploads.arriving(upload)
-            try:
-                dataset = await run_in_threadpool(store_arrived, arriving, upload.dataset_id, upload.file_name)
-            except InvalidInput as error:
-                if error.code == "parts_missing":
-                    raise
-                await run_in_threadpool(artifact_store().delete, arriving.key)
-                await session.delete(upload)
-                # Not raised, for that would undo the deletion of the row.
-                return error_response(error.status, str(error), error.code)
-            dataset.project_id, dataset.name, dataset.upload_by = project.id, upload.name, upload.created_by
-            session.add(dataset)
-            await session.flush()
-        return DatasetSummary.model_validate(dataset)
+    if upload.refused is not None:
+        raise InvalidInput(upload.refused)
+    if dataset is None and (dataset := await completed(upload, _WAIT_SECONDS)) is None:
+        unfinished = await run_in_threadpool(_detail, upload, set(uploads.arriving(upload).numbers), complete=False)
+        return JSONResponse(unfinished.model_dump(mode="json"), 202)
+    return DatasetSummary.model_validate(dataset)
 
 
 @router.delete("/{upload_id}", status_code=204, operation_id="deleteUpload", summary="Give up an upload in parts")

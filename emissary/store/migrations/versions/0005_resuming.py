@@ -1,4 +1,4 @@
-"""leases of running flow runs; time limits; jobs that start from a checkpoint"""
+"""leases of running flow runs; time limits; jobs that start from a checkpoint; why an upload was refused"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -28,3 +28,4 @@ def upgrade() -> None:
     op.add_column("training_jobs", sa.Column("base_fine_tuned_model", sa.String()))
     op.add_column("training_jobs", sa.Column("base_fine_tuned_model_checkpoint", sa.Integer()))
     op.add_column("training_jobs", sa.Column("parent_id", sa.String(), sa.ForeignKey("training_jobs.id")))
+    op.add_column("uploads", sa.Column("refused", sa.String()))
