@@ -8,13 +8,14 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from psycopg.errors import ForeignKeyViolation
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError
 from starlette.exceptions import HTTPException
 from starlette.routing import compile_path
 
-from emissary.errors import EmissaryError
+from emissary.errors import EmissaryError, Unavailable
 
 logger = logging.getLogger(__name__)
+_DATABASE_SECONDS = 5
 _CODES = {401: "unauthorized", 404: "object_not_found", 405: "method_not_allowed", 413: "too_large"}
 
 
@@ -65,6 +66,16 @@ def add_error_handlers(app: FastAPI) -> None:
             return await unexpected(request, error)
         sentence = "Another request changed what this one is about at the same time; look again and repeat it."
         return error_response(409, sentence, "conflict")
+
+    @app.exception_handler(InterfaceError)
+    @app.exception_handler(OperationalError)
+    async def away(request: Request, error: OperationalError | InterfaceError) -> JSONResponse:
+        logger.warning("%s %s: the catalogue cannot be reached (%s)", request.method, request.url.path, error.orig)
+        sentence = (
+            f"The catalogue's database cannot be reached now; repeat the request in about {_DATABASE_SECONDS} s. What "
+            "it asks for may have been done all the same; with an Idempotency-Key it is not done twice."
+        )
+        return await expected(request, Unavailable(sentence, retry_after=_DATABASE_SECONDS))
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:

@@ -73,6 +73,8 @@ def error_sentence(message: str | None) -> str:
     """What a failed run says, without the frame that Prefect puts around it."""
     if not message:
         return "The run failed without saying why; its log in the Prefect UI may tell more."
+    if timed_out := re.fullmatch(r"Flow run failed due to timeout: TimeoutError\((['\"])(.+)\1\)", message):
+        return timed_out[2]
     return re.sub(r"^Flow run encountered an exception: (?:[\w.]*\.)?\w+: ", "", message)
 
 

@@ -43,6 +43,8 @@ def test_every_type_of_state_has_a_word_but_a_crash_which_the_sweep_decides_on(k
         ("Flow run encountered an exception: ValueError: no rows left", "no rows left"),
         ("Flow run encountered an exception: emissary.errors.InvalidInput: Row 3: empty.", "Row 3: empty."),
         ("The process died 3 times.", "The process died 3 times."),
+        ("Flow run failed due to timeout: TimeoutError('The job took too long.')", "The job took too long."),
+        ('Flow run failed due to timeout: TimeoutError("It\'s over.")', "It's over."),
         (
             "Flow run encountered an exception: RuntimeError: A: B: two colons stay",
             "A: B: two colons stay",
