@@ -27,6 +27,7 @@ _LATE_SECONDS = 5
 
 _Key = tuple[str, str, str | None]
 _watches: dict[_Key, asyncio.Task[None]] = {}
+_ending = False
 
 
 async def ready(organization_id: str, model: str, hold: float, dead: str | None = None) -> Target:
@@ -42,13 +43,17 @@ async def ready(organization_id: str, model: str, hold: float, dead: str | None 
             target = await deployments.find_callable(session, organization_id, model)
         if _answers(target, dead):
             return target
+        if _ending:
+            raise Unavailable(
+                f"{model!r} is not ready, and this API process is ending; send the request again.", retry_after=1
+            )
         left = deadline - time.monotonic()
         key = (organization_id, model, dead)
         if (watch := _watches.get(key)) is None:
             watch = _watches[key] = asyncio.create_task(_watch(key, max(left, 0.0)))
             watch.add_done_callback(lambda done, key=key: _forget(key, done))  # type: ignore[misc]
         await asyncio.wait({watch}, timeout=max(left, 0.0))
-        if watch.done():
+        if watch.done() and not watch.cancelled():
             watch.result()
         if time.monotonic() >= deadline:
             async with transaction() as session:
@@ -58,6 +63,14 @@ async def ready(organization_id: str, model: str, hold: float, dead: str | None 
                 f"{model!r} is not ready: its engine {engine.id} is {engine.status}; try again in about {seconds} s.",
                 retry_after=seconds,
             )
+
+
+def end_all() -> None:
+    """Answer all requests that are held, now and from now on, since this process ends; the engines go on starting."""
+    global _ending
+    _ending = True
+    for watch in _watches.values():
+        watch.cancel()
 
 
 def _answers(target: Target, dead: str | None) -> bool:

@@ -18,10 +18,11 @@ GRACE_SECONDS = 17
 
 class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop in order: uvicorn's, and streams that end only with their training job end now."""
-        from emissary.api import job_event_feed
+        """Stop in order: uvicorn's; streams that end only with their training job, and held requests, end now."""
+        from emissary.api import cold_start, job_event_feed
 
         job_event_feed.end_all()
+        cold_start.end_all()
         self.server_state.default_headers.append(CLOSE)
         await super().shutdown(sockets)
 
