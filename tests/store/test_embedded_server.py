@@ -1,0 +1,49 @@
+"""The embedded PostgreSQL server."""
+
+import json
+import tempfile
+from pathlib import Path
+
+import psutil
+import psycopg
+import pytest
+
+from emissary.settings import Settings
+from emissary.store.database import catalogue_server
+from emissary.store.embedded_server import embedded_server, kept_running
+from tests.jobs import until
+
+
+@pytest.mark.parametrize("left", [json.dumps([2**22 + 1]), "[12"], ids=["dead holder", "half-written list"])
+def test_server_stops_though_an_earlier_holder_was_killed(left: str) -> None:
+    # Not pytest's folder: that is closed to other users, and PostgreSQL runs as one when the tests run as root.
+    with tempfile.TemporaryDirectory(prefix="emissary-test-") as home:
+        settings = Settings(home=Path(home), database_url=None)
+        with catalogue_server(settings):
+            pass
+        Path(home, "postgres", ".handle_pids.json").write_text(left)
+        with catalogue_server(settings):
+            assert Path(home, "postgres", "postmaster.pid").is_file()
+        assert not Path(home, "postgres", "postmaster.pid").exists()
+
+
+def test_server_that_is_killed_is_started_again_with_what_it_had() -> None:
+    with (
+        tempfile.TemporaryDirectory(prefix="emissary-test-") as home,
+        embedded_server(Path(home, "postgres")) as server,
+        kept_running(server),
+    ):
+        with psycopg.connect(server.get_uri()) as connection:
+            connection.execute("CREATE TABLE kept AS SELECT 1 AS found")
+        killed = server.get_pid()
+        psutil.Process(killed).kill()
+
+        def found() -> object:
+            try:
+                with psycopg.connect(server.get_uri(), connect_timeout=5) as connection:
+                    return connection.execute("SELECT found FROM kept").fetchone()
+            except psycopg.Error:
+                return None
+
+        until(server.get_pid, lambda pid: pid != killed, 60)
+        assert until(found, bool, 60) == (1,)
