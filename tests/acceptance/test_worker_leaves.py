@@ -82,7 +82,8 @@ def test_job_goes_on_with_the_next_worker_from_what_it_saved(platform: Platform,
 def test_no_request_to_a_deployment_fails_while_its_worker_is_replaced(
     platform: Platform, client: Client, project: str
 ) -> None:
-    body = {"base_model": MODEL, "checkpoint": 0, "name": "worker-leaves"}
+    (job,) = client.get(f"/v1/projects/{project}/training-jobs")
+    body = {"training_job_id": job["id"], "checkpoint": 1, "name": "worker-leaves"}
     deployment = client.post(f"/v1/projects/{project}/deployments", body)
     until_status(client, f"/v1/projects/{project}/deployments/{deployment['id']}", "Deployed")
     with calls(client, "worker-leaves") as answers:
