@@ -136,7 +136,7 @@ class OwnPlatform:
         for mark, kind in (
             ("emissary.cli up", "supervisor"),
             ("emissary.worker", "worker"),
-            ("emissary.api.app:create_app", "API"),
+            ("emissary.api.server", "API"),
             ("prefect server start", "Prefect server"),
             ("multiprocessing.resource_tracker", "resource tracker"),
             (str(self.home / "postgres"), "PostgreSQL"),
