@@ -154,7 +154,7 @@ def started() -> Iterator[Backends]:
                 once = {PREFECT_API_URL: chosen.prefect_api_url, PREFECT_CLIENT_MAX_RETRIES: 0}
                 with temporary_settings(once):
                     asyncio.run(up._apply_work_pools(chosen))
-                    up._apply_flow_deployments(environment)
+                    up.apply_flow_deployments(environment)
                     patch.setattr(settings(), "database_url", address)
                     patch.setattr(settings(), "home", chosen.home)
                     backends = Backends(chosen.prefect_api_url, server)
