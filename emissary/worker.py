@@ -9,6 +9,7 @@ On SIGTERM the worker takes no more runs, has those that it runs save what they 
 import asyncio
 import signal
 import socket
+import sys
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -234,4 +235,4 @@ async def serve(pools: tuple[str, ...] = POOLS) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve())
+    asyncio.run(serve(tuple(sys.argv[1:]) or POOLS))

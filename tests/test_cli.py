@@ -37,7 +37,17 @@ RESOURCES = [
 
 def test_help_names_every_resource_and_the_exit_codes(platform: Platform) -> None:
     shown = fine(platform, "--help")
-    for word in (*RESOURCES, "chat", "up", "demo", "2 wrong usage", "3 not found", "EMISSARY_URL", "EMISSARY_API_KEY"):
+    for word in (
+        *RESOURCES,
+        "chat",
+        "up",
+        "worker",
+        "demo",
+        "2 wrong usage",
+        "3 not found",
+        "EMISSARY_URL",
+        "EMISSARY_API_KEY",
+    ):
         assert word in shown
     for resource in RESOURCES:
         assert "list" in fine(platform, resource, "--help")
@@ -78,6 +88,14 @@ def test_wrong_usage_ends_with_2(platform: Platform, project: str) -> None:
         done = emissary(platform, *command)
         assert (done.returncode, done.stdout) == (2, ""), (command, done.stderr)
         assert done.stderr
+
+
+def test_worker_must_be_told_where_the_platform_is(platform: Platform) -> None:
+    done = emissary(platform, "worker")
+    assert done.returncode == 1
+    for name in ("PREFECT_API_URL", "EMISSARY_ARTIFACTS", "EMISSARY_SIGNING_KEY"):
+        assert name in done.stderr
+    assert emissary(platform, "worker", "--pool", "nowhere").returncode == 2
 
 
 def test_project_must_be_named(platform: Platform) -> None:

@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from dataclasses import asdict
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +16,13 @@ from emissary.cli import models
 from emissary.cli.output import say
 from emissary.errors import InvalidInput
 from emissary.settings import settings
+
+
+class Pool(StrEnum):
+    """The work pools."""
+
+    training = "training"
+    engines = "engines"
 
 
 def up() -> None:
@@ -33,7 +41,12 @@ def up() -> None:
             say("Stopping.")
 
 
-def worker() -> None:
+def worker(
+    pool: Annotated[
+        list[Pool] | None,
+        typer.Option(help="Work pool to run flows of; may be repeated.", show_default="all"),
+    ] = None,
+) -> None:
     """Run flows on this machine for a platform elsewhere, until Ctrl-C.
 
     It reaches the platform by EMISSARY_DATABASE_URL, PREFECT_API_URL, EMISSARY_ARTIFACTS (an s3:// address, or a folder
@@ -46,7 +59,7 @@ def worker() -> None:
     missing = [name for name in needed if name not in os.environ]
     if missing:
         raise InvalidInput(f"{', '.join(missing)}: not set; a worker needs to know where the platform is.")
-    os.execve(sys.executable, [sys.executable, "-m", "emissary.worker"], RUN_VARIABLES | os.environ)
+    os.execve(sys.executable, [sys.executable, "-m", "emissary.worker", *(pool or [])], RUN_VARIABLES | os.environ)
 
 
 def demo(

@@ -30,7 +30,7 @@ def other_worker(platform: UpOnS3) -> Iterator[Path]:
         environment = platform.environment | {name: worker[name] for name in named} | {"EMISSARY_HOME": home}
         with Path(home, "worker.log").open("wb") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "emissary.cli", "worker"],
+                [sys.executable, "-m", "emissary.cli", "worker", "--pool", "training"],
                 env=environment, cwd=PROJECT_ROOT, stdout=log, stderr=subprocess.STDOUT,
             )  # fmt: skip
         try:
