@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from emissary.settings import settings
+from emissary.settings import Settings, settings
 from emissary.store.database import companion_database, migrate
 from emissary.store.embedded_server import embedded_server
 
 
 @contextmanager
 def own_home(**variables: str) -> Iterator[Path]:
-    """EMISSARY_HOME in an empty folder while the block runs, and these variables."""
+    """EMISSARY_HOME in an empty folder while the block runs, and these variables; also for this process's settings."""
     # Not pytest's folder: that is closed to other users, and PostgreSQL runs as one when the tests run as root.
     with (
         tempfile.TemporaryDirectory(prefix="emissary-own-", ignore_cleanup_errors=True) as home,
@@ -24,11 +24,10 @@ def own_home(**variables: str) -> Iterator[Path]:
             patch.delenv(name, raising=False)
         for name, value in {"EMISSARY_HOME": home, **variables}.items():
             patch.setenv(name, value)
-        settings.cache_clear()
-        try:
-            yield Path(home)
-        finally:
-            settings.cache_clear()
+        # Those of the platform that other tests run beside come back afterwards.
+        for name, value in Settings():
+            patch.setattr(settings(), name, value)
+        yield Path(home)
 
 
 @contextmanager
@@ -38,8 +37,5 @@ def own_catalogue() -> Iterator[str]:
         address = companion_database(server.get_uri(), "emissary")
         migrate(address)
         patch.setenv("EMISSARY_DATABASE_URL", address)
-        settings.cache_clear()
-        try:
-            yield address
-        finally:
-            settings.cache_clear()
+        patch.setattr(settings(), "database_url", address)
+        yield address

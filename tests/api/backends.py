@@ -41,8 +41,10 @@ KEY = "ek-backends"
 
 @dataclass
 class Backends:
-    """Both servers, and the calls that tests make."""
+    """Both servers, and the calls that tests make; the settings of this process name them only meanwhile."""
 
+    home: Path
+    database_url: str
     prefect_url: str
     prefect_server: Supervised
     silences: Silences = field(default_factory=Silences)
@@ -57,7 +59,11 @@ class Backends:
             finally:
                 await dispose()
 
-        return asyncio.run(disposing())
+        once = {PREFECT_API_URL: self.prefect_url, PREFECT_CLIENT_MAX_RETRIES: 0}
+        with pytest.MonkeyPatch.context() as patch, temporary_settings(once):
+            patch.setattr(settings(), "home", self.home)
+            patch.setattr(settings(), "database_url", self.database_url)
+            return asyncio.run(disposing())
 
     def catalogue(self, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
         """What `work(session)` gives in a transaction."""
@@ -72,9 +78,8 @@ class Backends:
         """What `work(client)` gives, asked of the Prefect server itself."""
 
         async def inside() -> T:
-            with temporary_settings({PREFECT_API_URL: self.prefect_url}):
-                async with get_client() as client:
-                    return await work(client)
+            async with get_client() as client:
+                return await work(client)
 
         return self.run(inside())
 
@@ -151,12 +156,9 @@ def started() -> Iterator[Backends]:
                 command = ("prefect", "server", "start", "--host", "127.0.0.1", "--port", str(chosen.prefect_port))
                 server = supervisor.start("prefect", sys.executable, "-m", *command)
                 up._wait(f"{chosen.prefect_api_url}/health", "Prefect's server", chosen)
-                once = {PREFECT_API_URL: chosen.prefect_api_url, PREFECT_CLIENT_MAX_RETRIES: 0}
-                with temporary_settings(once):
+                with temporary_settings({PREFECT_API_URL: chosen.prefect_api_url}):
                     asyncio.run(up._apply_work_pools(chosen))
-                    up.apply_flow_deployments(environment)
-                    patch.setattr(settings(), "database_url", address)
-                    patch.setattr(settings(), "home", chosen.home)
-                    backends = Backends(chosen.prefect_api_url, server)
-                    backends.catalogue(lambda session: users.ensure_first_key(session, KEY))
-                    yield backends
+                up.apply_flow_deployments(environment)
+                backends = Backends(chosen.home, address, chosen.prefect_api_url, server)
+                backends.catalogue(lambda session: users.ensure_first_key(session, KEY))
+                yield backends
