@@ -59,8 +59,7 @@ class Backends:
             finally:
                 await dispose()
 
-        once = {PREFECT_API_URL: self.prefect_url, PREFECT_CLIENT_MAX_RETRIES: 0}
-        with pytest.MonkeyPatch.context() as patch, temporary_settings(once):
+        with pytest.MonkeyPatch.context() as patch:
             patch.setattr(settings(), "home", self.home)
             patch.setattr(settings(), "database_url", self.database_url)
             return asyncio.run(disposing())
@@ -78,8 +77,9 @@ class Backends:
         """What `work(client)` gives, asked of the Prefect server itself."""
 
         async def inside() -> T:
-            async with get_client() as client:
-                return await work(client)
+            with temporary_settings({PREFECT_API_URL: self.prefect_url}):
+                async with get_client() as client:
+                    return await work(client)
 
         return self.run(inside())
 
@@ -156,9 +156,10 @@ def started() -> Iterator[Backends]:
                 command = ("prefect", "server", "start", "--host", "127.0.0.1", "--port", str(chosen.prefect_port))
                 server = supervisor.start("prefect", sys.executable, "-m", *command)
                 up._wait(f"{chosen.prefect_api_url}/health", "Prefect's server", chosen)
-                with temporary_settings({PREFECT_API_URL: chosen.prefect_api_url}):
+                once = {PREFECT_API_URL: chosen.prefect_api_url, PREFECT_CLIENT_MAX_RETRIES: 0}
+                with temporary_settings(once):
                     asyncio.run(up._apply_work_pools(chosen))
-                up.apply_flow_deployments(environment)
-                backends = Backends(chosen.home, address, chosen.prefect_api_url, server)
-                backends.catalogue(lambda session: users.ensure_first_key(session, KEY))
-                yield backends
+                    up.apply_flow_deployments(environment)
+                    backends = Backends(chosen.home, address, chosen.prefect_api_url, server)
+                    backends.catalogue(lambda session: users.ensure_first_key(session, KEY))
+                    yield backends
