@@ -159,4 +159,4 @@ def test_up_says_what_is_wrong_with_the_bucket(s3_server: S3Server, tmp_path: Pa
     command = [sys.executable, "-m", "emissary.cli", "up"]
     done = subprocess.run(command, env=environment, cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=180)
     assert done.returncode == 1
-    assert "the bucket 'nobody-made-this' does not exist" in " ".join(done.stdout.split())
+    assert "the bucket 'nobody-made-this' does not exist" in " ".join(done.stderr.split())
