@@ -68,7 +68,7 @@ def test_field_with_several_types_counts_once(client: Client, project: str) -> N
 
 def test_header_is_named(client: Client, project: str, job: str) -> None:
     path = f"/v1/projects/{project}/training-jobs/{job}/events"
-    for event_id in ("x", "-1", str(2**63)):
+    for event_id in ("x", "-1", "1.0", str(2**63)):
         headers = {"Accept": "text/event-stream", "Last-Event-ID": event_id}
         response = client.http.get(path, headers=headers)
         envelope(response, 400, "invalid_input")
