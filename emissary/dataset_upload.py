@@ -115,7 +115,7 @@ def _send_missing(upload: dict[str, Any], path: Path, show: Progress) -> None:
 
 
 def _complete(client: Client, path: str) -> dict[str, Any]:
-    """The dataset, once the API has read all rows: until then it answers every half a minute that it has not."""
+    """The dataset, once the API has read all rows: until then it answers now and then that it has not."""
     while True:
         answer: dict[str, Any] = _repeated(lambda: client.call("POST", path))
         if "parts" not in answer:

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+from openai import OpenAI
 
 from emissary.client import ApiError, Client
 from emissary.settings import PROJECT_ROOT
@@ -233,6 +234,22 @@ def test_deployment_on_an_engine_that_has_ended_starts_it(client: Client, projec
     assert client.post("/v1/chat/completions", CHAT | {"model": "life-checkpoint-1"})["choices"]
     client.call("DELETE", f"/v1/projects/{project}/deployments/{live}")
     assert adapters(engine) == []
+
+
+def test_openais_client_waits_as_it_is_told_while_the_engine_starts(
+    platform: Platform, client: Client, engine: str, impatient: httpx.Client
+) -> None:
+    until_status(client, f"/v1/engines/{engine}", "Active")
+    client.post(f"/v1/engines/{engine}/deactivate")
+    said: list[str] = []
+    told = httpx.Client(event_hooks={"response": [lambda answer: said.append(answer.headers.get("retry-after", ""))]})
+    ai = OpenAI(base_url=f"{impatient.base_url}/v1", api_key=platform.api_key, http_client=told, max_retries=20)
+    answer = ai.chat.completions.create(model=f"{MODEL}-base", messages=[{"role": "user", "content": "Say red."}])
+    assert answer.choices
+    *before, last = said
+    assert before
+    assert all(1 <= int(seconds) <= 60 for seconds in before)
+    assert last == ""
 
 
 def test_deleting_an_engine_ends_its_run_and_its_deployments(

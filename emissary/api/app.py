@@ -54,13 +54,15 @@ async def _lifespan(_app: FastAPI) -> AsyncIterator[None]:
         await dispose()
 
 
-def _without_nul(request: Request) -> None:
-    """PostgreSQL's text has no NUL, so nothing there is has one in its id."""
+def _understood(request: Request) -> None:
+    """PostgreSQL's text has no NUL, so nothing there is has one in its id; no query parameter has several values."""
     if any("\0" in str(value) for value in request.path_params.values()):
         raise NotFound(f"There is nothing at {request.url.path}.")
     for name, value in request.query_params.items():
         if "\0" in value:
             raise InvalidInput(f"{name}: must not contain NUL characters.")
+        if len(request.query_params.getlist(name)) > 1:
+            raise InvalidInput(f"{name}: it is given more than once; give it once.")
 
 
 def create_app() -> FastAPI:
@@ -70,7 +72,7 @@ def create_app() -> FastAPI:
         version=version("emissary-pipelines"),
         description="Fine-tune, test, deploy and call models of your own.",
         lifespan=_lifespan,
-        dependencies=[Depends(_without_nul)],
+        dependencies=[Depends(_understood)],
         generate_unique_id_function=lambda route: route.name,
         redirect_slashes=False,  # an address with one more is unknown, as any other
     )

@@ -3,6 +3,7 @@
 import json
 import logging
 from http import HTTPStatus
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -31,13 +32,18 @@ def field_sentence(error: RequestValidationError) -> str:
     if first["type"] == "json_invalid":
         place = json.JSONDecodeError(first["ctx"]["error"], str(error.body), int(first["loc"][-1]))
         return f"The body is not valid JSON: {place.msg} at line {place.lineno}, column {place.colno}."
-    # `checkpoint` may be a number or a word: pydantic appends the variant it tried, which is no part of the path.
-    path = [str(part) for part in first["loc"] if part not in ("body", "path", "query")]
-    path = [part for part in path if not part.startswith(("constrained", "literal", "int", "function-"))]
-    where = ".".join(path) or "The body"
+    where = _path(first)
     message = first["msg"].removeprefix("Value error, ")
-    more = f" ({len(problems) - 1} more problems)" if len(problems) > 1 else ""
-    return f"{where}: {message[0].lower()}{message[1:]}{more}."
+    others = len({_path(problem) for problem in problems} - {where})
+    more = f" ({others} more {'field' if others == 1 else 'fields'} to correct)" if others else ""
+    return f"{where or 'The body'}: {message[0].lower()}{message[1:]}{more}."
+
+
+def _path(problem: dict[str, Any]) -> str:
+    """The dotted path of the field."""
+    path = [str(part) for part in problem["loc"][1:]]  # the first is body, path, query or header
+    # `checkpoint` may be a number or a word: pydantic appends the variant it tried, which is no part of the path.
+    return ".".join(part for part in path if not part.startswith(("constrained", "literal", "int", "function-")))
 
 
 def _allowed(request: Request) -> set[str]:

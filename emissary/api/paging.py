@@ -5,9 +5,10 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Query, Request, Response
 
+from emissary.schemas.fields import IN_DIGITS
 from emissary.store.pages import Page
 
-Limit = Annotated[int | None, Query(ge=1, le=1000, description="Entries of a page; all without it.")]
+Limit = Annotated[int | None, Query(ge=1, le=1000, description="Entries of a page; all without it."), IN_DIGITS]
 
 
 def _wanted(

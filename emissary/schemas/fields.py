@@ -1,5 +1,6 @@
 """Field types that several resources share."""
 
+import re
 from datetime import datetime
 from typing import Annotated
 
@@ -32,8 +33,17 @@ def _without_nul(value: str) -> str:
     return value
 
 
+def _digits(value: object) -> object:
+    if isinstance(value, str) and not re.fullmatch("-?[0-9]+", value):
+        raise ValueError("input should be a valid integer, written in digits")
+    return value
+
+
 UnixTime = Annotated[int, BeforeValidator(_unix)]
 """UNIX seconds; takes a datetime."""
+
+IN_DIGITS = BeforeValidator(_digits)
+"""Marks a whole number in a query or header: `1.0` and `1_0`, which pydantic would read too, are none."""
 
 Name = Annotated[
     str, Field(strict=True, min_length=1, max_length=100), AfterValidator(_printable), AfterValidator(_plain_name)

@@ -71,7 +71,8 @@ class Sampling(BaseModel):
         # In Python, not in JSON, true equals 1.
         if not any(given == value and isinstance(given, bool) == isinstance(value, bool) for value in allowed):
             shown = " or ".join(json.dumps(value) for value in allowed if value is not None)
-            raise ValueError(f"is not supported by this version{f' but as {shown}' if shown else ''}; leave it out")
+            but = f", only {shown} is" if shown else ""
+            raise ValueError(f"what it says is not supported by this version{but}; leave it out")
         return given
 
     @property

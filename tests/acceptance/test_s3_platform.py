@@ -126,6 +126,29 @@ def test_file_that_cannot_be_used_leaves_nothing_at_s3(
     assert kept(s3_server, "datasets/") == []
 
 
+def test_deleted_project_leaves_nothing_at_s3(client: Client, s3_server: S3Server) -> None:
+    project = str(client.post("/v1/projects", {"name": "goes"})["id"])
+    inside = f"/v1/projects/{project}"
+    begun = client.post(f"{inside}/datasets/uploads", {"file_name": "large.jsonl", "bytes": 20 * MIB})
+    assert httpx.put(begun["parts"][0]["url"], content=bytes(8 * MIB), trust_env=False).is_success
+    dataset = upload(client, project, ROWS)
+    body = {"base_model": "SmolLM2-135M-Instruct", "train_dataset_id": dataset}
+    done = client.post(f"{inside}/training-jobs", body | {"parameters": TINY | {"num_train_epochs": 1}})["id"]
+    job = until(lambda: client.get(f"{inside}/training-jobs/{done}"), ended, seconds=300)
+    assert job["status"] == "Success", job["error"]
+    made = client.post(f"{inside}/deployments", {"training_job_id": done, "checkpoint": 1})
+    found = until(lambda: client.get(f"{inside}/deployments/{made['id']}"), ended)
+    assert found["status"] == "Deployed", found["error"]
+    runs = client.post(f"{inside}/training-jobs", body | {"parameters": TINY | {"num_train_epochs": 100}})["id"]
+    until(lambda: client.get(f"{inside}/training-jobs/{runs}/checkpoints"), bool, seconds=300)
+    assert kept(s3_server, "training-jobs/")
+    client.delete(inside)
+    for folder in ("training-jobs/", "datasets/", "prepared/"):
+        assert kept(s3_server, folder) == []
+    assert client.get(f"/v1/engines/{found['engine_id']}")["deployments"] == []
+    client.delete(f"/v1/engines/{found['engine_id']}")
+
+
 def test_up_says_what_is_wrong_with_the_bucket(s3_server: S3Server, tmp_path: Path) -> None:
     environment = os.environ | s3_server.variables | {
         "EMISSARY_HOME": str(tmp_path),
@@ -136,4 +159,4 @@ def test_up_says_what_is_wrong_with_the_bucket(s3_server: S3Server, tmp_path: Pa
     command = [sys.executable, "-m", "emissary.cli", "up"]
     done = subprocess.run(command, env=environment, cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=180)
     assert done.returncode == 1
-    assert "the bucket 'nobody-made-this' does not exist" in " ".join(done.stdout.split())
+    assert "the bucket 'nobody-made-this' does not exist" in " ".join(done.stderr.split())

@@ -58,6 +58,23 @@ def test_field_of_a_nested_body_is_named_with_its_path(client: Client, project: 
     assert "management_config.inactive_duration: " in response.json()["error"]
 
 
+def test_field_with_several_types_counts_once(client: Client, project: str) -> None:
+    path = f"/v1/projects/{project}/deployments"
+    body = {"training_job_id": MODEL, "checkpoint": -1}
+    first = "checkpoint: input should be greater than or equal to 0"
+    assert client.http.post(path, json=body).json()["error"] == f"{first}."
+    assert client.http.post(path, json=body | {"name": 5}).json()["error"] == f"{first} (1 more field to correct)."
+
+
+def test_header_is_named(client: Client, project: str, job: str) -> None:
+    path = f"/v1/projects/{project}/training-jobs/{job}/events"
+    for event_id in ("x", "-1", "1.0", str(2**63)):
+        headers = {"Accept": "text/event-stream", "Last-Event-ID": event_id}
+        response = client.http.get(path, headers=headers)
+        envelope(response, 400, "invalid_input")
+        assert response.json()["error"].startswith("last-event-id: ")
+
+
 def test_key_is_checked_before_anything_of_the_body(platform: Platform) -> None:
     with httpx.Client(base_url=platform.api_url, trust_env=False) as http:
         for path in ("/v1/engines", "/v1/projects", "/v1/chat/completions", "/v1/projects/x/datasets"):

@@ -115,4 +115,5 @@ def test_unknown_identifier_is_not_found_everywhere(client: Client, identifier: 
 
 def test_filter_that_matches_nothing_gives_an_empty_list(client: Client) -> None:
     assert client.get("/v1/engines?base_model=nobody") == []
-    envelope(client.http.get("/v1/engines?base_model=%00"), 400, "invalid_input")
+    for query in ("base_model=%00", "task_type=a&task_type="):
+        envelope(client.http.get(f"/v1/engines?{query}"), 400, "invalid_input")

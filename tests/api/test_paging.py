@@ -11,9 +11,11 @@ from emissary.store.database import dispose, transaction
 from emissary.store.tables import Base, Checkpoint, Dataset, Deployment, Engine, Project, TrainingJob
 from emissary.up import Platform
 from tests.api.refusals import MODEL, envelope
+from tests.engine_life import closed
 from tests.keys import make_key
 
 COUNT = 7
+ENCODER = "all-MiniLM-L6-v2"
 
 
 def rows(project: Project) -> Sequence[Base]:
@@ -107,11 +109,36 @@ def test_whole_list_has_no_link(pager: Client, project: str, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", LISTS)
-@pytest.mark.parametrize("query", ["limit=0", "limit=-1", "limit=1001", "limit=x", "limit=", "limit=1.5", "after=%00"])
+@pytest.mark.parametrize(
+    "query",
+    ["limit=0", "limit=-1", "limit=1001", "limit=x", "limit=", "limit=1.0", "limit=1_0", "after=%00"],
+)
 def test_bad_page_is_refused_naming_the_field(pager: Client, project: str, kind: str, query: str) -> None:
     response = pager.http.get(f"{path_of(kind, project)}?{query}")
     envelope(response, 400, "invalid_input")
     assert response.json()["error"].startswith(query.partition("=")[0])
+
+
+def test_filters_of_engines_leave_out_the_others(platform: Platform) -> None:
+    client = Client(platform.api_url, make_key("filters"))
+    management = {"management_type": "schedule", "management_config": closed()}
+
+    def engine(base_model: str, task_type: str) -> str:
+        body = {"base_model": base_model, "task_type": task_type, "resource_management_config": management}
+        return str(client.post("/v1/engines", body)["id"])
+
+    chat, labels, vectors = (
+        engine(MODEL, "text-generation"),
+        engine(MODEL, "classification"),
+        engine(ENCODER, "embedding"),
+    )
+    for query, wanted in {
+        f"base_model={MODEL}": {chat, labels},
+        "task_type=embedding": {vectors},
+        f"base_model={MODEL}&task_type=classification": {labels},
+        f"base_model={ENCODER}&task_type=classification": set(),
+    }.items():
+        assert {row["id"] for row in client.get(f"/v1/engines?{query}")} == wanted
 
 
 def test_filters_stay_in_the_link(pager: Client, project: str) -> None:

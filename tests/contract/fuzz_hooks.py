@@ -9,17 +9,24 @@ from typing import Any
 
 import schemathesis
 
+from emissary.base_models import HubSource, catalogue
+
 # Each would be a process with a model in it.
 RUNS = ("createEngine", "createTrainingJob", "createGRPOTrainingJob", "createDeployment", "deployOnEngine")
 MOST_RUNS = 2
 KEPT = frozenset(json.loads(os.environ["FUZZ_KEPT"]))
 made = dict.fromkeys(RUNS, 0)
+# The contract's examples name them, and an engine whose model cannot be fetched answers 503.
+FROM_THE_HUB = {name for name, entry in catalogue().items() if isinstance(entry.source, HubSource)}
+PACKAGED = "SmolLM2-135M-Instruct"
 
 
 @schemathesis.hook
 def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
-    """Name a model or job that is not there once enough was made, and spare the project that calls refer to."""
+    """Name a model that is here, and one that nobody knows once enough was made; spare what calls refer to."""
     name = case.operation.definition.raw.get("operationId")
+    if name in RUNS and isinstance(case.body, dict) and str(case.body.get("base_model")) in FROM_THE_HUB:
+        case.body["base_model"] = PACKAGED
     if made.get(name, 0) >= MOST_RUNS and isinstance(case.body, dict):
         for field in ("base_model", "training_job_id", "training_id"):
             if isinstance(case.body.get(field), str):

@@ -19,6 +19,9 @@ MODEL = "SmolLM2-135M-Instruct"
 # A refusal of a well-formed request may be right: what it refers to is not there, or two fields contradict each other.
 REFUSALS = ["2xx", "400", "401", "403", "404", "409", "503"]
 
+# Methods that the contract lacks and our document has are no findings, so coverage goes by ours.
+PHASES = {"our document": "examples,coverage,fuzzing,stateful", "the contract": "examples,fuzzing,stateful"}
+
 
 def fuzzable_contract(ours: Json) -> Json:
     """The contract, with what the design adds to it: refusals that it does not list, and null for a field left out."""
@@ -90,6 +93,8 @@ def configuration(ids: dict[str, str], *, examples: int, scenarios: int) -> str:
             *in_path,
             *in_body,
             *(f'[dictionaries.{name}]\nvalues = ["{value}"]' for name, value in names.items()),
+            # The hooks have some of them name nobody's things.
+            '[[operations]]\ninclude-method = "DELETE"\nchecks.ensure_resource_availability.enabled = false',
         ]
     )
 

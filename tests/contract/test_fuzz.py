@@ -9,10 +9,7 @@ from emissary.api.app import create_app
 from emissary.client import Client
 from emissary.up import Platform
 from tests.contract.conftest import SUMMARIES
-from tests.contract.fuzzing import clean, fuzz, fuzzable_contract, prepare, summary
-
-# Systematic coverage by our document alone, which has all that the contract has; `make acceptance` does both.
-PHASES = {"our document": "examples,coverage,fuzzing,stateful", "the contract": "examples,fuzzing,stateful"}
+from tests.contract.fuzzing import PHASES, clean, fuzz, fuzzable_contract, prepare, summary
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from emissary.api.paging import Limit, link_next
 from emissary.api.routing import also_as, keyed_router
 from emissary.errors import NotFound
 from emissary.schemas.events import TrainingJobEvent
+from emissary.schemas.fields import IN_DIGITS
 from emissary.store import job_events, training_jobs
 from emissary.store.database import transaction
 from emissary.store.pages import Page
@@ -23,8 +24,10 @@ router = keyed_router("Training Jobs", "/v1/projects/{project_id}/training-jobs/
 HEARTBEAT_SECONDS = 15.0
 _STREAM = "text/event-stream"
 _EXAMPLE = 'id: 7\nevent: checkpoint\ndata: {"id":7,"kind":"checkpoint","details":{"checkpoint":1},…}\n\n'
-EventId = Annotated[int, Query(ge=0, lt=2**63, description="Id of the last event before the page.")]
-LastEventId = Annotated[int | None, Header(ge=0, lt=2**63, description="A stream goes on behind this event.")]
+EventId = Annotated[int, Query(ge=0, lt=2**63, description="Id of the last event before the page."), IN_DIGITS]
+LastEventId = Annotated[
+    int | None, Header(ge=0, lt=2**63, description="A stream goes on behind this event."), IN_DIGITS
+]
 
 
 @router.get(

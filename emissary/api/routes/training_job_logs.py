@@ -17,6 +17,7 @@ from emissary.api.prefect_client import PREFECT_AWAY, prefect_client
 from emissary.api.routing import also_as, keyed_router
 from emissary.errors import Unavailable
 from emissary.schemas.events import LogLine
+from emissary.schemas.fields import IN_DIGITS
 from emissary.store import training_jobs
 from emissary.store.database import transaction
 from emissary.store.pages import Page
@@ -25,8 +26,8 @@ router = keyed_router("Training Jobs", "/v1/projects/{project_id}/training-jobs/
 
 PATIENCE_SECONDS = 10.0
 _PREFECT_PAGE = 200  # as many lines as its API gives at once
-LineLimit = Annotated[int, Query(ge=1, le=1000, description="Lines of a page.")]
-LineNumber = Annotated[int, Query(ge=0, lt=2**31, description="Number of lines before the page.")]
+LineLimit = Annotated[int, Query(ge=1, le=1000, description="Lines of a page."), IN_DIGITS]
+LineNumber = Annotated[int, Query(ge=0, lt=2**31, description="Number of lines before the page."), IN_DIGITS]
 
 
 @router.get(

@@ -10,6 +10,7 @@ from emissary.api.auth import CurrentCaller, OwnedProject
 from emissary.api.paging import Limit, WantedPage, link_next
 from emissary.api.routing import keyed_router
 from emissary.schemas.datasets import DatasetSummary
+from emissary.schemas.fields import IN_DIGITS
 from emissary.schemas.training_jobs import (
     LossPoint,
     RewardPoint,
@@ -104,7 +105,9 @@ async def list_checkpoints(
     request: Request,
     response: Response,
     limit: Limit = None,
-    after: Annotated[int, Query(ge=0, lt=2**31, description="Number of the last checkpoint before the page.")] = 0,
+    after: Annotated[
+        int, Query(ge=0, lt=2**31, description="Number of the last checkpoint before the page."), IN_DIGITS
+    ] = 0,
 ) -> list[TrainingJobCheckpoint]:
     """The job's complete checkpoints with their scores."""
     async with transaction() as session:
