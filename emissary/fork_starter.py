@@ -120,6 +120,7 @@ def _run_engine(environment: dict[str, str]) -> None:
     tempfile.tempdir = None  # read anew from TMPDIR
     os.chdir(PROJECT_ROOT)
     sys.path.insert(0, str(PROJECT_ROOT))
+    sys.argv[1:] = []  # the worker's; Prefect would take the first for the run's id
     sys.modules.pop("prefect.engine", None)  # it is run here as a program, not the imported module
     runpy.run_module("prefect.engine", run_name="__main__", alter_sys=True)
 

@@ -93,7 +93,7 @@ def test_run_of_a_frozen_machine_goes_on_elsewhere_and_ends_in_the_same_bytes(
         until(lambda: client.get(f"{path}/checkpoints"), lambda found: len(found) >= 2)
         with frozen(worker_of(platform)) as processes, other_worker(platform) as home:
             job = until(lambda: client.get(path), ended, 300)
-            assert job["status"] == "Success", job["error"]
+            assert job["status"] == "Success", job["error"] + Path(home, "worker.log").read_text()[-5000:]
             assert list((home / "cache").rglob("optimizer.pt")), "its trainer state came from S3"
             run = max(processes[1:], key=lambda process: process.create_time())
         # Awake again, the first process finds that its row was another's; nobody takes that for a crash.
