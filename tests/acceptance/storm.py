@@ -130,6 +130,10 @@ class Storm:
     def _choose(self, step: Step) -> str | None:
         kind = "deployments" if step.action in ("call", "delete deployment") else "training-jobs"
         known = [each for each in list(self.record.accepted[kind]) if each not in self.record.asked["delete"]]
+        if step.action == "cancel":
+            known = known[-4:]  # the others have ended
+        elif step.action == "resume":
+            known = [each for each in known if each in self.record.done["cancel"]]
         return known[int(step.share * len(known))] if known else None
 
     def train(self, what: str, name: str) -> str | None:

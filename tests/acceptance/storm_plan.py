@@ -28,8 +28,8 @@ WORK = {
     "upload": 4,
     "deploy": 8,
     "call": 16,
-    "cancel": 4,
-    "resume": 4,
+    "cancel": 6,
+    "resume": 6,
     "delete job": 3,
     "delete deployment": 2,
 }
