@@ -93,8 +93,8 @@ def test_command_that_is_killed_goes_on_when_it_is_run_again(
 
     def parts() -> dict[Path, int]:
         found = {}
-        for path in arriving.rglob("part-*"):
-            with suppress(FileNotFoundError):  # removed meanwhile, for the upload is complete
+        with suppress(FileNotFoundError):  # removed meanwhile, for the upload is complete
+            for path in arriving.rglob("part-*"):
                 found[path] = path.stat().st_mtime_ns
         return found
 

@@ -59,7 +59,9 @@ class LocalArtifactStore(ArtifactStore):
 
     def keys(self, prefix: str) -> list[str]:
         """As `ArtifactStore.keys`."""
-        found = (path.parent.relative_to(self._root) for path in self._folder(prefix).rglob(MANIFEST))
+        # Unlike pathlib's, this walk passes over what is deleted meanwhile.
+        walk = os.walk(self._folder(prefix))
+        found = (Path(folder).relative_to(self._root) for folder, _, files in walk if MANIFEST in files)
         return [path.as_posix() for path in found if not any(part.startswith(".") for part in path.parts)]
 
     def publish(self, key: str, folder: Path, notes: Notes | None = None, *, move: bool = False) -> Manifest:
