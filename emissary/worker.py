@@ -109,8 +109,12 @@ class WarmWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, ProcessWo
                 finally:
                     run.ended.set()
                     self._running.discard(run)
-        if self._leaving:
-            await self._give_back(flow_run)
+        state = (await self.client.read_flow_run(flow_run.id)).state
+        if state is not None and state.is_cancelling():
+            # Cancelled before its process listened, which then left without a word.
+            await self.client.set_flow_run_state(flow_run.id, Cancelled(), force=True)
+        elif self._leaving:
+            await self._give_back(flow_run, state)
         elif status == -signal.SIGKILL and out_of_memory_kills() > before:
             message = "Out of memory: the kernel ended the process, since the machine had no memory left."
             await self.client.set_flow_run_state(flow_run.id, Crashed(message=message), force=True)
@@ -145,9 +149,8 @@ class WarmWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, ProcessWo
             await run.context.process_manager.kill(run.flow_run.id, grace_seconds=END_SECONDS)
         await run.ended.wait()
 
-    async def _give_back(self, flow_run: FlowRun) -> None:
-        """Have another worker go on with the run, unless it has come to its end."""
-        state = (await self.client.read_flow_run(flow_run.id)).state
+    async def _give_back(self, flow_run: FlowRun, state: State | None) -> None:
+        """Have another worker go on with the run, which is in `state`, unless it has come to its end."""
         if state is None or not state.is_final() or state.is_crashed():
             message = "Its worker was stopped. The next one goes on from what was saved."
             again: State = Scheduled(name="AwaitingRetry", message=message)

@@ -35,11 +35,11 @@ def upload(client: Client, project: str, content: bytes, file_name: str = "rows.
 
 
 def everything(client: Client, project: str) -> set[str]:
-    """Ids of all that is listed, and the folders of the artifact store."""
+    """Ids of all that is listed, and of the datasets in the artifact store."""
     lists = ("datasets", "training-jobs", "deployments")
     paths = ["/v1/projects", "/v1/engines", *(f"/v1/projects/{project}/{kind}" for kind in lists)]
     store = Path(os.environ["EMISSARY_HOME"]) / "artifacts"
-    folders = {str(path.relative_to(store)) for path in store.glob("*/*")}
+    folders = {path.name for path in store.glob("datasets/*")}  # runs of other tests make other ones
     return folders | {row["id"] for path in paths for row in client.get(path)}
 
 

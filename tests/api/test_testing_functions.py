@@ -131,6 +131,7 @@ def test_a_bad_function_is_refused_in_a_sentence(client: Client, body: dict[str,
     assert names(client) == list(shipped())
 
 
+@pytest.mark.acceptance
 def test_an_endless_loop_is_refused_while_the_api_answers_others(client: Client, platform: Platform) -> None:
     answers: list[httpx.Response] = []
     body = {"name": "loop", "content": source("loop", "while True: pass")}

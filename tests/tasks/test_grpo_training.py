@@ -72,6 +72,7 @@ def test_points_report_rewards_of_all_functions_and_what_the_model_does(grpo_tra
     json.dumps([asdict(point) for point in points], allow_nan=False)
 
 
+@pytest.mark.acceptance
 def test_killed_training_resumes_to_the_same_completions_and_bytes(grpo_trained: Trained, tmp_path: Path) -> None:
     killed = subprocess.run([sys.executable, "-m", grpo_run.__name__, str(tmp_path), "3"], check=False)
     assert killed.returncode == -signal.SIGKILL

@@ -48,6 +48,7 @@ def test_rows_that_raise_give_no_number_or_end_the_process_score_0_and_are_count
         assert "ZeroDivisionError" in rewards.last_failure
 
 
+@pytest.mark.acceptance
 @pytest.mark.usefixtures("short_limit")
 def test_row_that_never_ends_scores_0_and_the_others_are_scored() -> None:
     endless = function("endless", "sum(iter(lambda: 1, 0)) if predicted_output == 'hang' else 1.0")

@@ -71,6 +71,7 @@ def test_outcome_is_one_adapter_of_the_parents_shape_that_peft_loads_on_the_base
     assert all((weights[name] - first[name]).abs().max() < 1e-6 for name in first)
 
 
+@pytest.mark.acceptance
 def test_killed_sft_resumes_to_the_same_bytes(parent: FinishedCheckpoint, tmp_path: Path) -> None:
     sft_run.run(tmp_path / "whole", adapter_dir=parent.folder)
     whole = (tmp_path / "whole" / "checkpoints" / "2" / WEIGHTS).read_bytes()
@@ -78,6 +79,7 @@ def test_killed_sft_resumes_to_the_same_bytes(parent: FinishedCheckpoint, tmp_pa
     assert whole != (parent.folder / WEIGHTS).read_bytes()
 
 
+@pytest.mark.acceptance
 def test_grpo_is_held_near_the_checkpoint_it_starts_from(parent: FinishedCheckpoint, tmp_path: Path) -> None:
     points: list[LossPoint] = []
     grpo_run.run(tmp_path, adapter_dir=parent.folder, on_log=points.append)
