@@ -57,7 +57,7 @@ def s3_server() -> Iterator[S3Server]:
                 "-master.volumeSizeLimitMB=64", "-master.volumePreallocate=false",
                 *(f"-{name}.port={port}" for name, port in ports.items()),
             ],
-            cwd=folder, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+            cwd=folder, env=os.environ | {"TMPDIR": folder}, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
         endpoint = f"http://127.0.0.1:{ports['s3']}"
 
