@@ -57,7 +57,7 @@ def s3_server() -> Iterator[S3Server]:
                 "-master.volumeSizeLimitMB=64", "-master.volumePreallocate=false",
                 *(f"-{name}.port={port}" for name, port in ports.items()),
             ],
-            cwd=folder, env=os.environ | {"TMPDIR": folder}, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+            cwd=folder, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
         endpoint = f"http://127.0.0.1:{ports['s3']}"
 
@@ -80,6 +80,10 @@ def s3_server() -> Iterator[S3Server]:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             log.close()
+            for port in ports.values():
+                for number in (port, port + 10_000):
+                    for left in Path("/tmp").glob(f"seaweedfs-*-{number}.sock"):
+                        left.unlink()
 
 
 def _low_port() -> int:
