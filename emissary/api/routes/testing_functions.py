@@ -8,7 +8,7 @@ from emissary.api import function_trials
 from emissary.api.auth import CurrentCaller
 from emissary.api.paging import WantedPage, link_next
 from emissary.api.routing import keyed_router
-from emissary.errors import InvalidInput
+from emissary.errors import InvalidInput, NotFound
 from emissary.schemas.testing_functions import (
     TestingFunctionCreate,
     TestingFunctionSummary,
@@ -50,6 +50,12 @@ async def list_testing_functions(
 ) -> list[TestingFunctionSummary]:
     """The functions that score a model's answers, with their source, in the order of their names."""
     async with transaction() as session:
+        if page.after is not None:
+            try:
+                await testing_functions.find(session, caller.organization_id, page.after)
+            except NotFound as error:
+                sentence = f"after: there is no {page.after!r} in this list, or not any more; begin it again."
+                raise InvalidInput(sentence) from error
         own = await testing_functions.list_own(session, caller.organization_id, page)
     ships = [function for function in shipped().values() if page.after is None or function.name > page.after]
     entries = [*map(_shipped, ships), *map(TestingFunctionSummary.model_validate, own)]
