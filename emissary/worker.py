@@ -10,7 +10,6 @@ import asyncio
 import signal
 import socket
 import sys
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,10 +79,12 @@ class WarmWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, ProcessWo
         """Look for work as soon as Prefect's event stream tells of a run, for ever; the rounds go on beside it."""
         scheduled = EventFilter(event=EventNameFilter(name=["prefect.flow-run.Scheduled"]))
         while True:
-            with suppress(Exception):  # the rounds tell when Prefect is away
+            try:
                 async with get_events_subscriber(filter=scheduled) as events:
                     async for _ in events:
                         await self.get_and_submit_flow_runs()
+            except Exception as error:
+                self._logger.warning("Prefect's event stream broke off (%s); looking for work by the clock", error)
             await anyio.sleep(1)
 
     async def run(
