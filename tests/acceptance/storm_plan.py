@@ -18,6 +18,8 @@ KILLS: list[tuple[str, Signals]] = [
     ("Prefect server", SIGTERM),
     ("PostgreSQL backend", SIGKILL),
     ("PostgreSQL backend", SIGTERM),
+    ("postmaster", SIGKILL),
+    ("postmaster", SIGTERM),
     (EVERYTHING, SIGKILL),
 ]
 """Each comes once before any comes again."""

@@ -1,6 +1,7 @@
 """The embedded PostgreSQL server."""
 
 import json
+import signal
 import tempfile
 from pathlib import Path
 
@@ -27,7 +28,8 @@ def test_server_stops_though_an_earlier_holder_was_killed(left: str) -> None:
         assert not Path(home, "postgres", "postmaster.pid").exists()
 
 
-def test_server_that_is_killed_is_started_again_with_what_it_had() -> None:
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_server_that_is_ended_under_its_clients_is_started_again_with_what_it_had(number: signal.Signals) -> None:
     with (
         tempfile.TemporaryDirectory(prefix="emissary-test-") as home,
         embedded_server(Path(home, "postgres")) as server,
@@ -36,7 +38,8 @@ def test_server_that_is_killed_is_started_again_with_what_it_had() -> None:
         with psycopg.connect(server.get_uri()) as connection:
             connection.execute("CREATE TABLE kept AS SELECT 1 AS found")
         killed = server.get_pid()
-        psutil.Process(killed).kill()
+        held = psycopg.connect(server.get_uri())
+        psutil.Process(killed).send_signal(number)
 
         def found() -> object:
             try:
@@ -47,3 +50,4 @@ def test_server_that_is_killed_is_started_again_with_what_it_had() -> None:
 
         until(server.get_pid, lambda pid: pid != killed, 60)
         assert until(found, bool, 60) == (1,)
+        held.close()
