@@ -39,6 +39,7 @@ async def _training_job(
     if training_job_id is None:
         training_job_id = await _registered(session, project_id, request)
     job = await training_jobs.get(session, training_job_id)
+    _require_own(job)
     job.started_at = job.started_at or datetime.now(UTC)
     await job_events.record_start(session, training_job_id)
     return job, await attempt.take_lease(session, job.id)
@@ -109,4 +110,14 @@ async def deployment(deployment_id: str) -> Deployment:
 
 async def _deployment(session: AsyncSession, deployment_id: str) -> tuple[Deployment, int]:
     row = await deployments.get(session, deployment_id)
+    _require_own(row)
     return row, await attempt.take_lease(session, row.id)
+
+
+def _require_own(row: TrainingJob | Deployment) -> None:
+    """Raises InvalidInput where another run works for the row, whose process would end if this one took its lease."""
+    if row.flow_run_id not in (None, UUID(runtime.flow_run.get_id())):
+        raise InvalidInput(
+            f"{row.id} belongs to the flow run {row.flow_run_id}. A job goes on by POST …/training-jobs/{{id}}/resume; "
+            "a new one is created by the API, or by this flow's form with no id in it."
+        )

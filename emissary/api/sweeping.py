@@ -7,12 +7,14 @@ One API process does it at a time, under a lock in the catalogue. It alone resta
 import asyncio
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import State, StateType
+from prefect.exceptions import ObjectNotFound
 from prefect.states import Failed, Scheduled
 from sqlalchemy import select, text
 
@@ -24,7 +26,7 @@ from emissary.api.prefect_client import PREFECT_AWAY, prefect_client
 from emissary.api.projection import LIVE
 from emissary.api.silences import Silences
 from emissary.api.submit import submit_waiting
-from emissary.store import job_runs
+from emissary.store import job_runs, leases
 from emissary.store.database import transaction
 from emissary.store.tables import FlowBacked
 
@@ -60,7 +62,10 @@ async def sweep(silences: Silences) -> None:
         async with prefect_client(_PATIENCE_SECONDS) as client:
             await carry_out_cancels(client)
             live = await _live_rows()
-            for run_id, state in (await _states(client, list(live))).items():
+            states = await _states(client, list(live))
+            for run_id in live.keys() - states.keys():
+                await _deleted(client, run_id, live[run_id])
+            for run_id, state in states.items():
                 if state.type == StateType.CRASHED:
                     await _crashed(client, run_id, state, live[run_id])
                 else:
@@ -84,6 +89,19 @@ async def _states(client: PrefectClient, run_ids: Sequence[UUID]) -> dict[UUID, 
         runs = await client.read_flow_runs(flow_run_filter=page)
         found.update({run.id: run.state for run in runs if run.state is not None})
     return found
+
+
+async def _deleted(client: PrefectClient, flow_run_id: UUID, kind: type[FlowBacked]) -> None:
+    """Fail the row of a run that is gone from Prefect, and end its process, which can report to nobody."""
+    with suppress(ObjectNotFound):
+        await client.read_flow_run(flow_run_id)
+        return
+    async with transaction() as session:
+        row = await session.scalar(select(kind).where(kind.flow_run_id == flow_run_id, kind.status.in_(LIVE[kind])))
+        if row is not None:
+            await leases.revoke(session, row.id)
+    message = "Its flow run was deleted in Prefect; a training job goes on when it is resumed."
+    await projection.apply(flow_run_id, StateType.FAILED.value, "Failed", message, datetime.now(UTC))
 
 
 async def _crashed(client: PrefectClient, flow_run_id: UUID, state: State, kind: type[FlowBacked]) -> None:

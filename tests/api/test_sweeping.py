@@ -127,6 +127,21 @@ def test_run_for_a_row_that_is_another_runs_is_ended(backends: Backends, running
     assert backends.job(path).status == "Pending"
 
 
+def test_job_whose_run_was_deleted_in_prefect_fails_and_its_process_ends(
+    backends: Backends, running: tuple[str, UUID]
+) -> None:
+    path, run_id = running
+    token = backends.take_lease(path)
+    backends.prefect(lambda client: client.delete_flow_run(run_id))
+    backends.sweep()
+    job = backends.job(path)
+    assert job.status == "Failed"
+    assert "deleted in Prefect" in (job.error or "")
+    assert backends.take_lease(path) > token + 1, "whoever still works would keep the lease"
+    assert backends.request("POST", f"{path}/resume").status_code == 204
+    assert backends.run_id(path) != run_id
+
+
 def test_run_that_a_worker_claimed_and_did_not_start_is_scheduled_again(backends: Backends) -> None:
     path = backends.new_job()
     run_id = backends.run_id(path)
