@@ -40,7 +40,7 @@ async def end_what_should_not_run(client: PrefectClient, silences: Silences) -> 
     """Look at every run that has a process, or should have. Raises what `PREFECT_AWAY` names."""
     runs = await _unfinished(client)
     async with transaction() as session:
-        rows = await _rows(session, runs)
+        rows = await rows_of(session, runs)
         beats = await leases.beats(session, [row.id for row in rows.values()])
         late = await job_runs.overdue(session, list(runs), OVERDUE_GRACE)
         orphans = {run_id for run_id, (run, _) in runs.items() if run_id not in rows and await _is_orphan(session, run)}
@@ -87,7 +87,8 @@ async def _unfinished(client: PrefectClient) -> dict[UUID, tuple[FlowRun, State]
     return found
 
 
-async def _rows(session: AsyncSession, run_ids: Iterable[UUID]) -> dict[UUID, FlowBacked]:
+async def rows_of(session: AsyncSession, run_ids: Iterable[UUID]) -> dict[UUID, FlowBacked]:
+    """The rows whose runs these are; a run of none is left out."""
     found: dict[UUID, FlowBacked] = {}
     for kind in LIVE:
         rows = await session.scalars(select(kind).where(kind.flow_run_id.in_(list(run_ids))))

@@ -22,6 +22,7 @@ from emissary.api import projection
 from emissary.api.crashes import crash_sentence, restart_after
 from emissary.api.dead_runs import end_what_should_not_run, is_still, timed_out
 from emissary.api.ending import carry_out_cancels
+from emissary.api.late_crashes import correct_late_crashes
 from emissary.api.prefect_client import PREFECT_AWAY, prefect_client
 from emissary.api.projection import LIVE
 from emissary.api.silences import Silences
@@ -70,6 +71,7 @@ async def sweep(silences: Silences) -> None:
                     await _crashed(client, run_id, state, live[run_id])
                 else:
                     await projection.apply(run_id, state.type.value, state.name or "", state.message, state.timestamp)
+            await correct_late_crashes(client)
             await end_what_should_not_run(client, silences)
 
 

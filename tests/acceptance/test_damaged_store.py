@@ -20,7 +20,7 @@ from tests.jobs import ended, until, upload
 
 pytestmark = pytest.mark.acceptance
 WEIGHTS = "adapter_model.safetensors"
-LONG = CLASSES.body["parameters"] | {"num_train_epochs": 40}
+LONG = CLASSES.body["parameters"] | {"num_train_epochs": 15}
 MIB = 2**20
 
 
@@ -74,7 +74,7 @@ def test_damaged_checkpoint_is_made_again_or_its_job_says_so(
     damage(checkpoint(own, path, 1) / name)
     job = until(lambda: client.get(path), ended, 300)
     if job["status"] == "Success":
-        assert whole(own, client, path) == list(range(1, 41))
+        assert whole(own, client, path) == list(range(1, 16))
     else:
         key = f"training-jobs/{job['id']}/checkpoints/1"
         assert job["status"] == "Failed"

@@ -171,6 +171,10 @@ def test_three_crashes_in_a_row_fail_and_the_waits_grow(backends: Backends, runn
     assert (job.status, backends.state(run_id).type) == ("Failed", StateType.FAILED)
     assert "signal 9" in (job.error or "")
     assert backends.events(path)[-1] == "failed"
+    backends.put(run_id, Crashed(message=KILLED))
+    backends.sweep()
+    state = backends.state(run_id)
+    assert (state.type, state.message) == (StateType.FAILED, job.error), "a crash that was told twice stays"
 
 
 def test_crash_counts_once_however_often_it_is_seen(
