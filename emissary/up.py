@@ -24,6 +24,7 @@ from emissary.store.database import catalogue_server, catalogue_url, companion_d
 from emissary.store.users import ensure_first_key
 
 _READY_SECONDS = 180.0
+_DEPLOY_TRIES = 2
 RUN_VARIABLES = {
     "PREFECT_WORKER_QUERY_SECONDS": "0.5",
     "PREFECT_CLIENT_MAX_RETRIES": "8",
@@ -69,7 +70,7 @@ def running(chosen: Settings, say: Say) -> Iterator[Platform]:
                     "prefect", sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", port
                 )
             asyncio.run(_make_key_valid(address, key))
-            _wait(f"{chosen.prefect_api_url}/health", "Prefect's server", chosen)
+            _wait(f"{chosen.prefect_api_url}/health", "Prefect's server")
             descriptor = listener.fileno()
             supervisor.start(
                 "api", sys.executable, "-m", "emissary.api.server", str(descriptor), descriptors=(descriptor,)
@@ -79,7 +80,7 @@ def running(chosen: Settings, say: Say) -> Iterator[Platform]:
                 asyncio.run(_apply_work_pools(chosen))
             supervisor.start("worker", sys.executable, "-m", "emissary.worker")
             apply_flow_deployments(environment)
-            _wait(f"{chosen.api_url}/healthz", "the platform", chosen)
+            _wait(f"{chosen.api_url}/healthz", "the platform")
             yield Platform(chosen.api_url, chosen.prefect_api_url.removesuffix("/api"), key)
 
 
@@ -159,12 +160,16 @@ def apply_flow_deployments(environment: Mapping[str, str]) -> None:
     Raises EmissaryError with what Prefect said against them.
     """
     command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--prefect-file", "deployments.yaml", "--all"]
-    done = subprocess.run(command, cwd=PROJECT_ROOT, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise EmissaryError(f"deployments.yaml could not be applied: {(done.stdout + done.stderr)[-2000:]}")
+    for _ in range(_DEPLOY_TRIES):
+        done = subprocess.run(command, cwd=PROJECT_ROOT, env=environment, capture_output=True, text=True, check=False)
+        if not done.returncode:
+            return
+        # Prefect's server may have died, and is started again.
+        _wait(f"{environment['PREFECT_API_URL']}/health", "Prefect's server")
+    raise EmissaryError(f"deployments.yaml could not be applied: {(done.stdout + done.stderr)[-2000:]}")
 
 
-def _wait(url: str, what: str, chosen: Settings) -> None:
+def _wait(url: str, what: str) -> None:
     deadline = time.monotonic() + _READY_SECONDS
     said = "no answer"
     while time.monotonic() < deadline:
@@ -177,4 +182,6 @@ def _wait(url: str, what: str, chosen: Settings) -> None:
                 return
             said = response.text
         time.sleep(0.2)
-    raise EmissaryError(f"{what} was not ready within {_READY_SECONDS:.0f} s ({said}); see {chosen.home / 'logs'}.")
+    raise EmissaryError(
+        f"{what} was not ready within {_READY_SECONDS:.0f} s ({said}); see the folder logs in EMISSARY_HOME."
+    )

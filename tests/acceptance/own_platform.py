@@ -75,8 +75,9 @@ class OwnPlatform:
         self.reap()
         assert self._up is not None
         assert self._up.poll() is None, f"`emissary up` ended: {self.log.read_text()[-3000:]}"
-        # The end of its start, after which a signal finds all in place.
-        return self.log.read_text().count("Ctrl-C stops everything.") == self._starts and self.is_healthy()
+        # The end of its start, after which a signal finds all in place. Looked at last, for a request is held while the
+        # API starts.
+        return self.is_healthy() and self.log.read_text().count("Ctrl-C stops everything.") == self._starts
 
     @property
     def _starts(self) -> int:

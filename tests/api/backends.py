@@ -155,7 +155,7 @@ def started() -> Iterator[Backends]:
             with supervisor.keep():
                 command = ("prefect", "server", "start", "--host", "127.0.0.1", "--port", str(chosen.prefect_port))
                 server = supervisor.start("prefect", sys.executable, "-m", *command)
-                up._wait(f"{chosen.prefect_api_url}/health", "Prefect's server", chosen)
+                up._wait(f"{chosen.prefect_api_url}/health", "Prefect's server")
                 once = {PREFECT_API_URL: chosen.prefect_api_url, PREFECT_CLIENT_MAX_RETRIES: 0}
                 with temporary_settings(once):
                     asyncio.run(up._apply_work_pools(chosen))
