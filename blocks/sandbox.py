@@ -3,7 +3,7 @@
 One process scores all rows. Under `bwrap` (bubblewrap) it has namespaces of its own: no network, no files but
 Python's and an empty /tmp of bounded size, no environment, no capabilities, and it sees no other process. Its
 memory, files and processes are limited, and all of it is killed at the time limit. Its dependencies are installed
-outside, from wheels, and mounted read-only.
+outside, from wheels, and mounted read-only; a function that ships sees those of the platform.
 
 Linux does not count processes of uid 0 against RLIMIT_NPROC, so that one limit binds only where the platform does
 not run as root; the time limit ends a fork bomb either way.
@@ -16,6 +16,7 @@ import os
 import signal
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Sequence
@@ -74,8 +75,8 @@ async def run_rows(
     """Call the function on `rows` of (input, expected output, predicted output), in a process without credentials.
 
     `seconds` is the time limit over all rows, the start of the process included; its dependencies are installed
-    before. `trusted` says that the function ships with the platform: where the machine refuses namespaces it runs in
-    a plain process, any other is refused.
+    before. `trusted` says that the function ships with the platform: it takes its dependencies from there, and where
+    the machine refuses namespaces it runs in a plain process; any other is refused.
 
     Raises InvalidInput where dependencies cannot be installed, TestingFailed where the function cannot be loaded,
     runs out of time or ends the process, and Unavailable where it cannot be isolated.
@@ -83,7 +84,7 @@ async def run_rows(
     if not rows:
         return []
     program = await asyncio.to_thread(_isolation, function.name, isolation, trusted)
-    libraries = await packages.installed(function.dependencies) if function.dependencies else None
+    libraries = await _libraries(function, trusted)
     if program is None:
         command, seen_at = [*_python(), str(RUNNER)], None if libraries is None else str(libraries)
     else:
@@ -155,6 +156,13 @@ def _isolation(name: str, isolation: Literal["bwrap", "none"], trusted: bool) ->
         )
     log.warning("Testing function %r ships, and runs in a plain process: bubblewrap: %s", name, refused)
     return None
+
+
+async def _libraries(function: TestingFunction, trusted: bool) -> Path | None:
+    """The folder with the function's dependencies; None where it has none."""
+    if not function.dependencies:
+        return None
+    return Path(sysconfig.get_path("platlib")) if trusted else await packages.installed(function.dependencies)
 
 
 def _bwrap_program() -> str:

@@ -1,7 +1,7 @@
 """The testing functions that ship with the platform: the files of `emissary/testing_functions/`.
 
 Each file defines one public function, named like the file. They are read as text and run in the sandbox, as
-everybody's are; nothing imports them.
+everybody's are; nothing imports them. What they depend on, the platform itself is installed with.
 """
 
 from pathlib import Path
@@ -21,11 +21,22 @@ class TestingFunction(BaseModel):
     name: str
     content: str
     dependencies: list[str] = []
+    higher_is_better: bool = True
+
+
+_DEPENDENCIES = {"chrf_shared": ["sacrebleu>=2.6,<3"]}
+LOWER_IS_BETTER = frozenset({"regression_mae_shared"})
+"""Those that ship and score an error. Of an organization's own, a higher score is always the better one."""
 
 
 def shipped() -> dict[str, TestingFunction]:
     """The functions that ship, by name, in the order of their names."""
     return {
-        file.stem: TestingFunction(name=file.stem, content=file.read_text(encoding="utf-8"))
+        file.stem: TestingFunction(
+            name=file.stem,
+            content=file.read_text(encoding="utf-8"),
+            dependencies=_DEPENDENCIES.get(file.stem, []),
+            higher_is_better=file.stem not in LOWER_IS_BETTER,
+        )
         for file in sorted(FOLDER.glob("*.py"))
     }

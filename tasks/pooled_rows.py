@@ -38,8 +38,13 @@ def predicted_text(outputs: Sequence[Tensor], task: AdapterTask) -> str:
         return task.predicted_labels(outputs[0])
     if task.task_type == "regression":
         return number_text(float(outputs[0]))
-    first, second = outputs
-    return number_text(float(torch.nn.functional.cosine_similarity(first, second, dim=0)))
+    return number_text(cosine(outputs))
+
+
+def cosine(embeddings: Sequence[Tensor]) -> float:
+    """The cosine of a pair's two embeddings."""
+    first, second = embeddings
+    return float(torch.nn.functional.cosine_similarity(first, second, dim=0))
 
 
 def task_of(task_type: Any, report: dict[str, Any], train_rows: Sequence[Row]) -> AdapterTask:

@@ -9,6 +9,7 @@ from emissary.errors import InvalidInput
 from emissary.schemas.grpo_jobs import GrpoJobCreate
 from emissary.store import training_jobs
 from emissary.store.tables import Project, TrainingJob
+from emissary.testing_function_files import LOWER_IS_BETTER
 
 WEIGHT_TOLERANCE = 1e-6
 
@@ -27,6 +28,8 @@ def _check_reward(reward: Mapping[str, float], functions: list[str]) -> None:
     for name in reward:
         if name not in functions:
             raise InvalidInput(f"reward: {name[:100]!r} is not among test_functions; list it there too.")
+        if name in LOWER_IS_BETTER:
+            raise InvalidInput(f"reward: {name!r} is an error, which training would raise; use a function that rewards.")
     total = sum(reward.values())
     if abs(total - 1) > WEIGHT_TOLERANCE:
         raise InvalidInput(f"reward: the weights sum to {total:.7g}, not 1.")
