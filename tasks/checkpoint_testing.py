@@ -1,9 +1,11 @@
-"""A checkpoint's answers to the test rows of text generation, and the files and figures made of their scores."""
+"""A checkpoint's answers to the test rows of text generation, and the files of a test's results."""
 
 import json
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv
@@ -12,9 +14,11 @@ import pyarrow.parquet
 from emissary.errors import NotFound
 from emissary.serving.generation import GenerationRequest, Generator
 from emissary.store.artifacts import CorruptArtifact, artifact_store
+from tasks.pooled_testing import Predictions
 from tasks.sft_rows import Conversation
 
 _MEANS = "means.json"
+REPORT = "report.json"
 
 
 def answer_rows(
@@ -53,13 +57,15 @@ def write_results(
     folder: Path,
     tested: Sequence[tuple[str, str, str]],
     scores: Mapping[str, Sequence[float | None]],
+    predictions: Predictions | None = None,
 ) -> None:
     """Write results.csv and results.parquet to `folder`, a line per row of `tested` (input, expected output, output).
 
     Beside them, `means.json` has the scores' means.
 
-    Columns: input, expected_output, output, and each testing function's score, empty where it gave none. Texts are
-    exactly as they were, also those that a spreadsheet takes for formulas.
+    Columns: input, expected_output, output, of `predictions` of a classification the probability of each label as a
+    JSON object, and each testing function's score, empty where it gave none. Texts are exactly as they were, also those
+    that a spreadsheet takes for formulas.
     """
     inputs, expected, outputs = zip(*tested, strict=True)
     table = pa.table(
@@ -67,6 +73,7 @@ def write_results(
             "input": pa.array(inputs, pa.string()),
             "expected_output": pa.array(expected, pa.string()),
             "output": pa.array(outputs, pa.string()),
+            **_probabilities(predictions),
             **{function: pa.array(values, pa.float64()) for function, values in scores.items()},
         }
     )
@@ -76,17 +83,44 @@ def write_results(
     (folder / _MEANS).write_text(json.dumps(aggregate(scores)))
 
 
-def published_means(key: str) -> dict[str, float] | None:
-    """Each testing function's mean, as the results published under `key` have it; None where there are none whole."""
+def _probabilities(predictions: Predictions | None) -> dict[str, pa.Array]:
+    if predictions is None or predictions.task.task_type != "classification":
+        return {}
+    labels = predictions.task.labels
+    rows = ({label: float(f"{p:.6g}") for label, p in zip(labels, row, strict=True)} for row in predictions.predicted)
+    return {"probabilities": pa.array([json.dumps(row, ensure_ascii=False) for row in rows], pa.string())}
+
+
+@dataclass(frozen=True)
+class Results:
+    """What came of a checkpoint's test: each testing function's mean; metrics and names of plots, as
+    `checkpoint_report.Report` writes them, None where an earlier version tested; and the plots: name → PNG.
+    """
+
+    means: dict[str, float]
+    report: dict[str, Any] | None
+    plots: dict[str, bytes]
+
+
+def read_results(folder: Path) -> Results:
+    """What `write_results` and `Report.write` wrote into `folder`."""
+    means = json.loads((folder / _MEANS).read_text())
+    if not (folder / REPORT).exists():
+        return Results(means, None, {})
+    report = json.loads((folder / REPORT).read_text())
+    return Results(means, report, {name: (folder / f"{name}.png").read_bytes() for name in report["plots"]})
+
+
+def published_results(key: str) -> Results | None:
+    """The results published under `key`; None where there are none whole."""
     store = artifact_store()
     try:
-        means: dict[str, float] = json.loads((store.folder(key) / _MEANS).read_text())
+        return read_results(store.folder(key))
     except NotFound:
         return None
     except CorruptArtifact:
         store.delete(key)
         return None
-    return means
 
 
 def aggregate(scores: Mapping[str, Sequence[float | None]]) -> dict[str, float]:

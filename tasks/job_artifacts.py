@@ -1,6 +1,7 @@
-"""What a person sees of a training job in the Prefect UI: a progress bar, the loss curve, the table of checkpoints."""
+"""What a person sees of a training job in the Prefect UI: progress, loss, the table of checkpoints, plots of their tests."""
 
 import base64
+from collections.abc import Mapping
 from functools import partial
 from uuid import UUID
 
@@ -12,6 +13,7 @@ from prefect.artifacts import (
 )
 
 from emissary.store import training_jobs
+from emissary.store.tables import TrainingJob
 from tasks.catalogue import in_catalogue
 from tasks.loss_plot import loss_curve_png
 from tasks.reporting import report
@@ -49,8 +51,22 @@ def show_checkpoints(job_id: str) -> None:
     report("The table of checkpoints", partial(_publish_checkpoint_table, job_id))
 
 
+def show_plots(job: TrainingJob, checkpoint: int, plots: Mapping[str, bytes]) -> None:
+    """Show a checkpoint's plots (name → PNG): each a picture that has a version per checkpoint."""
+    for name, picture in plots.items():
+        title = f"{name.replace('_', ' ').capitalize()} of {job.name}, checkpoint {checkpoint}"
+        report(
+            f"The plot {name} of checkpoint {checkpoint}", partial(_publish_picture, _key(job.id, name), picture, title)
+        )
+
+
 def _key(job_id: str, what: str) -> str:
-    return f"{what}-{job_id}".lower()
+    return f"{what}-{job_id}".lower().replace("_", "-")
+
+
+async def _publish_picture(key: str, picture: bytes, title: str) -> None:
+    encoded = base64.b64encode(picture).decode()
+    await acreate_image_artifact(image_url=f"data:image/png;base64,{encoded}", key=key, description=title)
 
 
 async def _publish_loss_curve(job_id: str) -> None:
@@ -61,10 +77,7 @@ async def _publish_loss_curve(job_id: str) -> None:
     if "reward" in job.training_loss[0]:
         shown["reward"] = f"Reward of {job.name}"
     for value, title in shown.items():
-        picture = base64.b64encode(loss_curve_png(job.training_loss, title, value)).decode()
-        await acreate_image_artifact(
-            image_url=f"data:image/png;base64,{picture}", key=_key(job_id, value), description=title
-        )
+        await _publish_picture(_key(job_id, value), loss_curve_png(job.training_loss, title, value), title)
 
 
 async def _publish_checkpoint_table(job_id: str) -> None:
@@ -76,6 +89,7 @@ async def _publish_checkpoint_table(job_id: str) -> None:
             "best": "★" if row.number == job.best_checkpoint else "",
             "train loss": row.train_loss,
             "test loss": row.test_loss,
+            **(row.report or {}).get("metrics", {}),
             **(row.scores or {}),
         }
         for row in rows

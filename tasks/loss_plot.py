@@ -1,12 +1,11 @@
 """What a training reports over its steps, as a picture."""
 
-import io
 from collections.abc import Sequence
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+
+from tasks.drawing import new_figure, png, set_title
 
 
 def loss_curve_png(points: Sequence[dict[str, Any]], title: str, value: str = "loss") -> bytes:
@@ -17,16 +16,12 @@ def loss_curve_png(points: Sequence[dict[str, Any]], title: str, value: str = "l
     """
     values = {point["step"]: point[value] for point in points}
     steps = sorted(values)
-    figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
-    # The canvas is named, so that no window system and no state of pyplot is involved: this runs in threads.
-    canvas = FigureCanvasAgg(figure)
+    figure = new_figure()
     label = "training loss" if value == "loss" else value
     axes = figure.add_subplot(xlabel="step", ylabel=label, xlim=(0, max(steps, default=1)))
     axes.plot(steps, [values[step] for step in steps], marker="." if len(steps) <= 50 else None)
     axes.set_ylim(bottom=min(0.0, *values.values()) if values else 0)
-    axes.set_title(title, parse_math=False)
+    set_title(axes, title)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
-    picture = io.BytesIO()
-    canvas.print_png(picture)
-    return picture.getvalue()
+    return png(figure)

@@ -70,8 +70,8 @@ def decisions(predictions: Predictions) -> Decisions:
     if task.label_kind == "multiclass":
         return Decisions(task.labels, expected.argmax(1), predicted.argmax(1))
     if task.label_kind == "binary":
-        return Decisions(["negative", "positive"], expected[:, 0], predicted[:, 0] > 0.5)
-    return Decisions(task.labels, expected, predicted > 0.5)
+        return Decisions(["negative", "positive"], expected[:, 0], (predicted[:, 0] > 0.5).astype(float))
+    return Decisions(task.labels, expected, (predicted > 0.5).astype(float))
 
 
 def class_metrics(predictions: Predictions) -> dict[str, Metrics] | None:
@@ -85,10 +85,9 @@ def class_metrics(predictions: Predictions) -> dict[str, Metrics] | None:
     values = precision_recall_fscore_support(
         made.expected, made.predicted, labels=range(len(made.names)), average=None, zero_division=np.nan
     )
-    names = ("precision", "recall", "f1", "support")
     return {
-        label: dict(zip(names, map(_number, of_label), strict=True))
-        for label, *of_label in zip(made.names, *values, strict=True)
+        label: {"precision": _number(precision), "recall": _number(recall), "f1": _number(f1), "support": int(support)}
+        for label, precision, recall, f1, support in zip(made.names, *values, strict=True)
     }
 
 

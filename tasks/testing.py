@@ -21,12 +21,19 @@ from emissary.settings import settings
 from emissary.store import job_events, testing_functions, training_jobs
 from emissary.store.artifacts import artifact_store
 from emissary.store.tables import Checkpoint, TrainingJob
-from emissary.testing_function_files import shipped
+from emissary.testing_function_files import LOWER_IS_BETTER, shipped
 from tasks import job_artifacts
 from tasks.attempt import Interrupted, end_if_interrupted, raise_if_interrupted
 from tasks.catalogue import in_catalogue
-from tasks.checkpoint_testing import aggregate, answer_rows, last_question, published_means, write_results
-from tasks.pooled_testing import predict_rows
+from tasks.checkpoint_testing import (
+    Results,
+    answer_rows,
+    last_question,
+    published_results,
+    read_results,
+    write_results,
+)
+from tasks.pooled_testing import Predictions, predict_rows
 from tasks.publishing import publish
 from tasks.serving import load_model
 from tasks.training import TRAINED
@@ -63,33 +70,63 @@ async def _test(
     on_progress: Callable[[float], None],
 ) -> None:
     key = f"training-jobs/{job.id}/results/{checkpoint.number}"
-    means = await anyio.to_thread.run_sync(published_means, key)
-    if means is None:
+    results = await anyio.to_thread.run_sync(published_results, key)
+    if results is None:
         adapter = f"checkpoint-{checkpoint.number}"
         model.load_adapter(adapter, await anyio.to_thread.run_sync(artifact_store().folder, checkpoint.artifact))
         try:
-            tested = await anyio.to_thread.run_sync(partial(_answers, job, model, rows, adapter, on_progress))
+            tested, predictions = await anyio.to_thread.run_sync(
+                partial(_answers, job, model, rows, adapter, on_progress)
+            )
         except Interrupted:
             end_if_interrupted()
             raise
         model.unload_adapter(adapter)
         scores = await _score(job, tested)
-        means = aggregate(scores)
-        with tempfile.TemporaryDirectory(prefix="emissary-results-") as scratch:
-            write_results(Path(scratch), tested, scores)
-            await anyio.to_thread.run_sync(partial(publish, key, Path(scratch)))
-    await in_catalogue(_record_scores, job, checkpoint, key, means)
-    shown = ", ".join(f"{name} {mean:.4f}" for name, mean in means.items())
+        with tempfile.TemporaryDirectory(prefix="emissary-results-") as folder:
+            scratch = Path(folder)
+            await anyio.to_thread.run_sync(partial(_write, scratch, tested, scores, predictions))
+            results = read_results(scratch)
+            await anyio.to_thread.run_sync(partial(publish, key, scratch))
+    await in_catalogue(_record_results, job, checkpoint, key, results)
+    job_artifacts.show_plots(job, checkpoint.number, results.plots)
+    measured = results.means | (results.report or {}).get("metrics", {})
+    shown = ", ".join(f"{name} {value:.4f}" for name, value in measured.items() if value is not None)
     get_run_logger().info("checkpoint %d: %s", checkpoint.number, shown)
 
 
-async def _record_scores(
-    session: AsyncSession, job: TrainingJob, checkpoint: Checkpoint, key: str, means: dict[str, float]
+def _write(
+    folder: Path,
+    tested: list[tuple[str, str, str]],
+    scores: dict[str, list[float | None]],
+    predictions: Predictions | None,
+) -> None:
+    # Here, for with it comes scikit-learn: a third of a second before a run's first step.
+    from tasks import checkpoint_report
+
+    write_results(folder, tested, scores, predictions)
+    if predictions is None:
+        checkpoint_report.of_texts(tested, scores).write(folder)
+    else:
+        checkpoint_report.of_predictions(predictions).write(folder)
+
+
+async def _record_results(
+    session: AsyncSession, job: TrainingJob, checkpoint: Checkpoint, key: str, results: Results
 ) -> None:
     await training_jobs.record_checkpoint(
-        session, job.id, checkpoint.number, artifact=checkpoint.artifact, scores=means, results_artifact=key
+        session,
+        job.id,
+        checkpoint.number,
+        artifact=checkpoint.artifact,
+        scores=results.means,
+        report=results.report,
+        results_artifact=key,
     )
-    await job_events.record(session, job.id, "tested", {"checkpoint": checkpoint.number}, scores=means)
+    metrics = (results.report or {}).get("metrics", {})
+    await job_events.record(
+        session, job.id, "tested", {"checkpoint": checkpoint.number}, scores=results.means, metrics=metrics
+    )
 
 
 def _answers(
@@ -98,8 +135,11 @@ def _answers(
     rows: list[Any],
     adapter: str,
     on_progress: Callable[[float], None],
-) -> list[tuple[str, str, str]]:
-    """(input, expected output, output) of each row. Raises Interrupted when the run is to stop."""
+) -> tuple[list[tuple[str, str, str]], Predictions | None]:
+    """(input, expected output, output) of each row, and the numbers behind them, which text generation has none of.
+
+    Raises Interrupted when the run is to stop.
+    """
 
     def progress(share: float) -> None:
         raise_if_interrupted()
@@ -108,9 +148,10 @@ def _answers(
     if isinstance(model, PooledModel):
         return predict_rows(model, rows, adapter, progress)
     outputs = answer_rows(model, rows, adapter, job.hyper_parameters["max_new_tokens"], progress)
-    return [
+    tested = [
         (last_question(row), row["messages"][-1]["content"], output) for row, output in zip(rows, outputs, strict=True)
     ]
+    return tested, None
 
 
 async def _score(job: TrainingJob, tested: list[tuple[str, str, str]]) -> dict[str, list[float | None]]:
@@ -146,16 +187,17 @@ async def _pick_best(session: AsyncSession, job: TrainingJob) -> int | None:
 
 
 def best(checkpoints: Sequence[Checkpoint], functions: list[str]) -> int | None:
-    """The checkpoint with the highest mean of the first testing function; ties go to the lower test loss, then to the
-    earlier one. None when none has a score or a test loss.
+    """The checkpoint with the best mean of the first testing function, which is the highest, or of an error the lowest;
+    ties go to the lower test loss, then to the earlier one. None when none has a score or a test loss.
     """
     first = functions[0] if functions else None
+    sign = 1 if first in LOWER_IS_BETTER else -1
     tested = [row for row in checkpoints if row.test_loss is not None or (first and row.scores)]
     if not tested:
         return None
 
     def rank(row: Checkpoint) -> tuple[float, float, int]:
-        score = (row.scores or {}).get(first, float("-inf")) if first else 0.0
-        return (-score, row.test_loss if row.test_loss is not None else float("inf"), row.number)
+        score = sign * (row.scores or {}).get(first, sign * float("inf")) if first else 0.0
+        return (score, row.test_loss if row.test_loss is not None else float("inf"), row.number)
 
     return min(tested, key=rank).number

@@ -28,8 +28,9 @@ class TrainingJobEvent(BaseModel):
     id: int = Field(description="Later events have higher ids.")
     kind: Kind
     details: dict[str, Any] = Field(
-        description="By kind: `epoch` and its losses; `checkpoint` (also of tested and best), `scores`; `reason`.",
-        examples=[{"checkpoint": 2, "scores": {"exact_match_shared": 0.75}}],
+        description="By kind: `epoch` and its losses; `checkpoint` (also of tested and best), `scores` and "
+        "`metrics`; `reason`.",
+        examples=[{"checkpoint": 2, "scores": {"exact_match_shared": 0.75}, "metrics": {"accuracy": 0.75}}],
     )
     created_at: UnixTime
 

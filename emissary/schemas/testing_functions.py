@@ -10,7 +10,9 @@ from emissary.schemas.fields import UnixTime
 
 MAX_CONTENT_BYTES = 64 * 1024
 SHIPPED_SUFFIX = "_shared"
-_COLUMNS = frozenset({"input", "output", "input_text", "expected_output", "predicted_output", "probabilities", "checkpoint", "best"})
+_COLUMNS = frozenset(
+    {"input", "output", "input_text", "expected_output", "predicted_output", "probabilities", "checkpoint", "best"}
+)
 """Columns of the tables of results, in which each function has a column of its name."""
 
 
@@ -103,7 +105,8 @@ class TestingFunctionSummary(BaseModel):
     content: str
     dependencies: list[str]
     higher_is_better: bool = Field(
-        default=True, description="Whether the best checkpoint has the highest mean; false for an error, as of regression."
+        default=True,
+        description="Whether the best checkpoint has the highest mean; false for an error, as of regression.",
     )
     read_only: bool = Field(default=False, description="It ships with the platform.")
     created_by: str | None = Field(default=None, description="Who added it; null where it ships.")

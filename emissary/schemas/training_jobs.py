@@ -139,12 +139,29 @@ class TrainingJobDetail(TrainingJobSummary):
     flow_run_id: str | None = Field(description="The Prefect flow run that does the work.")
 
 
+class ClassMetrics(BaseModel):
+    """How a checkpoint did on one class, or (multilabel) one label."""
+
+    precision: float | None = Field(description="Null where it was never predicted.")
+    recall: float | None = Field(description="Null where no test row has it.")
+    f1: float | None
+    support: int = Field(description="Test rows that have it.")
+
+
 class TestResults(BaseModel):
     """How a checkpoint did on the test rows."""
 
     general_test_result: str = Field(description="Link to a CSV of every test row with answer and scores; expires.")
     general_test_result_parquet: str = Field(description="The same as Parquet.")
     aggregated_test_result: dict[str, str] = Field(description="Mean score per testing function.")
+    metrics: dict[str, float | None] = Field(
+        default={},
+        description="Metrics of the task type over all test rows; null where one is undefined. Empty where an earlier "
+        "version tested.",
+    )
+    class_metrics: Annotated[dict[str, ClassMetrics] | None, LEFT_OUT] = Field(
+        default=None, description="Classification: by class (`negative`, `positive` if binary)."
+    )
 
 
 class TrainingJobCheckpoint(BaseModel):
@@ -153,6 +170,7 @@ class TrainingJobCheckpoint(BaseModel):
     checkpoint: int
     model_download_url: str = Field(description="Link to the adapter as one archive; expires.")
     test_results: Annotated[TestResults | None, LEFT_OUT]
+    plots: dict[str, str] = Field(default={}, description="Plots of the test results: name to link to a PNG; expires.")
     train_loss: float | None
     test_loss: float | None
     is_best: bool

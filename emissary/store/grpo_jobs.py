@@ -29,7 +29,9 @@ def _check_reward(reward: Mapping[str, float], functions: list[str]) -> None:
         if name not in functions:
             raise InvalidInput(f"reward: {name[:100]!r} is not among test_functions; list it there too.")
         if name in LOWER_IS_BETTER:
-            raise InvalidInput(f"reward: {name!r} is an error, which training would raise; use a function that rewards.")
+            raise InvalidInput(
+                f"reward: {name!r} is an error, which training would raise; use a function that rewards."
+            )
     total = sum(reward.values())
     if abs(total - 1) > WEIGHT_TOLERANCE:
         raise InvalidInput(f"reward: the weights sum to {total:.7g}, not 1.")

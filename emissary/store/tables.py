@@ -165,6 +165,9 @@ class Checkpoint(Base):
     train_loss: Mapped[float | None]
     test_loss: Mapped[float | None]
     scores: Mapped[Json | None]
+    report: Mapped[Json | None]
+    """`metrics` over the whole test set, `class_metrics`, and the names of the `plots` in the results; null where an
+    earlier version tested."""
     results_artifact: Mapped[str | None]
 
 

@@ -7,4 +7,4 @@ _CHRF = CHRF()
 
 def chrf_shared(input_text: str, expected_output: str, predicted_output: str) -> float:  # noqa: ARG001 - the contract
     """F2 of the character n-grams of length 1 to 6, 0 to 1: sacreBLEU's chrF2 divided by 100."""
-    return _CHRF.sentence_score(predicted_output, [expected_output]).score / 100
+    return float(_CHRF.sentence_score(predicted_output, [expected_output]).score) / 100

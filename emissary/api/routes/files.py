@@ -19,7 +19,9 @@ async def download(token: str) -> Response:
     headers = {"Content-Disposition": links.attachment(link.save_as), "X-Content-Type-Options": "nosniff"}
     if link.file is not None:
         path = await run_in_threadpool(store.file, link.key, link.file)
-        return FileResponse(path, media_type="application/octet-stream", headers=headers)
+        # A page shows a plot only where its type is said.
+        media_type = "image/png" if path.suffix == ".png" else "application/octet-stream"
+        return FileResponse(path, media_type=media_type, headers=headers)
     manifest = await run_in_threadpool(store.manifest, link.key)
     if manifest is None:
         raise not_complete(link.key)

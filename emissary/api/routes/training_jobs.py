@@ -118,18 +118,25 @@ async def list_checkpoints(
 
 
 def _checkpoint(job: TrainingJob, row: Checkpoint) -> TrainingJobCheckpoint:
-    results = None
+    results, plots = None, {}
     if row.results_artifact is not None and row.scores is not None:
-        name = f"{job.name}-checkpoint-{row.number}-results"
+        name, report = f"{job.name}-checkpoint-{row.number}", row.report or {}
         results = TestResults(
-            general_test_result=links.sign(row.results_artifact, "results.csv", f"{name}.csv"),
-            general_test_result_parquet=links.sign(row.results_artifact, "results.parquet", f"{name}.parquet"),
+            general_test_result=links.sign(row.results_artifact, "results.csv", f"{name}-results.csv"),
+            general_test_result_parquet=links.sign(row.results_artifact, "results.parquet", f"{name}-results.parquet"),
             aggregated_test_result={function: f"{score:.6g}" for function, score in row.scores.items()},
+            metrics=report.get("metrics", {}),
+            class_metrics=report.get("class_metrics"),
         )
+        plots = {
+            plot: links.sign(row.results_artifact, f"{plot}.png", f"{name}-{plot}.png")
+            for plot in report.get("plots", [])
+        }
     return TrainingJobCheckpoint(
         checkpoint=row.number,
         model_download_url=links.sign(row.artifact, None, f"{job.name}-checkpoint-{row.number}.zip"),
         test_results=results,
+        plots=plots,
         train_loss=row.train_loss,
         test_loss=row.test_loss,
         is_best=row.number == job.best_checkpoint,
