@@ -14,8 +14,7 @@ MAX_LABEL = 24
 
 def new_figure(width: float = 8, height: float = 4.5) -> Figure:
     """An empty figure of this size in inches, 120 pixels each."""
-    figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
-    return figure
+    return Figure(figsize=(width, height), dpi=120, layout="constrained")
 
 
 def png(figure: Figure) -> bytes:

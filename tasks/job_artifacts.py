@@ -1,4 +1,4 @@
-"""What a person sees of a training job in the Prefect UI: progress, loss, the table of checkpoints, plots of their tests."""
+"""What a person sees of a training job in the Prefect UI: progress, loss, checkpoints, and plots of their tests."""
 
 import base64
 from collections.abc import Mapping

@@ -113,6 +113,7 @@ def test_events_tell_what_happened_in_order(client: Client, job: str) -> None:
     assert ids == sorted(set(ids))
     assert events[2]["details"]["train_loss"] > 0
     assert events[7]["details"]["scores"]["words"] == 11.0
+    assert events[7]["details"]["metrics"] == client.get(f"{job}/checkpoints")[0]["test_results"]["metrics"]
     page = client.http.get(f"{job}/events?limit=2&after={ids[1]}")
     assert page.json() == events[2:4]
     assert f"after={ids[3]}" in page.headers["link"]

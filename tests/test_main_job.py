@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 from peft import PeftModel
+from PIL import Image
 from transformers import AutoModelForCausalLM
 
 from emissary.client import ApiError, Client
@@ -58,8 +59,15 @@ def test_checkpoints_have_scores_and_working_links(
     assert [row["expected_output"] for row in table] == ["red", "green", "blue"]
     mean = sum(float(row["test_similarity_shared"]) for row in table) / 3
     assert float(results["aggregated_test_result"]["test_similarity_shared"]) == pytest.approx(mean, rel=1e-4)
+    assert results["metrics"]["exact_match"] == float(results["aggregated_test_result"]["exact_match_shared"])
+    assert 0 <= results["metrics"]["chrf"] <= 1
+    assert list(checkpoints[0]["plots"]) == ["score_histogram"]
+    plot = httpx.get(checkpoints[0]["plots"]["score_histogram"], trust_env=False)
+    assert plot.headers["content-type"] == "image/png"
+    assert Image.open(io.BytesIO(plot.content)).format == "PNG"
     archive = httpx.get(checkpoints[0]["model_download_url"], trust_env=False)
     zipfile.ZipFile(io.BytesIO(archive.content)).extractall(tmp_path)
+    assert not list(tmp_path.rglob("*.png"))
     base = AutoModelForCausalLM.from_pretrained(base_model_dir)
     assert PeftModel.from_pretrained(base, tmp_path).peft_config["default"].r == 2
 

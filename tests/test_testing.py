@@ -48,3 +48,9 @@ def row(number: int, scores: dict[str, Any] | None = None, test_loss: float | No
 def test_best_checkpoint(rows: list[Checkpoint], functions: list[str], expected: int | None) -> None:
     assert best(rows, functions) == expected
     assert best(rows[::-1], functions) == expected
+
+
+def test_of_an_error_the_lowest_mean_is_the_best() -> None:
+    error = "regression_mae_shared"
+    rows = [row(1, {error: 9.0}, 0.1), row(2, {error: 3.5}, 0.4), row(3, {error: 3.5}, 0.3), row(4, {})]
+    assert best(rows, [error, "second"]) == 3

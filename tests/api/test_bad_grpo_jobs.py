@@ -20,6 +20,10 @@ JOBS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "weight true": ({"reward": {EXACT: True}}, ["reward", EXACT]),
     "weight as text": ({"reward": {EXACT: "1"}}, ["reward", EXACT]),
     "function that is not listed": ({"test_functions": [EXACT]}, ["reward", SIMILAR, "test_functions"]),
+    "an error as reward": (
+        {"test_functions": [EXACT, "regression_mae_shared"], "reward": {EXACT: 0.5, "regression_mae_shared": 0.5}},
+        ["reward", "'regression_mae_shared' is an error"],
+    ),
     "unprintable function": ({"reward": {"a\x1b[31m": 1.0}}, ["reward", "test_functions"]),
     "no weights": ({"reward": {}}, ["reward"]),
     "no reward": ({"reward": None}, ["reward"]),

@@ -1,12 +1,17 @@
+import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import torch
 
+from emissary.serving.adapter_task import AdapterTask
 from emissary.serving.generation import GenerationRequest, Generator
-from tasks.checkpoint_testing import aggregate, answer_rows, last_question, write_results
+from tasks.checkpoint_report import Report
+from tasks.checkpoint_testing import Results, aggregate, answer_rows, last_question, read_results, write_results
+from tasks.pooled_testing import Predictions
 from tasks.sft_rows import Conversation
 from tests.tasks.conftest import Trained
 from tests.tasks.sft_run import row
@@ -74,6 +79,23 @@ def test_results_hold_exact_texts_and_scores(tmp_path: Path) -> None:
     read = pd.read_csv(tmp_path / "new" / "results.csv", keep_default_na=False)
     assert read.to_dict("records")[0] == {**records[0], "exact": "0.5"}
     assert read.to_dict("records")[1] == {**records[1], "exact": ""}
+
+
+def test_results_of_a_classification_have_each_labels_probability(tmp_path: Path) -> None:
+    task = AdapterTask(task_type="classification", label_kind="multiclass", labels=["b", "a"])
+    predictions = Predictions(task, np.array([[1.0, 0.0]]), np.array([[0.75, 0.25]]))
+    write_results(tmp_path, [("in", "b", "b")], {}, predictions)
+    (record,) = pq.read_table(tmp_path / "results.parquet").to_pylist()
+    assert json.loads(record["probabilities"]) == {"b": 0.75, "a": 0.25}
+    assert pd.read_csv(tmp_path / "results.csv")["probabilities"][0] == record["probabilities"]
+
+
+def test_what_was_written_is_read_back_also_of_an_earlier_version(tmp_path: Path) -> None:
+    write_results(tmp_path, [("in", "a", "b")], {"exact": [0.5]})
+    assert read_results(tmp_path) == Results({"exact": 0.5}, None, {})
+    Report({"accuracy": 0.5, "spearman": None}, None, {"roc": b"picture"}).write(tmp_path)
+    report = {"metrics": {"accuracy": 0.5, "spearman": None}, "class_metrics": None, "plots": ["roc"]}
+    assert read_results(tmp_path) == Results({"exact": 0.5}, report, {"roc": b"picture"})
 
 
 def test_the_last_user_message_is_the_input() -> None:

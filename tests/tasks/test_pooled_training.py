@@ -30,7 +30,7 @@ def answers_of(model_dir: Path, checkpoint: FinishedCheckpoint, kind: str, rows:
     """(expected, predicted) of each row."""
     model = PooledModel(model_dir, TASKS[kind].task_type)
     model.load_adapter("trained", checkpoint.folder)
-    return [row[1:] for row in predict_rows(model, rows, "trained", lambda _: None)]
+    return [row[1:] for row in predict_rows(model, rows, "trained", lambda _: None)[0]]
 
 
 def test_multiclass_learns_and_peft_loads_it_with_the_same_scores(tmp_path: Path) -> None:
