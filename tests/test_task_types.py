@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from openai import OpenAI
 from peft import PeftModel
+from PIL import Image
 from transformers import AutoModelForSequenceClassification
 
 from emissary.client import ApiError, Client
@@ -81,11 +83,18 @@ def results(client: Client, project: str, job: dict[str, Any]) -> tuple[dict[str
     return best, list(csv.DictReader(io.StringIO(httpx.get(link, trust_env=False).text)))
 
 
+def pictures(checkpoint: dict[str, Any]) -> set[str]:
+    """Names of the plots; the link of each gives a PNG."""
+    for link in checkpoint["plots"].values():
+        Image.open(io.BytesIO(httpx.get(link, trust_env=False).content)).verify()
+    return set(checkpoint["plots"])
+
+
 @pytest.fixture(scope="module")
 def topics(client: Client, project: str) -> dict[str, Any]:
     """A finished classification job that sees twice as many rows of food as of the others."""
     rebalanced = {"food": 8, "sport": 4, "weather": 4}
-    functions = ["exact_match_shared"]
+    functions = ["exact_match_shared", "sample_match_combined_metric_shared"]
     return train(client, project, "classification", TOPIC_ROWS, test_functions=functions, rebalance_data=rebalanced)
 
 
@@ -100,6 +109,14 @@ def test_classification_learns_and_is_tested_by_label_name(
     right = sum(row["expected_output"] == row["output"] for row in table) / len(table)
     assert right > 0.9
     assert float(best["test_results"]["aggregated_test_result"]["exact_match_shared"]) == pytest.approx(right, abs=1e-3)
+    metrics, classes = (best["test_results"][name] for name in ("metrics", "class_metrics"))
+    assert metrics["accuracy"] == pytest.approx(right)
+    assert {name: values["support"] for name, values in classes.items()} == dict.fromkeys(sorted(TOPICS), 4)
+    for row in table:
+        probabilities = json.loads(row["probabilities"])
+        assert max(probabilities, key=probabilities.get) == row["output"]
+        assert sum(probabilities.values()) == pytest.approx(1, abs=1e-4)
+    assert pictures(best) == {"confusion_matrix", "precision_recall", "roc", "calibration"}
     archive = httpx.get(best["model_download_url"], trust_env=False)
     zipfile.ZipFile(io.BytesIO(archive.content)).extractall(tmp_path)
     base = AutoModelForSequenceClassification.from_pretrained(encoder_dir(), num_labels=3)
@@ -137,8 +154,17 @@ def test_base_model_of_a_classification_is_not_deployed(client: Client, project:
 def test_regression_learns_and_answers_numbers_in_their_own_units(client: Client, project: str) -> None:
     prices = {"food": 100.0, "sport": 300.0, "weather": 500.0}
     rows = [{"prompt": text, "completion": prices[topic]} for topic, texts in TOPICS.items() for text in texts]
-    job = train(client, project, "regression", rows, parameters=QUICK | {"num_train_epochs": 8})
-    _, table = results(client, project, job)
+    functions = ["regression_mae_shared"]
+    job = train(
+        client, project, "regression", rows, parameters=QUICK | {"num_train_epochs": 8}, test_functions=functions
+    )
+    best, table = results(client, project, job)
+    checkpoints = client.get(f"/v1/projects/{project}/training-jobs/{job['id']}/checkpoints")
+    means = [float(row["test_results"]["aggregated_test_result"]["regression_mae_shared"]) for row in checkpoints]
+    assert means[best["checkpoint"] - 1] == min(means)
+    assert best["test_results"]["metrics"]["mae"] == pytest.approx(min(means), rel=1e-4)
+    assert set(best["test_results"]["metrics"]) == {"mae", "rmse", "r2", "spearman"}
+    assert pictures(best) == {"predicted_vs_true", "residuals"}
     assert [float(row["expected_output"]) for row in table] == [row["completion"] for row in rows]
     errors = [abs(float(row["expected_output"]) - float(row["output"])) for row in table]
     assert np.mean(errors) < 80  # always saying the mean is 133 off
@@ -167,7 +193,10 @@ def test_embedding_learns_and_answers_openais_client_and_comparisons(
     client: Client, platform: Platform, project: str
 ) -> None:
     job = train(client, project, "embedding", PAIR_ROWS)
-    _, table = results(client, project, job)
+    best, table = results(client, project, job)
+    assert best["test_results"]["aggregated_test_result"] == {}  # metrics are there without a testing function
+    assert best["test_results"]["metrics"]["threshold_accuracy"] > 0.8
+    assert pictures(best) == {"similarity_histogram"}
     errors = [abs(float(row["expected_output"]) - float(row["output"])) for row in table]
     assert np.mean(errors) < 0.4
     deploy(client, project, job["id"], "best", "close-topics")

@@ -31,13 +31,14 @@ def _one(client: Client, project: str, job: str, number: str) -> dict[str, Any]:
 
 
 def _scores(row: dict[str, Any]) -> dict[str, str]:
-    scores: dict[str, str] = (row["test_results"] or {}).get("aggregated_test_result", {})
-    return scores
+    results = row["test_results"] or {"aggregated_test_result": {}, "metrics": {}}
+    metrics = {name: "" if value is None else f"{value:.6g}" for name, value in results["metrics"].items()}
+    return metrics | results["aggregated_test_result"]
 
 
 @app.command("list")
 def list_(ctx: typer.Context, job: Job, project: InProject, as_json: AsJson = False) -> None:
-    """List a job's checkpoints with their losses and scores."""
+    """List a job's checkpoints with their losses, metrics and scores."""
     rows = _all(connect(ctx), project, job)
     if as_json:
         show_json(rows)
@@ -49,7 +50,7 @@ def list_(ctx: typer.Context, job: Job, project: InProject, as_json: AsJson = Fa
 
 @app.command()
 def show(ctx: typer.Context, job: Job, number: Number, project: InProject, as_json: AsJson = False) -> None:
-    """Show a checkpoint with its scores and download links."""
+    """Show a checkpoint with its scores, metrics and download links."""
     show_one(_one(connect(ctx), project, job, number), as_json)
 
 
