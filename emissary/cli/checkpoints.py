@@ -33,7 +33,8 @@ def _one(client: Client, project: str, job: str, number: str) -> dict[str, Any]:
 def _scores(row: dict[str, Any]) -> dict[str, str]:
     results = row["test_results"] or {"aggregated_test_result": {}, "metrics": {}}
     metrics = {name: "" if value is None else f"{value:.6g}" for name, value in results["metrics"].items()}
-    return metrics | results["aggregated_test_result"]
+    scores: dict[str, str] = results["aggregated_test_result"]
+    return metrics | scores
 
 
 @app.command("list")
