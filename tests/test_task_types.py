@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import zipfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,15 @@ def test_classification_learns_and_is_tested_by_label_name(
     zipfile.ZipFile(io.BytesIO(archive.content)).extractall(tmp_path)
     base = AutoModelForSequenceClassification.from_pretrained(encoder_dir(), num_labels=3)
     assert PeftModel.from_pretrained(base, tmp_path).peft_config["default"].r == 4
+
+
+def test_plots_are_pictures_of_the_run_in_prefect(platform: Platform, topics: dict[str, Any]) -> None:
+    wanted = {"artifacts": {"flow_run_id": {"any_": [topics["flow_run_id"]]}, "type": {"any_": ["image"]}}}
+    found = httpx.post(f"{platform.prefect_url}/api/artifacts/filter", json=wanted, trust_env=False).json()
+    keys = Counter(artifact["key"].removesuffix(f"-{topics['id']}".lower()) for artifact in found)
+    for plot in ("confusion-matrix", "precision-recall", "roc", "calibration"):
+        assert keys[plot] == 3  # a version per checkpoint
+    assert all(artifact["data"].startswith("data:image/png;base64,") for artifact in found)
 
 
 def test_classifiers_share_an_engine_and_answer_scores_by_label(
