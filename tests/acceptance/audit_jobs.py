@@ -81,7 +81,7 @@ def _unexplained(evidence: Evidence, record: Any, row: Row) -> str | None:
     found = _checkpoints(evidence, row)
     if [each["number"] for each in found] != list(range(1, _small(row).checkpoints + 1)):
         return f"its checkpoints are {[each['number'] for each in found]}"
-    if untested := [each["number"] for each in found if each["results_artifact"] is None]:
+    if untested := [each["number"] for each in found if None in (each["results_artifact"], each["report"])]:
         return f"not tested: {untested}"
     if row["best_checkpoint"] is None or row["progress"] != 100:
         return f"best checkpoint {row['best_checkpoint']}, progress {row['progress']}"
