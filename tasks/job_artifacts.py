@@ -54,7 +54,7 @@ def show_checkpoints(job_id: str) -> None:
 def show_plots(job: TrainingJob, checkpoint: int, plots: Mapping[str, bytes]) -> None:
     """Show a checkpoint's plots (name → PNG): each a picture that has a version per checkpoint."""
     for name, picture in plots.items():
-        title = f"{name.replace('_', ' ').capitalize()} of {job.name}, checkpoint {checkpoint}"
+        title = f"{job.name}, checkpoint {checkpoint}: {name.replace('_', ' ')}"
         report(
             f"The plot {name} of checkpoint {checkpoint}", partial(_publish_picture, _key(job.id, name), picture, title)
         )
