@@ -27,9 +27,9 @@ from tasks.attempt import Interrupted, end_if_interrupted, raise_if_interrupted
 from tasks.catalogue import in_catalogue
 from tasks.checkpoint_testing import aggregate, answer_rows, last_question, published_means, write_results
 from tasks.pooled_testing import predict_rows
+from tasks.job_artifacts import TRAINED
 from tasks.publishing import publish
 from tasks.serving import load_model
-from tasks.training import TRAINED
 
 
 @task(task_run_name="test-checkpoints", cache_policy=NO_CACHE)
@@ -49,29 +49,32 @@ async def test_checkpoints(job: TrainingJob, model_dir: Path, rows: list[Any]) -
         def show(done: float, first: float = first, share: float = share) -> None:
             anyio.from_thread.run(progress.update, first + done * share)
 
-        await _test(job, checkpoint, model, rows, show)
+        try:
+            await test_checkpoint(job, checkpoint, model, rows, show)
+        except Interrupted:
+            end_if_interrupted()
+            raise
     del model
     gc.collect()
     job_artifacts.show_checkpoints(job.id)
 
 
-async def _test(
+async def test_checkpoint(
     job: TrainingJob,
     checkpoint: Checkpoint,
     model: Generator | PooledModel,
     rows: list[Any],
     on_progress: Callable[[float], None],
 ) -> None:
+    """Have the checkpoint answer `rows`, and publish and record how it did. `model` is the base model, and `on_progress`
+    gets the share of rows answered. Raises Interrupted when the run is to stop.
+    """
     key = f"training-jobs/{job.id}/results/{checkpoint.number}"
     means = await anyio.to_thread.run_sync(published_means, key)
     if means is None:
         adapter = f"checkpoint-{checkpoint.number}"
         model.load_adapter(adapter, await anyio.to_thread.run_sync(artifact_store().folder, checkpoint.artifact))
-        try:
-            tested = await anyio.to_thread.run_sync(partial(_answers, job, model, rows, adapter, on_progress))
-        except Interrupted:
-            end_if_interrupted()
-            raise
+        tested = await anyio.to_thread.run_sync(partial(_answers, job, model, rows, adapter, on_progress))
         model.unload_adapter(adapter)
         scores = await _score(job, tested)
         means = aggregate(scores)

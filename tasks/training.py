@@ -20,6 +20,8 @@ from emissary.store.tables import TrainingJob
 from tasks import job_artifacts
 from tasks.attempt import end_if_interrupted, must_save, must_stop
 from tasks.catalogue import in_catalogue
+from tasks.early_stopping import ends_with
+from tasks.job_artifacts import PREPARED, TRAINED
 from tasks.pooled_rows import task_of
 from tasks.pooled_training import train_pooled
 from tasks.publishing import publish
@@ -30,21 +32,25 @@ from tasks.trainer_states import publish_state, restore
 from tasks.training_steps import Caller, FinishedCheckpoint, LossPoint
 
 T = TypeVar("T")
-
-PREPARED, TRAINED = 5, 75
-"""Percent of the whole job that is done after preparing and after training; testing takes the rest."""
-
+R = TypeVar("R")
 
 @task(task_run_name="train", cache_policy=NO_CACHE)
 async def train(job: TrainingJob, model_dir: Path, train_rows: list[Any], test_rows: list[Any]) -> None:
     """Train the job's adapter, listing each epoch's checkpoint when it is published; goes on where it was killed."""
     adapter_dir = await starting_adapter(job)
     trainer = partial(_trainer(job, train_rows, adapter_dir), model_dir=model_dir, adapter_dir=adapter_dir)
-    await run_trainer(job, partial(trainer, train_rows=train_rows, test_rows=test_rows))
+    may_end = partial(ends_with, job, model_dir, test_rows) if job.hyper_parameters.get("early_stopping_patience") else None
+    await run_trainer(job, partial(trainer, train_rows=train_rows, test_rows=test_rows), may_end)
 
 
-async def run_trainer(job: TrainingJob, trainer: Callable[..., int]) -> None:
+async def run_trainer(
+    job: TrainingJob,
+    trainer: Callable[..., int],
+    may_end: Callable[[int], Coroutine[Any, Any, bool]] | None = None,
+) -> None:
     """Run `trainer`, which takes what `train_sft` takes beyond model folder and rows, and record what it reports.
+
+    `may_end` says of a listed checkpoint whether training ends with it; without it, it goes on to its last epoch.
 
     Raises DiskFull and OutOfMemory with a sentence, and what `end_if_interrupted` raises.
     """
@@ -76,6 +82,7 @@ async def run_trainer(job: TrainingJob, trainer: Callable[..., int]) -> None:
         on_checkpoint=_from_thread(record_checkpoint),
         should_stop=must_stop,
         should_save=must_save,
+        ends_with=_from_thread(may_end) if may_end is not None else lambda _number: False,
     )
     known = await in_catalogue(training_jobs.checkpoints, job.id)
     with tempfile.TemporaryDirectory(prefix="emissary-train-") as folder, told_what_ran_out(job):
@@ -95,7 +102,7 @@ async def run_trainer(job: TrainingJob, trainer: Callable[..., int]) -> None:
         log.warning("%d rows were longer than max_length and were cut to it", cut)
 
 
-def _from_thread(record: Callable[[T], Coroutine[Any, Any, None]]) -> Callable[[T], None]:
+def _from_thread(record: Callable[[T], Coroutine[Any, Any, R]]) -> Callable[[T], R]:
     return lambda value: anyio.from_thread.run(record, value)
 
 
