@@ -14,6 +14,7 @@ from torch.nn import functional
 from transformers import PrinterCallback, Trainer, TrainingArguments, set_seed
 from transformers.utils.logging import disable_progress_bar
 
+from emissary import job_size
 from emissary.errors import InvalidInput
 from emissary.hardware import device
 from emissary.serving.adapter_task import AdapterTask
@@ -76,9 +77,8 @@ def train_pooled(
         if weight.requires_grad:
             weight.data = weight.data.float()  # small steps are lost in bfloat16
 
-    batches = math.ceil(len(train) / parameters["per_device_train_batch_size"])
-    epoch_steps = math.ceil(batches / parameters["gradient_accumulation_steps"])
-    steps = math.ceil(parameters["num_train_epochs"] * epoch_steps)
+    epoch_steps = job_size.epoch_steps(parameters, len(train))
+    steps = parameters["num_train_epochs"] * epoch_steps
     on_gpu = target.type == "cuda"
     args = TrainingArguments(
         output_dir=str(work_dir / "trainer"),

@@ -26,8 +26,8 @@ from tasks import job_artifacts
 from tasks.attempt import Interrupted, end_if_interrupted, raise_if_interrupted
 from tasks.catalogue import in_catalogue
 from tasks.checkpoint_testing import aggregate, answer_rows, last_question, published_means, write_results
-from tasks.pooled_testing import predict_rows
 from tasks.job_artifacts import TRAINED
+from tasks.pooled_testing import predict_rows
 from tasks.publishing import publish
 from tasks.serving import load_model
 
@@ -66,8 +66,9 @@ async def test_checkpoint(
     rows: list[Any],
     on_progress: Callable[[float], None],
 ) -> None:
-    """Have the checkpoint answer `rows`, and publish and record how it did. `model` is the base model, and `on_progress`
-    gets the share of rows answered. Raises Interrupted when the run is to stop.
+    """Have the checkpoint answer `rows`, and publish and record how it did; `model` is the base model.
+
+    `on_progress` gets the share of rows answered. Raises Interrupted when the run is to stop.
     """
     key = f"training-jobs/{job.id}/results/{checkpoint.number}"
     means = await anyio.to_thread.run_sync(published_means, key)

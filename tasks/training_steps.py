@@ -47,9 +47,10 @@ class Caller:
     """What a training tells its caller, and what it asks.
 
     `on_progress` gets the share of steps done, 0 to 1; `on_state` the folder of a complete trainer state, named
-    `checkpoint-<step>`, which it may take away. When `ends_with(n)`, asked after `on_checkpoint` of each but the last
-    one, and again by a run that goes on from there, is true, training ends with checkpoint n. When `should_stop()` turns true, training ends within a step, without
-    another state or checkpoint; when `should_save()` does, it saves its state behind the step and ends.
+    `checkpoint-<step>`, which it may take away. When `should_stop()` turns true, training ends within a step, without
+    another state or checkpoint; when `should_save()` does, it saves its state behind the step and ends. When
+    `ends_with(n)` is true, training ends with checkpoint n; it is asked after `on_checkpoint` of each but the last one,
+    and again by a run that goes on from there.
     """
 
     on_log: Callable[[LossPoint], None]
