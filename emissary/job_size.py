@@ -27,7 +27,8 @@ def epoch_steps(parameters: Mapping[str, Any], rows: int) -> int:
     """Optimizer steps of an epoch over `rows` training rows; by GRPO each takes its prompts whole, and the rest of
     the rows is left out.
     """
-    batch, accumulated = parameters["per_device_train_batch_size"], parameters["gradient_accumulation_steps"]
+    batch: int = parameters["per_device_train_batch_size"]
+    accumulated: int = parameters["gradient_accumulation_steps"]
     if (generations := parameters.get("num_generations")) is not None:
         return int(rows // (batch * accumulated // generations))
     return math.ceil(math.ceil(rows / batch) / accumulated)
