@@ -6,7 +6,9 @@ import httpx
 import pytest
 
 from emissary.client import Client
+from emissary.up import Platform
 from tests.api.refusals import everything
+from tests.command_line import answer, fine
 from tests.jobs import ended, until, upload
 from tests.tasks.pooled_run import ENCODER, TOPICS, encoder_dir
 
@@ -100,12 +102,33 @@ def test_dry_run_refuses_what_training_would_refuse(client: Client, project: str
 
     before = everything(client, project)
     answers = [asked({"task_type": "regression"}), asked({"parameters": {"lora_r": 0}}), asked({}, "dry_run=perhaps")]
-    for answer, words in zip(answers, ("does not fit regression", "lora_r", "dry_run"), strict=True):
-        assert (answer.status_code, answer.json()["status"]) == (400, 400)
-        assert words in answer.json()["error"]
+    for refused, words in zip(answers, ("does not fit regression", "lora_r", "dry_run"), strict=True):
+        assert (refused.status_code, refused.json()["status"]) == (400, 400)
+        assert words in refused.json()["error"]
     far = asked({"base_model": "bge-small-en-v1.5"}).json()
     assert far["estimate"] is None
     assert far["tokens"] is None
     assert far["hyper_parameters"]["learning_rate"] == "auto"
     assert "emissary models pull" in far["note"]
+    reward = {"test_functions": [FUNCTION], "reward": {FUNCTION: 1.0}}
+    prompts = upload(client, project, [{"prompt": "a", "completion": "b"}] * 3, "prompts")
+    wanted = {"base_model": "Qwen3-0.6B", "train_dataset_id": prompts, "parameters": {"num_generations": 2}} | reward
+    plan = client.post(f"{path}/grpo?dry_run=true", wanted)
+    # Two prompts a step, of three rows: a step an epoch, each with a checkpoint.
+    assert (plan["training_technique"], plan["steps"], plan["checkpoints"], plan["estimate"]) == ("GRPO", 15, 15, None)
+    odd = client.http.post(f"{path}/grpo?dry_run=true", json=wanted | {"parameters": {"num_generations": 3}})
+    assert (odd.status_code, odd.json()["code"]) == (400, "invalid_parameters")
+    assert everything(client, project) == before | {prompts}
+
+
+def test_command_shows_a_dry_run(client: Client, platform: Platform, project: str, body: dict[str, Any]) -> None:
+    options = ("--task-type", "classification", "--train-dataset", body["train_dataset_id"], "--test-split", "25")
+    command = ("jobs", "create", "--dry-run", "--base-model", "bge-small-en-v1.5", *options)
+    before = everything(client, project)
+    shown = fine(platform, *command, EMISSARY_PROJECT=project)
+    assert "train rows" in shown
+    assert "emissary models pull" in shown
+    assert "estimate" not in shown
+    plan = answer(platform, *command, EMISSARY_PROJECT=project)
+    assert (plan["train_rows"], plan["test_rows"], plan["estimate"]) == (9, 3, None)
     assert everything(client, project) == before

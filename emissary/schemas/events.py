@@ -31,7 +31,9 @@ class TrainingJobEvent(BaseModel):
     id: int = Field(description="Later events have higher ids.")
     kind: Kind
     details: dict[str, Any] = Field(
-        description="By kind: `epoch` and its losses; `checkpoint` (also of tested and best), `scores`; `reason`.",
+        description="By kind: `epoch` and its losses; `checkpoint` (also of tested and best), `scores`; what was "
+        "`chosen` for hyperparameters that were `auto`, and the `reason`; how many `rows` were truncated; `epoch`, "
+        "`metric` and `best` of a job that stopped early; the `reason` of a failure.",
         examples=[{"checkpoint": 2, "scores": {"exact_match_shared": 0.75}}],
     )
     created_at: UnixTime

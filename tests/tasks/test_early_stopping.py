@@ -1,17 +1,14 @@
 """When training ends early, and that a killed one ends at the same epoch with the same bytes."""
 
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.early_stopping import epochs_since_best
 from tasks.training_steps import FinishedCheckpoint
-from tests.tasks import pooled_run
 from tests.tasks.pooled_run import run
 
 VALUES = st.floats(allow_nan=False)
@@ -25,8 +22,12 @@ def test_only_a_better_value_counts_as_better(values: list[float]) -> None:
     assert all(value <= best for value in values[len(values) - since :])
 
 
-def stopping(asked: list[int], work_dir: Path) -> list[FinishedCheckpoint]:
-    """A training that ends with checkpoint 3 of 4, asked of after drawing random numbers."""
+class Killed(Exception):
+    """Ends a training within a step."""
+
+
+def stopping(asked: list[int], work_dir: Path, killed_at: float = 2.0) -> list[FinishedCheckpoint]:
+    """A training that ends with checkpoint 3 of 4, or dies at a share of its steps; asking draws random numbers."""
     checkpoints: list[FinishedCheckpoint] = []
 
     def ends_with(number: int) -> bool:
@@ -34,7 +35,11 @@ def stopping(asked: list[int], work_dir: Path) -> list[FinishedCheckpoint]:
         torch.rand(5)  # as loading a model to test with does
         return number == 3
 
-    run("multiclass", work_dir, on_checkpoint=checkpoints.append, ends_with=ends_with)
+    def on_progress(share: float) -> None:
+        if share >= killed_at:
+            raise Killed
+
+    run("multiclass", work_dir, on_checkpoint=checkpoints.append, ends_with=ends_with, on_progress=on_progress)
     return checkpoints
 
 
@@ -42,9 +47,8 @@ def test_killed_training_ends_at_the_same_epoch_with_the_same_bytes(tmp_path: Pa
     asked: list[int] = []
     assert [checkpoint.number for checkpoint in stopping(asked, tmp_path / "whole")] == [1, 2, 3]
     assert asked == [1, 2, 3]
-    # Killed at the first step of epoch 3; nothing was asked there.
-    killed = subprocess.run([sys.executable, "-m", pooled_run.__name__, str(tmp_path / "killed"), "7"], check=False)
-    assert killed.returncode == -signal.SIGKILL
+    with pytest.raises(Killed):
+        stopping([], tmp_path / "killed", killed_at=7 / 12)  # in epoch 3
     resumed: list[int] = []
     assert [checkpoint.number for checkpoint in stopping(resumed, tmp_path / "killed")] == [3]
     assert resumed == [2, 3]

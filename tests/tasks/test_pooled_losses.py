@@ -96,7 +96,6 @@ def test_dynamic_loss_finds_more_of_a_rare_class(tmp_path: Path) -> None:
     for dynamic in (False, True):
         answers = predictions("binary", tmp_path / str(dynamic), rows, unseen, num_train_epochs=2, dynamic_loss=dynamic)
         recall[dynamic] = sum(predicted == "positive" for _, predicted in answers) / len(unseen)
-    print("recall", recall)
     assert recall[True] > recall[False]
 
 
@@ -106,5 +105,4 @@ def test_dynamic_loss_is_pulled_less_by_an_outlier(tmp_path: Path) -> None:
     for dynamic in (False, True):
         answers = predictions("numbers", tmp_path / str(dynamic), rows, NUMBERS[:6], dynamic_loss=dynamic)
         error[dynamic] = sum(abs(float(expected) - float(predicted)) for expected, predicted in answers)
-    print("error", error)
     assert error[True] < error[False]
