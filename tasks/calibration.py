@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio.to_thread
+import psutil
 import torch
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -39,6 +40,8 @@ from tasks.training_steps import Caller, Stopped
 _STEPS = 6
 _SECONDS = 20.0
 """After the first step, which is not like the others, measuring ends with so many steps or so many seconds."""
+_PATIENCE_SECONDS = 100.0
+"""So long after the beginning, on a machine that is slow or busy, the first step is measure enough."""
 
 
 async def _calibrate(job: TrainingJob, folder: Path) -> None:
@@ -91,10 +94,13 @@ async def _calibrate(job: TrainingJob, folder: Path) -> None:
 def _measured(trainer: Any, model_name: str, parameters: dict[str, Any]) -> dict[str, Any]:
     """What a step takes, by training a few."""
     ended: list[float] = []
+    give_up = psutil.Process().create_time() + _PATIENCE_SECONDS
 
     def step(_share: float) -> None:
         ended.append(time.monotonic())  # the first time before the first step
         if len(ended) > 2 and (len(ended) > _STEPS + 1 or ended[-1] - ended[1] > _SECONDS):
+            raise Stopped
+        if len(ended) > 1 and time.time() > give_up:
             raise Stopped
 
     def nothing(_: object) -> None:
