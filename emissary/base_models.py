@@ -152,10 +152,16 @@ def _unknown(name: str, known: list[str]) -> str:
 
 
 def _allowed(field: dict[str, Any]) -> str:
+    if "anyOf" in field:
+        return ", or ".join(map(_allowed, field["anyOf"]))
+    if "const" in field:
+        return json.dumps(field["const"])
     if "enum" in field:
         return f"one of {', '.join(field['enum'])}"
     if field["type"] == "boolean":
         return "true or false"
+    if field["type"] == "string":
+        return f"a text of {field['minLength']} to {field['maxLength']} characters"
     low = f"above {field['exclusiveMinimum']:g}" if "exclusiveMinimum" in field else f"from {field['minimum']:g}"
     if field["type"] == "integer":
         return f"a whole number from {field['minimum']} to {field['maximum']}"

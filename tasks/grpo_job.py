@@ -1,5 +1,6 @@
 """The training step of a GRPO job."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -20,17 +21,24 @@ async def train_on_rewards(job: TrainingJob, model_dir: Path, rows: list[Convers
     """Train the job's adapter on its reward, listing each checkpoint when it is published; goes on where it was
     killed.
     """
-    functions = await in_catalogue(testing_functions.of_job, job)
-    weights = job.reward_functions or {}
-    await run_trainer(
-        job,
-        partial(
-            train_grpo,
-            model_dir=model_dir,
-            adapter_dir=await starting_adapter(job),
-            train_rows=rows,
-            functions=functions,
-            weights=weights,
-            on_warning=get_run_logger().warning,
-        ),
+    adapter_dir = await starting_adapter(job)
+    await run_trainer(job, await reward_trainer(job, model_dir, adapter_dir, rows, get_run_logger().warning))
+
+
+async def reward_trainer(
+    job: TrainingJob,
+    model_dir: Path,
+    adapter_dir: Path | None,
+    rows: list[Conversation],
+    on_warning: Callable[[str], None],
+) -> Callable[..., int]:
+    """`train_grpo` for the job, but for what `run_trainer` gives it."""
+    return partial(
+        train_grpo,
+        model_dir=model_dir,
+        adapter_dir=adapter_dir,
+        train_rows=rows,
+        functions=await in_catalogue(testing_functions.of_job, job),
+        weights=job.reward_functions or {},
+        on_warning=on_warning,
     )

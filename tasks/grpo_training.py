@@ -20,6 +20,7 @@ from transformers.utils.logging import disable_progress_bar
 from trl import GRPOConfig, GRPOTrainer
 from trl.trainer.utils import RepeatSampler
 
+from emissary import job_size
 from emissary.errors import InvalidInput
 from emissary.hardware import default_dtype, device
 from emissary.serving.architecture import context_of
@@ -65,17 +66,17 @@ def train_grpo(
     dtype = default_dtype(target)
     on_gpu = target.type == "cuda"
     completions = parameters["per_device_train_batch_size"] * parameters["gradient_accumulation_steps"]
-    epoch_steps = len(train_rows) // (completions // parameters["num_generations"])
+    epoch_steps = job_size.epoch_steps(parameters, len(train_rows))
     if not epoch_steps:
         raise InvalidInput(
             f"A step takes {completions // parameters['num_generations']} prompts, but there are {len(train_rows)} "
             "training rows; add rows, hold out fewer of them, or lower per_device_train_batch_size."
         )
-    checkpoint_steps = min(parameters["save_steps"], epoch_steps)
+    checkpoint_steps = job_size.checkpoint_steps(parameters, len(train_rows))
     steps = parameters["num_train_epochs"] * epoch_steps
     model, tokenizer = load_causal_model(model_dir, dtype)
     context = min(parameters["max_length"], context_of(model))
-    dataset, cut = _prompts(train_rows, tokenizer, max(1, context - parameters["max_completion_length"]))
+    dataset, cut = prompts(train_rows, tokenizer, max(1, context - parameters["max_completion_length"]))
 
     args = GRPOConfig(
         output_dir=str(work_dir / "trainer"),
@@ -150,7 +151,7 @@ _TRAINER_PARAMETERS = (
 )
 
 
-def _prompts(rows: Sequence[Conversation], tokenizer: Any, room: int) -> tuple[Dataset, int]:
+def prompts(rows: Sequence[Conversation], tokenizer: Any, room: int) -> tuple[Dataset, int]:
     """The rows' prompts as token ids, of which the last `room` are kept, and how many of them were so cut."""
     prompts = [prompt_ids(row, tokenizer, number) for number, row in enumerate(rows, 1)]
     columns = {

@@ -18,6 +18,9 @@ from tasks.catalogue import in_catalogue
 from tasks.loss_plot import loss_curve_png
 from tasks.reporting import report
 
+PREPARED, TRAINED = 5, 75
+"""Percent of the whole job that is done after preparing and after training; testing takes the rest."""
+
 
 class Progress:
     """The progress bar of a job: on its flow run, and as `progress` in the catalogue."""

@@ -14,19 +14,18 @@ from torch.nn import functional
 from transformers import PrinterCallback, Trainer, TrainingArguments, set_seed
 from transformers.utils.logging import disable_progress_bar
 
+from emissary import job_size
 from emissary.errors import InvalidInput
 from emissary.hardware import device
 from emissary.serving.adapter_task import AdapterTask
 from emissary.serving.pooled_models import context_of, dtype_for, embed, head_name, load_model, uses_first_token
 from tasks.adapter_folders import last_state, load_adapter, save_adapter
 from tasks.epoch_sampling import EpochSampler
+from tasks.pooled_losses import class_weights, row_losses
 from tasks.pooled_rows import Example, Row, batch, examples
 from tasks.training_steps import Caller, FinishedCheckpoint, Steps, Stopped, finite, mean_loss, once_each
 
 logger = logging.getLogger(__name__)
-
-FOCUS = 2.0
-"""The exponent of the focal loss."""
 
 
 def train_pooled(
@@ -46,7 +45,7 @@ def train_pooled(
 
     The loss is the cross-entropy of labels (of each label by itself unless multiclass), or the mean squared error of
     standardised targets or of a pair's cosine (Reimers and Gurevych, 2019, arXiv:1908.10084). With `dynamic_loss` it
-    is the focal loss (Lin et al., 2017, arXiv:1708.02002), or Huber's for regression.
+    is the class-balanced focal loss, or Huber's for regression; see `pooled_losses`.
 
     Checkpoints, what the caller is told, resumption, the return value and the errors are those of `train_sft`; a
     text longer than `max_length` or the model's context loses its end.
@@ -78,9 +77,8 @@ def train_pooled(
         if weight.requires_grad:
             weight.data = weight.data.float()  # small steps are lost in bfloat16
 
-    batches = math.ceil(len(train) / parameters["per_device_train_batch_size"])
-    epoch_steps = math.ceil(batches / parameters["gradient_accumulation_steps"])
-    steps = math.ceil(parameters["num_train_epochs"] * epoch_steps)
+    epoch_steps = job_size.epoch_steps(parameters, len(train))
+    steps = parameters["num_train_epochs"] * epoch_steps
     on_gpu = target.type == "cuda"
     args = TrainingArguments(
         output_dir=str(work_dir / "trainer"),
@@ -107,6 +105,7 @@ def train_pooled(
         processing_class=tokenizer,
         task=task,
         first_token=uses_first_token(model_dir),
+        weights=class_weights(task, train) if parameters["dynamic_loss"] else None,
         dynamic=parameters["dynamic_loss"],
         epoch_steps=epoch_steps,
     )
@@ -156,10 +155,18 @@ class _Rows(torch.utils.data.Dataset[Example]):
 
 class _Trainer(Trainer):  # type: ignore[misc]
     def __init__(
-        self, *, task: AdapterTask, first_token: bool, dynamic: bool, epoch_steps: int, **arguments: Any
+        self,
+        *,
+        task: AdapterTask,
+        first_token: bool,
+        dynamic: bool,
+        weights: Tensor | None,
+        epoch_steps: int,
+        **arguments: Any,
     ) -> None:
         super().__init__(**arguments)
-        self._task, self._first_token, self._dynamic, self._epoch_steps = task, first_token, dynamic, epoch_steps
+        self._task, self._first_token, self._epoch_steps = task, first_token, epoch_steps
+        self._dynamic, self._weights = dynamic, weights
         # The loss is a mean over the rows of a forward pass, which the trainer is to average over passes.
         self.model_accepts_loss_kwargs = False
 
@@ -183,20 +190,5 @@ class _Trainer(Trainer):  # type: ignore[misc]
             outputs = functional.cosine_similarity(vectors[::2], vectors[1::2])
         else:
             outputs = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits.float()
-        loss = row_losses(self._task, outputs, labels, self._dynamic).mean()
+        loss = row_losses(self._task, outputs, labels, self._dynamic, self._weights).mean()
         return (loss, {"logits": outputs}) if return_outputs else loss
-
-
-def row_losses(task: AdapterTask, outputs: Tensor, targets: Tensor, dynamic: bool) -> Tensor:
-    """The loss of each row: of `outputs` (rows, outputs), for embedding cosines (rows,), against `targets`."""
-    if task.task_type != "classification":
-        outputs = outputs.flatten()
-        kind = functional.huber_loss if dynamic else functional.mse_loss
-        return kind(outputs, targets.to(outputs), reduction="none")
-    if task.label_kind == "multiclass":
-        losses = functional.cross_entropy(outputs, targets, reduction="none")
-    else:
-        losses = functional.binary_cross_entropy_with_logits(outputs, targets.to(outputs), reduction="none")
-    if dynamic:
-        losses = losses * (1 - torch.exp(-losses)) ** FOCUS
-    return losses if losses.dim() == 1 else losses.mean(-1)

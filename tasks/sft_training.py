@@ -15,6 +15,7 @@ from transformers import PrinterCallback
 from transformers.utils.logging import disable_progress_bar
 from trl import SFTConfig, SFTTrainer
 
+from emissary import job_size
 from emissary.errors import InvalidInput
 from emissary.hardware import default_dtype, device
 from emissary.serving.architecture import context_of
@@ -64,9 +65,8 @@ def train_sft(
         total = len(train_rows) + len(test_rows)
         logger.warning("%d of %d rows exceed %d tokens and lose their beginning.", cut, total, max_length)
 
-    batches = math.ceil(len(train) / parameters["per_device_train_batch_size"])
-    epoch_steps = math.ceil(batches / parameters["gradient_accumulation_steps"])
-    steps = math.ceil(parameters["num_train_epochs"] * epoch_steps)
+    epoch_steps = job_size.epoch_steps(parameters, len(train))
+    steps = parameters["num_train_epochs"] * epoch_steps
     on_gpu = target.type == "cuda"
     args = SFTConfig(
         output_dir=str(work_dir / "trainer"),

@@ -33,10 +33,10 @@ from tasks.checkpoint_testing import (
     read_results,
     write_results,
 )
+from tasks.job_artifacts import TRAINED
 from tasks.pooled_testing import Predictions, predict_rows
 from tasks.publishing import publish
 from tasks.serving import load_model
-from tasks.training import TRAINED
 
 
 @task(task_run_name="test-checkpoints", cache_policy=NO_CACHE)
@@ -56,31 +56,33 @@ async def test_checkpoints(job: TrainingJob, model_dir: Path, rows: list[Any]) -
         def show(done: float, first: float = first, share: float = share) -> None:
             anyio.from_thread.run(progress.update, first + done * share)
 
-        await _test(job, checkpoint, model, rows, show)
+        try:
+            await test_checkpoint(job, checkpoint, model, rows, show)
+        except Interrupted:
+            end_if_interrupted()
+            raise
     del model
     gc.collect()
     job_artifacts.show_checkpoints(job.id)
 
 
-async def _test(
+async def test_checkpoint(
     job: TrainingJob,
     checkpoint: Checkpoint,
     model: Generator | PooledModel,
     rows: list[Any],
     on_progress: Callable[[float], None],
 ) -> None:
+    """Have the checkpoint answer `rows`, and publish and record how it did; `model` is the base model.
+
+    `on_progress` gets the share of rows answered. Raises Interrupted when the run is to stop.
+    """
     key = f"training-jobs/{job.id}/results/{checkpoint.number}"
     results = await anyio.to_thread.run_sync(published_results, key)
     if results is None:
         adapter = f"checkpoint-{checkpoint.number}"
         model.load_adapter(adapter, await anyio.to_thread.run_sync(artifact_store().folder, checkpoint.artifact))
-        try:
-            tested, predictions = await anyio.to_thread.run_sync(
-                partial(_answers, job, model, rows, adapter, on_progress)
-            )
-        except Interrupted:
-            end_if_interrupted()
-            raise
+        tested, predictions = await anyio.to_thread.run_sync(partial(_answers, job, model, rows, adapter, on_progress))
         model.unload_adapter(adapter)
         scores = await _score(job, tested)
         with tempfile.TemporaryDirectory(prefix="emissary-results-") as folder:

@@ -15,11 +15,14 @@ from prefect.cache_policies import NO_CACHE
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from emissary.serving import adapter_task
+from emissary.serving.adapter_task import AdapterTask
 from emissary.store import job_events, training_jobs
 from emissary.store.tables import TrainingJob
-from tasks import job_artifacts
+from tasks import auto_parameters, job_artifacts
 from tasks.attempt import end_if_interrupted, must_save, must_stop
 from tasks.catalogue import in_catalogue
+from tasks.early_stopping import ends_with
+from tasks.job_artifacts import PREPARED, TRAINED
 from tasks.pooled_rows import task_of
 from tasks.pooled_training import train_pooled
 from tasks.publishing import publish
@@ -30,21 +33,31 @@ from tasks.trainer_states import publish_state, restore
 from tasks.training_steps import Caller, FinishedCheckpoint, LossPoint
 
 T = TypeVar("T")
-
-PREPARED, TRAINED = 5, 75
-"""Percent of the whole job that is done after preparing and after training; testing takes the rest."""
+R = TypeVar("R")
 
 
 @task(task_run_name="train", cache_policy=NO_CACHE)
 async def train(job: TrainingJob, model_dir: Path, train_rows: list[Any], test_rows: list[Any]) -> None:
     """Train the job's adapter, listing each epoch's checkpoint when it is published; goes on where it was killed."""
     adapter_dir = await starting_adapter(job)
-    trainer = partial(_trainer(job, train_rows, adapter_dir), model_dir=model_dir, adapter_dir=adapter_dir)
-    await run_trainer(job, partial(trainer, train_rows=train_rows, test_rows=test_rows))
+    task = pooled_task(job, train_rows, adapter_dir)
+    if auto_parameters.is_open(job.hyper_parameters):
+        await auto_parameters.settle(job, model_dir, train_rows, task)
+    trainer = partial(trainer_of(task), model_dir=model_dir, adapter_dir=adapter_dir)
+    may_end = (
+        partial(ends_with, job, model_dir, test_rows) if job.hyper_parameters.get("early_stopping_patience") else None
+    )
+    await run_trainer(job, partial(trainer, train_rows=train_rows, test_rows=test_rows), may_end)
 
 
-async def run_trainer(job: TrainingJob, trainer: Callable[..., int]) -> None:
+async def run_trainer(
+    job: TrainingJob,
+    trainer: Callable[..., int],
+    may_end: Callable[[int], Coroutine[Any, Any, bool]] | None = None,
+) -> None:
     """Run `trainer`, which takes what `train_sft` takes beyond model folder and rows, and record what it reports.
+
+    `may_end` says of a listed checkpoint whether training ends with it; without it, it goes on to its last epoch.
 
     Raises DiskFull and OutOfMemory with a sentence, and what `end_if_interrupted` raises.
     """
@@ -76,6 +89,7 @@ async def run_trainer(job: TrainingJob, trainer: Callable[..., int]) -> None:
         on_checkpoint=_from_thread(record_checkpoint),
         should_stop=must_stop,
         should_save=must_save,
+        ends_with=_from_thread(may_end) if may_end is not None else lambda _number: False,
     )
     known = await in_catalogue(training_jobs.checkpoints, job.id)
     with tempfile.TemporaryDirectory(prefix="emissary-train-") as folder, told_what_ran_out(job):
@@ -93,9 +107,11 @@ async def run_trainer(job: TrainingJob, trainer: Callable[..., int]) -> None:
     end_if_interrupted()
     if cut:
         log.warning("%d rows were longer than max_length and were cut to it", cut)
+        max_length = job.hyper_parameters["max_length"]
+        await in_catalogue(job_events.record, job.id, "truncated", rows=cut, max_length=max_length)
 
 
-def _from_thread(record: Callable[[T], Coroutine[Any, Any, None]]) -> Callable[[T], None]:
+def _from_thread(record: Callable[[T], Coroutine[Any, Any, R]]) -> Callable[[T], R]:
     return lambda value: anyio.from_thread.run(record, value)
 
 
@@ -107,12 +123,18 @@ async def _list_checkpoint(session: AsyncSession, job: TrainingJob, checkpoint: 
     await job_events.record(session, job.id, "checkpoint", {"checkpoint": checkpoint.number})
 
 
-def _trainer(job: TrainingJob, train_rows: list[Any], adapter_dir: Path | None) -> Callable[..., int]:
+def pooled_task(job: TrainingJob, train_rows: list[Any], adapter_dir: Path | None) -> AdapterTask | None:
+    """What the outputs of the adapter that the job trains mean; None for text generation."""
     if job.task_type == "text-generation":
-        return train_sft
+        return None
     if adapter_dir is not None:  # its head keeps the order of its labels, or the unit of its output
-        return partial(train_pooled, task=adapter_task.read(adapter_dir))
-    return partial(train_pooled, task=task_of(job.task_type, job.train_dataset.report, train_rows))
+        return adapter_task.read(adapter_dir)
+    return task_of(job.task_type, job.train_dataset.report, train_rows)
+
+
+def trainer_of(task: AdapterTask | None) -> Callable[..., int]:
+    """The supervised training for `task`, None being text generation."""
+    return train_sft if task is None else partial(train_pooled, task=task)
 
 
 def described(values: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import TrainerCallback
 
 from emissary.errors import InvalidInput
@@ -47,7 +48,9 @@ class Caller:
 
     `on_progress` gets the share of steps done, 0 to 1; `on_state` the folder of a complete trainer state, named
     `checkpoint-<step>`, which it may take away. When `should_stop()` turns true, training ends within a step, without
-    another state or checkpoint; when `should_save()` does, it saves its state behind the step and ends.
+    another state or checkpoint; when `should_save()` does, it saves its state behind the step and ends. When
+    `ends_with(n)` is true, training ends with checkpoint n; it is asked after `on_checkpoint` of each but the last one,
+    and again by a run that goes on from there.
     """
 
     on_log: Callable[[LossPoint], None]
@@ -56,6 +59,7 @@ class Caller:
     on_checkpoint: Callable[[FinishedCheckpoint], None]
     should_stop: Callable[[], bool]
     should_save: Callable[[], bool]
+    ends_with: Callable[[int], bool] = lambda _number: False
 
 
 def once_each(work_dir: Path, caller: Caller, make: Callable[[int, Path], FinishedCheckpoint]) -> Callable[[int], None]:
@@ -123,8 +127,16 @@ class Steps(TrainerCallback):  # type: ignore[misc]
         return bool(state.global_step % self._checkpoint_steps == 0 or state.global_step == state.max_steps)
 
     def _finish_checkpoint(self, state: Any) -> None:
-        if state.global_step > 0 and self._is_checkpoint(state):
-            self._finish(math.ceil(state.global_step / self._checkpoint_steps))
+        if state.global_step == 0 or not self._is_checkpoint(state):
+            return
+        number = math.ceil(state.global_step / self._checkpoint_steps)
+        self._finish(number)
+        if state.global_step < state.max_steps:
+            # What is done there may draw random numbers, which a run that resumes here would not.
+            with torch.random.fork_rng():
+                ends = self._caller.ends_with(number)
+            if ends:
+                raise Stopped
 
     def _stop_if_asked(self) -> None:
         if self._caller.should_stop():

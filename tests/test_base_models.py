@@ -78,17 +78,23 @@ def test_request_goes_over_the_template_and_leaves_it_alone() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "sentence"),
     [
-        ("learning_rate", 0, "parameters.learning_rate: 0 is not a number above 0 to 1."),
-        ("learning_rate", "1e-4", 'parameters.learning_rate: "1e-4" is not a number above 0 to 1.'),
-        ("learning_rate", True, "parameters.learning_rate: true is not a number above 0 to 1."),
-        ("learning_rate", math.nan, "parameters.learning_rate: NaN is not a number above 0 to 1."),
-        ("learning_rate", -math.inf, "parameters.learning_rate: -Infinity is not a number above 0 to 1."),
+        ("learning_rate", 0, 'parameters.learning_rate: 0 is not a number above 0 to 1, or "auto".'),
+        ("learning_rate", "1e-4", 'parameters.learning_rate: "1e-4" is not a number above 0 to 1, or "auto".'),
+        ("learning_rate", True, 'parameters.learning_rate: true is not a number above 0 to 1, or "auto".'),
+        ("learning_rate", math.nan, 'parameters.learning_rate: NaN is not a number above 0 to 1, or "auto".'),
+        ("learning_rate", -math.inf, 'parameters.learning_rate: -Infinity is not a number above 0 to 1, or "auto".'),
         ("learning_rate", 10**400, None),
         ("num_train_epochs", -1, "parameters.num_train_epochs: -1 is not a whole number from 1 to 100."),
         ("num_train_epochs", 2.5, "parameters.num_train_epochs: 2.5 is not a whole number from 1 to 100."),
         ("num_train_epochs", True, "parameters.num_train_epochs: true is not a whole number from 1 to 100."),
         ("num_train_epochs", math.inf, "parameters.num_train_epochs: Infinity is not a whole number from 1 to 100."),
         ("num_train_epochs", 1e300, None),
+        (
+            "per_device_train_batch_size",
+            "Auto",
+            'parameters.per_device_train_batch_size: "Auto" is not a whole number from 1 to 1024, or "auto".',
+        ),
+        ("early_stopping_metric", "", 'parameters.early_stopping_metric: "" is not a text of 1 to 100 characters.'),
         ("seed", 2**32, "parameters.seed: 4294967296 is not a whole number from 0 to 4294967295."),
         ("lora_dropout", 1, "parameters.lora_dropout: 1 is not a number from 0 to below 1."),
         ("downsample_size", [1], "parameters.downsample_size: a list is not a number above 0 to 100."),
@@ -97,7 +103,7 @@ def test_request_goes_over_the_template_and_leaves_it_alone() -> None:
         ("max_length", 9000, "parameters.max_length: 9000 is longer than the context of SmolLM2-135M-Instruct, 8192"),
         ("lr_scheduler_type", "cosin", 'parameters.lr_scheduler_type: "cosin" is not one of linear, cosine, '),
         ("learning_rat", 1, "parameters.learning_rat: learning_rat is unknown; did you mean learning_rate? Known are"),
-        ("zzz", 1, "parameters.zzz: zzz is unknown; known are learning_rate, "),
+        ("zzz", 1, "parameters.zzz: zzz is unknown; known are num_train_epochs, "),
     ],
 )
 def test_bad_parameter_is_named_with_its_value_and_what_is_allowed(name: str, value: Any, sentence: str | None) -> None:
@@ -144,5 +150,7 @@ def test_grpo_has_a_template_of_its_own_for_models_that_generate_text() -> None:
     assert list(resolved) == list(GrpoParameters.model_fields)
     assert (resolved["num_generations"], resolved["num_train_epochs"], resolved["learning_rate"]) == (2, 15, 5e-6)
     assert base_models.grpo_template(base_models.get("all-MiniLM-L6-v2")) == {}
+    with pytest.raises(InvalidInput, match=r"learning_rate: \"auto\" is not a number above 0 to 1\.$"):
+        base_models.resolve_parameters(SMALL, {"learning_rate": "auto"}, "GRPO")
     with pytest.raises(InvalidInput, match=r"parameters\.num_generations: num_generations is unknown"):
         base_models.resolve_parameters(SMALL, {"num_generations": 2})

@@ -2,13 +2,18 @@
 
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.routing import APIRoute
+from pydantic import TypeAdapter, ValidationError
 
 from emissary.api import idempotency
 from emissary.api.auth import KEY_SCHEMES, authenticate
+from emissary.schemas.dry_runs import TrainingJobPlan
+
+DryRun = Annotated[bool, Query(description="Create nothing, and answer 200 with what the job would be and take.")]
+DRY_RUN_ANSWER: dict[int | str, dict[str, Any]] = {200: {"model": TrainingJobPlan, "description": "Of a dry run."}}
 
 
 class _Route(APIRoute):
@@ -20,11 +25,20 @@ class _Route(APIRoute):
             request.state.caller = await authenticate(request)
             # The parts of a form are separated by random characters, so an upload says itself what it consists of.
             is_form = request.headers.get("content-type", "").startswith("multipart/")
-            if creates and idempotency.HEADER in request.headers and not is_form:
+            once = creates and idempotency.HEADER in request.headers and not is_form
+            if once and not _is_dry_run(request):
                 return await idempotency.answer_once(request, await request.body(), partial(handle, request))
             return await handle(request)
 
         return authenticated
+
+
+def _is_dry_run(request: Request) -> bool:
+    """Whether the request asks for a dry run, which creates nothing: its answer must not stand for a creation."""
+    try:
+        return TypeAdapter(bool).validate_python(request.query_params.get("dry_run", "false"))
+    except ValidationError:
+        return False  # it is refused
 
 
 def keyed_router(tag: str, prefix: str = "") -> APIRouter:

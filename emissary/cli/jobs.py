@@ -76,6 +76,9 @@ def create(
     name: Annotated[str | None, typer.Option(help="Name of the job.")] = None,
     description: Annotated[str | None, typer.Option(help="What the job is for.")] = None,
     timeout_seconds: Annotated[int | None, typer.Option(help="How long its run may take, up to 30 days.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Create nothing; say what the job would be and take.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Train a model: supervised, or with --reward by reinforcement (GRPO)."""
@@ -102,7 +105,17 @@ def create(
         "timeout_seconds": timeout_seconds,
     }
     path = jobs_path(client, project) + ("/grpo" if reward else "")
+    if dry_run:
+        found = client.post(f"{path}?dry_run=true", given(body))
+        show_one(found if as_json else _flat(found), as_json)
+        return
     show_one(client.post(path, given(body)), as_json)
+
+
+def _flat(plan: dict[str, Any]) -> dict[str, Any]:
+    """A dry run's answer, a line for each figure of its estimate, without what it could not find out."""
+    lines = plan | (plan["estimate"] or {})
+    return {name: value for name, value in lines.items() if value is not None and name != "estimate"}
 
 
 @app.command()

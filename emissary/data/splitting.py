@@ -31,7 +31,7 @@ def split(
     # more. Shuffled first, so that among equals it is not always the strata of the file's first rows.
     generator = random.Random(seed)  # noqa: S311 - a repeatable choice, not a secret
     order = generator.sample(list(members), len(members))
-    total = min(max(round(rows * percent_test / 100), 1), rows - 1)
+    total = held_out(rows, percent_test)
     shares = {stratum: len(indices) * percent_test / 100 for stratum, indices in members.items()}
     counts = {stratum: math.floor(share) for stratum, share in shares.items()}
     by_loss = sorted(order, key=lambda stratum: counts[stratum] - shares[stratum])
@@ -49,6 +49,16 @@ def downsample(indices: Sequence[int], percent: float, seed: int) -> list[int]:
     """
     if not 0 < percent <= 100:
         raise InvalidInput(f"downsample_size must be above 0 and at most 100 percent, and is {percent}.")
-    count = min(max(round(len(indices) * percent / 100), 1), len(indices))
+    count = downsampled(len(indices), percent)
     chosen = random.Random(seed).sample(range(len(indices)), count)  # noqa: S311 - repeatable, not a secret
     return [indices[position] for position in sorted(chosen)]
+
+
+def held_out(rows: int, percent_test: float) -> int:
+    """How many of `rows` rows `split` holds out."""
+    return min(max(round(rows * percent_test / 100), 1), rows - 1) if rows > 1 else 0
+
+
+def downsampled(rows: int, percent: float) -> int:
+    """How many of `rows` rows `downsample` keeps."""
+    return min(max(round(rows * percent / 100), 1), rows)

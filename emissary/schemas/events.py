@@ -12,6 +12,9 @@ Kind = Literal[
     "resumed",
     "epoch",
     "checkpoint",
+    "chosen",
+    "truncated",
+    "stopped_early",
     "testing",
     "tested",
     "best",
@@ -29,7 +32,8 @@ class TrainingJobEvent(BaseModel):
     kind: Kind
     details: dict[str, Any] = Field(
         description="By kind: `epoch` and its losses; `checkpoint` (also of tested and best), `scores` and "
-        "`metrics`; `reason`.",
+        "`metrics`; what was `chosen` for hyperparameters that were `auto`, and the `reason`; how many `rows` were "
+        "truncated; `epoch`, `metric` and `best` of a job that stopped early; the `reason` of a failure.",
         examples=[{"checkpoint": 2, "scores": {"exact_match_shared": 0.75}, "metrics": {"accuracy": 0.75}}],
     )
     created_at: UnixTime

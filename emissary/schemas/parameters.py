@@ -9,6 +9,12 @@ def _whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+AUTO = "auto"
+"""In place of a number: the run chooses it."""
+
+TEST_LOSS = "test_loss"
+"""The metric of early stopping that is no testing function: the loss on the test rows, of which less is better."""
+
 # JSON has one kind of number, and some clients write 3 as 3.0.
 Whole = Annotated[int, BeforeValidator(_whole)]
 
@@ -18,9 +24,7 @@ class _LoraParameters(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
-    learning_rate: float = Field(gt=0, le=1, description="Peak learning rate of AdamW.")
     num_train_epochs: Whole = Field(ge=1, le=100, description="Passes over the training rows; one checkpoint each.")
-    per_device_train_batch_size: Whole = Field(ge=1, le=1024, description="Rows per forward pass in training.")
     gradient_accumulation_steps: Whole = Field(ge=1, le=1024, description="Forward passes per optimizer step.")
     max_length: Whole = Field(ge=16, le=131072, description="Longest row in tokens, answer included.")
     lr_scheduler_type: Literal[
@@ -42,11 +46,35 @@ class _LoraParameters(BaseModel):
 class SftParameters(_LoraParameters):
     """Every hyperparameter of supervised fine-tuning with LoRA; the base model's template gives the defaults."""
 
+    learning_rate: Annotated[float, Field(gt=0, le=1)] | Literal["auto"] = Field(
+        description="Peak learning rate of AdamW; `auto` has the run choose it by the model's width, lora_alpha, the "
+        "rows of a step and the number of steps."
+    )
+    per_device_train_batch_size: Annotated[int, Field(ge=1, le=1024), BeforeValidator(_whole)] | Literal["auto"] = (
+        Field(
+            description="Rows per forward pass in training; `auto` has the run choose it by the number of rows, the "
+            "longest one and the device's memory."
+        )
+    )
     per_device_eval_batch_size: Whole = Field(ge=1, le=1024, description="Rows per forward pass in testing.")
     lora_dropout: float = Field(ge=0, lt=1, description="Dropout on the input of the LoRA matrices.")
     dynamic_loss: bool = Field(
-        description="Text generation: dynamic fine-tuning, which weighs each token's loss by its probability. "
-        "Classification: focal loss. Regression: Huber's loss."
+        description="Text generation: dynamic fine-tuning, which weighs each token's loss by its probability "
+        "(arXiv:2508.05629). Classification: focal loss (arXiv:1708.02002) with class-balanced weights "
+        "(arXiv:1901.05555, β 0.999). Regression: Huber's loss of standardised targets, which outliers pull on less. "
+        "Embedding has none."
+    )
+    early_stopping_patience: Whole = Field(
+        ge=0,
+        le=100,
+        description="Training ends after so many epochs in a row without a better early_stopping_metric; 0: it never "
+        "does. Every checkpoint stays.",
+    )
+    early_stopping_metric: str = Field(
+        min_length=1,
+        max_length=100,
+        description="`test_loss`, or one of the job's test_functions, of which more is better; then each epoch's "
+        "checkpoint is tested before the next epoch begins.",
     )
 
 
@@ -56,6 +84,7 @@ class GrpoParameters(_LoraParameters):
     The method is Group Relative Policy Optimization (arXiv:2402.03300).
     """
 
+    learning_rate: float = Field(gt=0, le=1, description="Peak learning rate of AdamW.")
     num_train_epochs: Whole = Field(ge=1, le=100, description="Passes over the training rows.")
     per_device_train_batch_size: Whole = Field(ge=1, le=1024, description="Completions per forward pass in training.")
     save_steps: Whole = Field(

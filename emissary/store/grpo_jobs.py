@@ -15,11 +15,18 @@ WEIGHT_TOLERANCE = 1e-6
 
 
 async def create(session: AsyncSession, project: Project, wanted: GrpoJobCreate, user_id: str) -> TrainingJob:
-    """A new job, Pending. Raises InvalidInput for anything it could not be run with, naming the field."""
+    """A new job, Pending. Raises InvalidInput as `composed`."""
+    return await training_jobs.keep(session, await composed(session, project, wanted, user_id))
+
+
+async def composed(session: AsyncSession, project: Project, wanted: GrpoJobCreate, user_id: str) -> TrainingJob:
+    """The job that `wanted` asks for, which is not in the catalogue yet. Raises InvalidInput for anything it could not
+    be run with, naming the field.
+    """
     if wanted.task_type != "text-generation":
         raise InvalidInput(f"task_type: GRPO trains text-generation, not {wanted.task_type}.")
     _check_reward(wanted.reward, wanted.test_functions)
-    job = await training_jobs.create(session, project, wanted, user_id, wanted.reward)
+    job = await training_jobs.composed(session, project, wanted, user_id, wanted.reward)
     _check_sizes(job.hyper_parameters, job.train_dataset.report["rows"])
     return job
 

@@ -1,6 +1,6 @@
 """Queries of training jobs and their checkpoints."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import delete as sql_delete
@@ -13,24 +13,42 @@ from sqlalchemy.sql.expression import cast, func
 from emissary.data.rebalancing import row_counts
 from emissary.errors import InvalidInput, NotFound
 from emissary.ids import new_id
+from emissary.schemas.parameters import AUTO, TEST_LOSS
 from emissary.schemas.training_jobs import TrainingJobCreate
 from emissary.store import job_events, leases, starts, testing_functions
 from emissary.store.pages import Page, fetch
 from emissary.store.tables import GONE, Checkpoint, Dataset, Deployment, JobEvent, Project, TrainingJob
 from emissary.store.tables import TERMINAL as TERMINAL
 
+MAX_LABELS = 1000
+"""Labels of a classifier; an answer has a number for each."""
+
 _DATASETS = (TrainingJob.train_dataset, TrainingJob.test_dataset)
 _WITH_DATASETS = tuple(joinedload(dataset) for dataset in _DATASETS)
 
 
-async def create(
+async def create(session: AsyncSession, project: Project, wanted: TrainingJobCreate, user_id: str) -> TrainingJob:
+    """A new job by SFT, Pending. Raises InvalidInput as `composed`."""
+    return await keep(session, await composed(session, project, wanted, user_id))
+
+
+async def keep(session: AsyncSession, job: TrainingJob) -> TrainingJob:
+    """`job`, of `composed`, in the catalogue, waiting for its run."""
+    session.add(job)
+    await session.flush()
+    await job_events.record_queued(session, job.id)
+    return job
+
+
+async def composed(
     session: AsyncSession,
     project: Project,
     wanted: TrainingJobCreate,
     user_id: str,
     reward: dict[str, float] | None = None,
 ) -> TrainingJob:
-    """A new job, Pending; with a `reward` (testing function to weight) by GRPO, else by SFT.
+    """The job that `wanted` asks for, which is not in the catalogue yet; with a `reward` (testing function to weight)
+    by GRPO, else by SFT.
 
     Raises InvalidInput for anything it could not be run with, naming the field.
     """
@@ -54,8 +72,10 @@ async def create(
     await testing_functions.resolve(session, project.organization_id, wanted.test_functions)
     if len(set(wanted.test_functions)) != len(wanted.test_functions):
         raise InvalidInput("test_functions: a function is named twice; name each once.")
+    parameters = start.parameters(wanted.parameters, technique)
+    _check_early_stopping(parameters, wanted)
     job_id = new_id("tr")
-    job = TrainingJob(
+    return TrainingJob(
         id=job_id,
         project_id=project.id,
         name=wanted.name or f"training-{job_id[3:9]}",
@@ -73,15 +93,11 @@ async def create(
         test_functions=wanted.test_functions,
         reward_functions=reward,
         rebalance_data=wanted.rebalance_data,
-        hyper_parameters=start.parameters(wanted.parameters, technique),
+        hyper_parameters=parameters,
         timeout_seconds=wanted.timeout_seconds,
         status="Pending",
         created_by=user_id,
     )
-    session.add(job)
-    await session.flush()
-    await job_events.record_queued(session, job.id)
-    return job
 
 
 async def _dataset(session: AsyncSession, project: Project, field: str, dataset_id: str, task_type: str) -> Dataset:
@@ -104,17 +120,52 @@ def _check_classes(train: Dataset, test: Dataset | None) -> None:
         raise InvalidInput(
             f"train_dataset_id: all rows of the dataset {train.name!r} are of one class; add rows of another."
         )
+    if len(labels) > MAX_LABELS:
+        raise InvalidInput(
+            f"train_dataset_id: the dataset {train.name!r} has {len(labels)} labels, and a classifier at most "
+            f"{MAX_LABELS}; join rare ones."
+        )
     if test is None:
         return
     unknown = sorted(set(test.report["labels"]) - set(labels))
     if unknown:
         raise InvalidInput(
-            f"test_dataset_id: the dataset {test.name!r} has the label {unknown[0]!r}, which {train.name!r} does not "
-            "have; add rows of it there, or leave it out."
+            f"test_dataset_id: the dataset {test.name!r} has the label {unknown[0][:60]!r}, which {train.name!r} does "
+            "not have; add rows of it there, or leave it out."
         )
-    if kind == "multiclass" and test.report["label_kind"] == "multilabel":
+    learnt, asked = train.report["class_counts"], test.report["class_counts"]
+    if test.report["label_kind"] == "binary":  # of one label, whose name it may not share with others
+        asked = {test.report["labels"][0]: asked["positive"]}
+    unseen = [] if kind == "binary" else sorted(name for name in labels if asked.get(name) and not learnt[name])
+    if unseen:
+        raise InvalidInput(
+            f"test_dataset_id: the dataset {test.name!r} has rows of the label {unseen[0][:60]!r}, of which "
+            f"{train.name!r} has none; add some there, or leave it out."
+        )
+    one_each = sum(asked.values()) == test.report["rows"] and test.report["label_kind"] != "multilabel"
+    if kind == "multiclass" and not one_each:
         raise InvalidInput(
             f"test_dataset_id: every row of {train.name!r} has exactly one label, but not every row of {test.name!r}."
+        )
+
+
+def _check_early_stopping(parameters: Mapping[str, Any], wanted: TrainingJobCreate) -> None:
+    """Raises InvalidInput where its metric is neither the test loss nor one of the job's testing functions, or there
+    are no rows to measure it on. GRPO has none.
+    """
+    metric = parameters.get("early_stopping_metric", TEST_LOSS)
+    if metric != TEST_LOSS and metric not in wanted.test_functions:
+        raise InvalidInput(
+            f"parameters.early_stopping_metric: {metric!r} is neither {TEST_LOSS} nor among test_functions; list it "
+            "there too.",
+            code="invalid_parameters",
+        )
+    tested = wanted.test_dataset_id is not None or wanted.train_test_split_ratio is not None
+    if parameters.get("early_stopping_patience") and not tested:
+        raise InvalidInput(
+            "parameters.early_stopping_patience: it is measured on test rows; give test_dataset_id or "
+            "train_test_split_ratio.",
+            code="invalid_parameters",
         )
 
 
@@ -145,6 +196,19 @@ async def list_all(session: AsyncSession, project_id: str, wanted: Page) -> Sequ
     left_out = (defer(column, raiseload=True) for column in large)
     query = select(TrainingJob).where(TrainingJob.project_id == project_id).options(*datasets, *left_out)
     return [row for (row,) in await fetch(session, query, TrainingJob, wanted)]
+
+
+async def settle_parameters(
+    session: AsyncSession, training_job_id: str, chosen: Mapping[str, Any], why: str
+) -> dict[str, Any]:
+    """Put `chosen` in place of hyperparameters that are `auto`, and tell why; returns all hyperparameters. Those that
+    an earlier run has chosen stay.
+    """
+    job = await session.get_one(TrainingJob, training_job_id, with_for_update=True)
+    if any(job.hyper_parameters[name] == AUTO for name in chosen):
+        job.hyper_parameters = {**job.hyper_parameters, **chosen}
+        await job_events.record(session, training_job_id, "chosen", **chosen, reason=why)
+    return job.hyper_parameters
 
 
 async def record_loss(session: AsyncSession, training_job_id: str, point: dict[str, Any]) -> None:

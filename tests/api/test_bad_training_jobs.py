@@ -151,6 +151,37 @@ def test_classification_that_could_not_be_learnt_is_refused(client: Client, proj
     several = classified(client, project, {"food": 1, "sport": 1})
     with refused(client, project, "test_dataset_id", "exactly one label"):
         create_job(client, project, job_body(topics, {"task_type": "classification", "test_dataset_id": several}))
+    named_only = classified(client, project, {"food": 1, "news": 0}, {"sport": 1})
+    news = classified(client, project, {"news": 1})
+    with refused(client, project, "test_dataset_id", "'news'", "has none"):
+        create_job(client, project, job_body(named_only, {"task_type": "classification", "test_dataset_id": news}))
+    numbers = upload(client, project, b'{"prompt": "a", "completion": 1}\n')["id"]
+    with refused(client, project, "test_dataset_id", "does not fit classification", "Line 1"):
+        create_job(client, project, job_body(topics, {"task_type": "classification", "test_dataset_id": numbers}))
+
+
+def test_ten_thousand_labels_are_more_than_a_classifier_has(client: Client, project: str) -> None:
+    many = classified(client, project, *({f"label {number}": 1} for number in range(10_000)))
+    with refused(client, project, "train_dataset_id", "10000 labels", "at most 1000"):
+        create_job(client, project, job_body(many, {"task_type": "classification"}))
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"parameters": {"early_stopping_patience": 2}}, ["early_stopping_patience", "test_dataset_id"]),
+        (
+            {"parameters": {"early_stopping_metric": "exact_match_shared"}, "train_test_split_ratio": 20},
+            ["early_stopping_metric", "'exact_match_shared'", "test_functions"],
+        ),
+        ({"parameters": {"early_stopping_metric": "a\x00b"}}, ["early_stopping_metric", "'a\\x00b'"]),
+    ],
+)
+def test_early_stopping_that_could_not_be_measured_is_refused(
+    client: Client, project: str, dataset: str, changed: dict[str, Any], words: list[str]
+) -> None:
+    with refused(client, project, *words):
+        create_job(client, project, job_body(dataset, changed))
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,7 @@ def caller_of(changed: dict[str, Any]) -> Caller:
         "on_checkpoint": lambda _: None,
         "should_stop": lambda: False,
         "should_save": lambda: False,
+        "ends_with": lambda _: False,
     }
     return Caller(**{name: changed.pop(name, default) for name, default in silent.items()})
 

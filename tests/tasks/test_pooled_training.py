@@ -14,7 +14,6 @@ from emissary.serving.adapter_task import AdapterTask
 from emissary.serving.pooled import PooledModel
 from tasks.pooled_rows import examples
 from tasks.pooled_testing import predict_rows
-from tasks.pooled_training import row_losses
 from tasks.training_steps import FinishedCheckpoint
 from tests.tasks import pooled_run
 from tests.tasks.pooled_run import BINARY, MULTICLASS, NUMBERS, PAIRS, TASKS, encoder_dir, run
@@ -110,18 +109,6 @@ def test_rows_without_a_place_in_the_task_are_refused() -> None:
         examples([{"prompt": "a", "labels": {"politics": 1}}], TASKS["multiclass"], tokenizer, 16)
     with pytest.raises(InvalidInput, match="Row 1 has 2 labels that are 1"):
         examples([{"prompt": "a", "labels": {"food": 1, "sport": 1}}], TASKS["multiclass"], tokenizer, 16)
-
-
-def test_dynamic_loss_turns_to_hard_classes_and_away_from_outliers() -> None:
-    for kind, targets in (("multiclass", torch.tensor([0, 1])), ("binary", torch.tensor([[1.0], [0.0]]))):
-        outputs = torch.tensor([[3.0, 0.0, 0.0]] * 2) if kind == "multiclass" else torch.tensor([[3.0]] * 2)
-        easy, hard = row_losses(TASKS[kind], outputs, targets, dynamic=False)
-        focal_easy, focal_hard = row_losses(TASKS[kind], outputs, targets, dynamic=True)
-        assert focal_hard / focal_easy > 10 * hard / easy
-    outputs, targets = torch.tensor([[0.0], [0.0]]), torch.tensor([0.1, 10.0])
-    near, far = row_losses(TASKS["numbers"], outputs, targets, dynamic=True)
-    assert far == pytest.approx(9.5)
-    assert near == pytest.approx(0.005)
 
 
 @pytest.mark.parametrize(

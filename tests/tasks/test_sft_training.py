@@ -1,4 +1,5 @@
 import json
+import math
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from emissary.errors import InvalidInput
+from tasks.training_steps import LossPoint
 from tests.tasks import sft_run
 from tests.tasks.conftest import Trained
 from tests.tasks.sft_run import ROWS, run
@@ -105,6 +107,18 @@ def test_training_in_another_thread_stops_when_asked(tmp_path: Path) -> None:
         ).result()
     assert progress == [0.0, 0.25]
     assert not (tmp_path / "checkpoints").exists()
+
+
+def test_dynamic_loss_weighs_tokens_by_their_probability(tmp_path: Path) -> None:
+    points: list[LossPoint] = []
+    run(
+        tmp_path,
+        parameters={"dynamic_loss": True, "logging_steps": 1},
+        on_log=points.append,
+        should_stop=lambda: bool(points),
+    )
+    # p × -log p is at most 1 / e, which the loss of unlearnt answers is far above.
+    assert 0 < points[0].loss < math.exp(-1)
 
 
 def test_training_that_is_to_save_ends_behind_its_step_and_goes_on_from_there(trained: Trained, tmp_path: Path) -> None:

@@ -3,12 +3,13 @@
 from typing import Annotated
 
 from fastapi import Query, Request, Response
+from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
-from emissary.api import deleting, hub_check, links, submit
+from emissary.api import deleting, dry_runs, hub_check, links, submit
 from emissary.api.auth import CurrentCaller, OwnedProject
 from emissary.api.paging import Limit, WantedPage, link_next
-from emissary.api.routing import keyed_router
+from emissary.api.routing import DRY_RUN_ANSWER, DryRun, keyed_router
 from emissary.schemas.datasets import DatasetSummary
 from emissary.schemas.fields import IN_DIGITS
 from emissary.schemas.training_jobs import (
@@ -50,12 +51,23 @@ def _detail(job: TrainingJob) -> TrainingJobDetail:
     )
 
 
-@router.post("", status_code=201, operation_id="createTrainingJob", summary="Create SFT training job")
+@router.post(
+    "",
+    status_code=201,
+    operation_id="createTrainingJob",
+    summary="Create SFT training job",
+    response_model=TrainingJobSummary,
+    responses=DRY_RUN_ANSWER,
+)
 async def create_training_job(
-    project: OwnedProject, body: TrainingJobCreate, caller: CurrentCaller
-) -> TrainingJobSummary:
-    """Checks everything, keeps the job, and has it run."""
+    project: OwnedProject, body: TrainingJobCreate, caller: CurrentCaller, dry_run: DryRun = False
+) -> TrainingJobSummary | Response:
+    """Checks everything, keeps the job, and has it run; with `dry_run` says what it would be and take instead."""
     await hub_check.check_job(body)
+    if dry_run:
+        async with transaction() as session:
+            job = await training_jobs.composed(session, project, body, caller.user_id)
+        return JSONResponse((await dry_runs.plan(job)).model_dump())
     async with transaction() as session:
         job = await training_jobs.create(session, project, body, caller.user_id)
     await submit.submit(job)
