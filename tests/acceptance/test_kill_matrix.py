@@ -50,7 +50,9 @@ def matrix(own: OwnPlatform, request: pytest.FixtureRequest) -> Iterator[Matrix]
 def test_killed_job_ends_with_the_bytes_of_one_left_alone(matrix: Matrix, small: Small, step: str, killed: str) -> None:
     cell = matrix.run(small, step, killed)
     assert (cell.status, cell.same) == ("Success", "same bytes"), cell
-    assert (cell.resumed != "went on") == (killed in _RESUMES), cell
+    # One that is told to end finishes what it is about to.
+    finished = killed == TOLD and step == "picking the best" and cell.resumed == "went on"
+    assert finished or (cell.resumed != "went on") == (killed in _RESUMES), cell
     if cell.resumed.startswith("step") and step in ("between saved states", "at an epoch's end"):
         assert cell.resumed != "step 0", f"the trainer state was lost: {cell}"
     if cell.resumed.startswith("step") and killed == TOLD:
