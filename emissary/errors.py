@@ -12,6 +12,10 @@ where, and what to do:
     └── Unavailable     503  it will work later
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
 
 class EmissaryError(Exception):
     """The base of all errors meant for a person; `str(error)` is the sentence."""
@@ -20,6 +24,8 @@ class EmissaryError(Exception):
     code = "internal_error"
     retry_after: int | None = None
     """Seconds after which to try again, where that is known; the API sends it as Retry-After."""
+    details: Mapping[str, Any] = MappingProxyType({})
+    """Further fields of the API's answer."""
 
     def __init__(self, sentence: str, code: str | None = None, *, retry_after: int | None = None) -> None:
         super().__init__(sentence)

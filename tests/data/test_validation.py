@@ -87,7 +87,7 @@ def test_rows_that_do_not_fit_are_named(tmp_path):
     rows = [text(0), {"prompt": "a"}, text(1), {"prompt": "", "completion": "b"}]
     assert refusal(tmp_path, rows) == (
         "Line 2: 'completion' is missing. 1 more row does not fit text-generation (line 4). "
-        "Correct or remove such rows and upload again."
+        "Correct or remove such rows and upload again, or have them left out (on_invalid: skip)."
     )
 
 

@@ -14,7 +14,7 @@ from emissary.api import links
 from emissary.api.auth import CurrentCaller, OwnedProject
 from emissary.api.completing import completed
 from emissary.api.routing import keyed_router
-from emissary.data.reading import number_means
+from emissary.data.formats import named
 from emissary.errors import InvalidInput, NotFound
 from emissary.ids import new_id
 from emissary.schemas.datasets import DatasetSummary
@@ -49,7 +49,7 @@ async def create_upload(project: OwnedProject, body: UploadCreate, caller: Curre
         raise InvalidInput(
             f"bytes: the file is larger than the limit of {limit} MiB (EMISSARY_MAX_LARGE_UPLOAD_MB).", code="too_large"
         )
-    number_means(body.file_name)
+    named(body.file_name)
     name = body.name or checked_name("name", PurePath(body.file_name).stem)
     store, dataset_id = artifact_store(), new_id("ds")
     async with transaction() as session:
