@@ -12,8 +12,6 @@ where, and what to do:
     └── Unavailable     503  it will work later
 """
 
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 
@@ -24,12 +22,19 @@ class EmissaryError(Exception):
     code = "internal_error"
     retry_after: int | None = None
     """Seconds after which to try again, where that is known; the API sends it as Retry-After."""
-    details: Mapping[str, Any] = MappingProxyType({})
-    """Further fields of the API's answer."""
 
-    def __init__(self, sentence: str, code: str | None = None, *, retry_after: int | None = None) -> None:
+    def __init__(
+        self,
+        sentence: str,
+        code: str | None = None,
+        *,
+        retry_after: int | None = None,
+        details: dict[str, Any] | None = None,
+    ) -> None:
         super().__init__(sentence)
         self.retry_after = retry_after
+        self.details = details or {}
+        """Further fields of the API's answer."""
         if code is not None:
             self.code = code
 

@@ -10,7 +10,7 @@ Hashes = npt.NDArray[np.uint64]
 
 
 def hashes(records: pa.RecordBatch) -> Hashes:
-    """One number for each normalised row, in this process the same for equal rows, in whichever order their labels are."""
+    """One number for each normalised row; in this process the same for equal rows, whose labels may be in any order."""
     total = np.zeros(records.num_rows, np.uint64)
     for seed, name in enumerate(records.schema.names):
         column = records.column(name)

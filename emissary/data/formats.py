@@ -29,9 +29,7 @@ def named(filename: str) -> Format:
     Raises InvalidInput for an extension that is not supported.
     """
     name = PurePath(filename)
-    if name.suffix.lower() in _PACKED:
-        name = name.with_suffix("")
-    extension = name.suffix.lower()
+    extension = PurePath(name.stem if name.suffix.lower() in _PACKED else name).suffix.lower()
     if extension not in _EXTENSIONS:
         *others, last = _EXTENSIONS
         found = f"the extension {extension!r}" if extension else "no extension"
@@ -39,6 +37,12 @@ def named(filename: str) -> Format:
             f"The file name has {found}; supported are {', '.join(others)} and {last}, packed (.gz, .zst) or not."
         )
     return _EXTENSIONS[extension]
+
+
+def unextended(filename: str) -> str:
+    """The file name without what says its format."""
+    name = PurePath(filename)
+    return PurePath(name.stem).stem if name.suffix.lower() in _PACKED else name.stem
 
 
 def recognised(head: bytes, filename: str) -> Format:

@@ -147,14 +147,20 @@ def _of_rows(numbered: Sequence[tuple[int, Row | str]], number_means: NumberMean
 
 def _in_columns(rows: list[Row]) -> pa.RecordBatch | None:
     columns = {name: [row.get(name) for row in rows] for name in FIELDS if any(name in row for row in rows)}
-    # As columns, objects of labels would have one for each label that any row names.
-    if any(isinstance(value, dict | list) for name in ("completion", "similarity") for value in columns.get(name, ())):
+    # Of several kinds, pyarrow would make one; objects of labels would have a column for each that any row names.
+    if not all(_is_plain(columns[name]) for name in ("completion", "similarity") if name in columns):
         return None
     try:
         arrays = {name: pa.array(values, _TYPES.get(name)) for name, values in columns.items()}
     except (pa.ArrowException, TypeError, OverflowError):
         return None
     return normalised(pa.RecordBatch.from_pydict(arrays)) if arrays else None
+
+
+def _is_plain(values: list[object]) -> bool:
+    """Whether they are all texts, or all numbers, but for those that are missing."""
+    kinds = set(map(type, values)) - {type(None)}
+    return kinds <= {str} or kinds <= {int, float}
 
 
 def _objects(numbered: Iterable[tuple[int, Row | str]]) -> list[Row]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from heapq import merge
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,16 +14,24 @@ import pyarrow.compute as pc
 from pydantic import BaseModel
 
 from emissary.data.duplicates import Hashes, hashes, repeated
-from emissary.data.problems import SHOWN, Problem, UnusableRows
 from emissary.data.reading import Chunk, NumberMeans, read
 from emissary.data.records import fitting
-from emissary.data.rows import FIELDS, TASK_TYPES, Row, TaskType, meant_for, problem
+from emissary.data.rows import FIELDS, TASK_TYPES, OnInvalid, Row, TaskType, meant_for, problem
+from emissary.errors import InvalidInput
 
+SHOWN_PROBLEMS = 100
 FEW_ROWS = 10
 FEW_ROWS_IN_A_CLASS = 20
 
 LabelKind = Literal["binary", "multiclass", "multilabel"]
-OnInvalid = Literal["refuse", "skip"]
+
+
+class Problem(BaseModel):
+    """Why a row cannot be used."""
+
+    line: int
+    """The line of the file on which the row begins; in a JSON array and in Parquet the row's number. From 1."""
+    reason: str
 
 
 class DatasetReport(BaseModel):
@@ -57,8 +65,8 @@ def validate(
     """Read the file at `path`, named `filename`, and report on it.
 
     With `skip`, rows that do not fit the task type that most rows fit are left out. Raises InvalidInput if it cannot be
-    read (see `read`, also for `most_bytes`) and UnusableRows if it has no rows, or no task type fits all rows; with
-    `skip`, if none fits any row.
+    read (see `read`, also for `most_bytes`), if it has no rows, if no task type fits all rows or, with `skip`, any row;
+    then its `details` have the first rows that cannot be used.
     """
     groups: dict[frozenset[TaskType], _Group] = {}
     names: set[str] = set()
@@ -71,7 +79,7 @@ def validate(
         if chunk.unusable:
             groups.setdefault(frozenset(), _Group(frozenset())).leave_out(chunk.unusable)
     if not groups:
-        raise UnusableRows("The file has no rows. Upload a file with at least one row.")
+        raise InvalidInput("The file has no rows. Upload a file with at least one row.")
 
     misfits = {task_type: _Misfits(task_type, list(groups.values())) for task_type in TASK_TYPES}
     meant = sum((group.meant for group in groups.values()), Counter[TaskType]())
@@ -80,17 +88,15 @@ def validate(
     kept = [group for fits, group in groups.items() if nearest in fits]
     rows = sum(group.count for group in kept)
     if left_out.count and on_invalid == "refuse":
-        raise UnusableRows(
+        raise InvalidInput(
             f"{left_out.sentence(number_means)} Correct or remove such rows and upload again, or have them left out "
             "(on_invalid: skip).",
-            left_out.problems(),
-            left_out.count,
+            details=left_out.details(),
         )
     if not rows:
-        raise UnusableRows(
+        raise InvalidInput(
             f"There is no row that can be used. {left_out.sentence(number_means)} Correct them and upload again.",
-            left_out.problems(),
-            left_out.count,
+            details=left_out.details(),
         )
     misfits = {task_type: _Misfits(task_type, kept) for task_type in TASK_TYPES}
     compatible = [task_type for task_type in TASK_TYPES if not misfits[task_type].count]
@@ -152,7 +158,7 @@ class _Group:
         self.meant.update(meant_for(row) for _, row in unusable if isinstance(row, dict))
 
     def _explain(self, rows: Iterator[tuple[int, Row | str]]) -> None:
-        for number, row in islice(rows, SHOWN - len(self.reasons)):
+        for number, row in islice(rows, SHOWN_PROBLEMS - len(self.reasons)):
             reasons = {}
             for task_type in TASK_TYPES:
                 if reason := row if isinstance(row, str) else problem(row, task_type):
@@ -172,11 +178,15 @@ class _Misfits:
         others = [group for group in groups if task_type not in group.fits]
         self.count = sum(group.count for group in others)
         first = merge(*(group.reasons for group in others), key=lambda entry: entry[0])
-        self._first = [(number, reasons[task_type]) for number, reasons in islice(first, SHOWN)]
+        self._first = [(number, reasons[task_type]) for number, reasons in islice(first, SHOWN_PROBLEMS)]
 
     def problems(self) -> list[Problem]:
         """The first of them."""
         return [Problem(line=number, reason=reason) for number, reason in self._first]
+
+    def details(self) -> dict[str, Any]:
+        """What a refusal for them says beside its sentence."""
+        return {"problems": [found.model_dump() for found in self.problems()], "problem_count": self.count}
 
     def sentence(self, number_means: NumberMeans) -> str:
         """What is wrong with the first one, and which the others are."""
