@@ -111,7 +111,7 @@ def rows_of_a_shape(draw: st.DrawFn, *others: st.SearchStrategy) -> list[dict]:
     if rows and draw(st.booleans()):
         index = draw(st.integers(0, len(rows) - 1))
         name = draw(st.sampled_from(sorted(rows[index])) if rows[index] and draw(st.booleans()) else NAMES)
-        rows[index][name] = draw(WEIRD)
+        rows[index] = rows[index] | {name: draw(WEIRD)}
     return rows
 
 
