@@ -89,8 +89,7 @@ def _child(struct: pa.Array, name: str) -> pa.Array:
 
 def _text(column: pa.Array) -> pa.Array:
     """The column as strings, none of them empty or white space."""
-    kind = column.type.value_type if types.is_dictionary(column.type) else column.type
-    _sure((types.is_string(kind) or types.is_large_string(kind)) and not column.null_count)
+    _sure((types.is_string(column.type) or types.is_large_string(column.type)) and not column.null_count)
     column = column.cast(pa.string())
     starts, data = _parts(column)
     _sure(bool((np.diff(starts) > 0).all()))

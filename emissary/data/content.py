@@ -4,6 +4,7 @@ import codecs
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -77,7 +78,7 @@ def opened(path: Path, most_bytes: int | None = None) -> Iterator[Content]:
         source: _Source = _Plain(file)
         if packing := next((name for magic, name in _PACKED.items() if start.startswith(magic)), None):
             stream = stack.enter_context(pa.CompressedInputStream(file, packing))
-            source = _Unpacked(stream, packing, path.stat().st_size, most_bytes)
+            source = _Unpacked(stream, packing, Limit.of(path.stat().st_size, most_bytes))
         content = Content(source)
         _refuse_others(content.head)
         if packing and any(content.head.startswith(magic) for magic in _PACKED):
@@ -114,15 +115,35 @@ class _Plain:
         self.read = file.read
 
 
+@dataclass(frozen=True)
+class Limit:
+    """How many bytes a file may hold when it is unpacked."""
+
+    most: int
+    why: str
+
+    @classmethod
+    def of(cls, packed_bytes: int, most_bytes: int | None) -> "Limit":
+        """That of a file of `packed_bytes`, and of `most_bytes` where that is less."""
+        by_ratio = max(_ALWAYS_UNPACKED, _MOST_TIMES * packed_bytes)
+        if most_bytes is not None and most_bytes < by_ratio:
+            return cls(most_bytes, "the limit for a dataset (EMISSARY_MAX_LARGE_UPLOAD_MB)")
+        return cls(by_ratio, f"{_MOST_TIMES} times its packed size, which no real dataset does")
+
+    def check(self, found: int, kind: str) -> None:
+        """Raise InvalidInput when `found` bytes are more."""
+        if found > self.most:
+            raise InvalidInput(
+                f"The {kind} file unpacks to more than {self.most // _MIB} MiB, {self.why}. Upload a smaller file, or "
+                "several."
+            )
+
+
 class _Unpacked:
     """What a packed stream holds, up to a limit."""
 
-    def __init__(self, stream: pa.NativeFile, packing: str, packed_bytes: int, most_bytes: int | None) -> None:
-        self._stream, self._packing, self._bytes = stream, packing, 0
-        by_ratio = max(_ALWAYS_UNPACKED, _MOST_TIMES * packed_bytes)
-        self._most, self._why = by_ratio, f"{_MOST_TIMES} times its packed size, which no real dataset does"
-        if most_bytes is not None and most_bytes < by_ratio:
-            self._most, self._why = most_bytes, "the limit for a dataset (EMISSARY_MAX_LARGE_UPLOAD_MB)"
+    def __init__(self, stream: pa.NativeFile, packing: str, limit: Limit) -> None:
+        self._stream, self._packing, self._limit, self._bytes = stream, packing, limit, 0
 
     def read(self, size: int) -> bytes:
         try:
@@ -133,11 +154,7 @@ class _Unpacked:
                 "its content. Pack it again and upload it."
             ) from error
         self._bytes += len(data)
-        if self._bytes > self._most:
-            raise InvalidInput(
-                f"The {self._packing} file unpacks to more than {self._most // _MIB} MiB, {self._why}. "
-                "Upload a smaller file, or several."
-            )
+        self._limit.check(self._bytes, self._packing)
         return data
 
 

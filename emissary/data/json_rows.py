@@ -7,7 +7,7 @@ from typing import Any
 from emissary.data import strict_json
 from emissary.data.content import Content
 from emissary.data.rows import Row
-from emissary.data.text import Block, pieces
+from emissary.data.text import MOST_ROW_BYTES, Block, pieces
 from emissary.errors import InvalidInput
 
 SPACE = " \t\r\n"
@@ -81,6 +81,8 @@ class _Window:
     def more(self) -> bool:
         """Read on, doubling what is unread so that a long row is not scanned often; False at the end."""
         unread = self.text[self.position :]
+        if len(unread) > MOST_ROW_BYTES:
+            raise InvalidInput(f"{self.place()}: the row that begins here is longer than {MOST_ROW_BYTES >> 20} MiB.")
         added: list[str] = []
         while sum(map(len, added)) < max(1, len(unread)) and (piece := next(self.source, "")):
             added.append(piece)

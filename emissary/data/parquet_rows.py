@@ -9,20 +9,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import types
 
+from emissary.data.content import Limit
 from emissary.data.rows import FIELDS
 from emissary.errors import InvalidInput
 
+_STEP_ROWS = 128  # few, for one value may stand for all of them in the file, and does in an archive bomb
 _BATCH_ROWS = 8192
-_GROUP_BYTES = 64 * 1024 * 1024
+_BATCH_BYTES = 8 * 1024 * 1024
 
 
-def read_parquet(file: IO[bytes]) -> Iterator[tuple[int, pa.RecordBatch, set[str]]]:
+def read_parquet(file: IO[bytes], limit: Limit) -> Iterator[tuple[int, pa.RecordBatch, set[str]]]:
     """Yield (number of its first row, batch, names of the columns that no task type reads and that are not decoded).
 
-    Raises InvalidInput for a file that cannot be read, and for columns that no row of a dataset can come from.
+    Raises InvalidInput for a file that cannot be read or holds more than `limit`, and for columns that no row of a
+    dataset can come from.
     """
-    number = 1
-    with _readable(), pq.ParquetFile(file) as parquet:
+    number, size = 1, 0
+    with _readable(), pq.ParquetFile(file, pre_buffer=False) as parquet:
         schema = parquet.schema_arrow
         names = [name for name in schema.names if name in FIELDS]
         if not names:
@@ -30,9 +33,25 @@ def read_parquet(file: IO[bytes]) -> Iterator[tuple[int, pa.RecordBatch, set[str
         for name in names:
             _check_type(schema.field(name))
         unused = set(schema.names) - FIELDS
-        for batch in parquet.iter_batches(_batch_rows(parquet.metadata), columns=names):
+        plain = pa.schema([schema.field(name).with_type(_plain(schema.field(name).type)) for name in names])
+        steps = (step.select(names).cast(plain) for step in parquet.iter_batches(_STEP_ROWS, columns=names))
+        for batch in _joined(steps):
+            size += batch.nbytes
+            limit.check(size, "Parquet")
             yield number, batch, unused
             number += batch.num_rows
+
+
+def _joined(steps: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    waiting: list[pa.RecordBatch] = []
+    for step in steps:
+        waiting.append(step)
+        full = sum(batch.nbytes for batch in waiting) >= _BATCH_BYTES
+        if full or len(waiting) * _STEP_ROWS >= _BATCH_ROWS:
+            yield pa.concat_batches(waiting)
+            waiting = []
+    if waiting:
+        yield pa.concat_batches(waiting)
 
 
 def rows_of(batch: pa.RecordBatch) -> list[dict[str, Any]]:
@@ -50,11 +69,13 @@ def _readable() -> Iterator[None]:
         raise InvalidInput(f"The file cannot be read as Parquet: {reason}. Write it again and upload it.") from None
 
 
-def _batch_rows(metadata: pq.FileMetaData) -> int:
-    """How many rows to hold at once, fewer where they are long."""
-    groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
-    longest = max((group.total_byte_size / max(1, group.num_rows) for group in groups), default=1)
-    return max(1, min(_BATCH_ROWS, int(_GROUP_BYTES / 4 / max(1, longest))))
+def _plain(kind: pa.DataType) -> pa.DataType:
+    """The type without dictionaries, of which the size says nothing about that of the rows."""
+    if types.is_dictionary(kind):
+        return kind.value_type
+    if types.is_struct(kind):
+        return pa.struct([field.with_type(_plain(field.type)) for field in kind])
+    return pa.list_(_plain(kind.value_type)) if types.is_list(kind) else kind
 
 
 def _check_type(field: pa.Field) -> None:

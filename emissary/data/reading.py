@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from emissary.data import json_columns
 from emissary.data.columns import normalised
-from emissary.data.content import opened
+from emissary.data.content import Limit, opened
 from emissary.data.csv_rows import read_csv
 from emissary.data.formats import recognised
 from emissary.data.json_rows import read_json_array, read_jsonl
@@ -71,8 +71,9 @@ def read(path: Path, filename: str, most_bytes: int | None = None) -> Iterator[C
     with opened(path, most_bytes) as content:
         match recognised(content.head, filename):
             case "parquet":
+                limit = Limit.of(path.stat().st_size, most_bytes)
                 with content.seekable_copy(path) as file:
-                    yield from _parallel(_of_batch, read_parquet(file))
+                    yield from _parallel(_of_batch, read_parquet(file, limit))
             case "jsonl":
                 for chunks in _parallel(partial(_of_block, fields=json_columns.Fields()), blocks(content)):
                     yield from chunks

@@ -11,7 +11,7 @@ from emissary.errors import InvalidInput
 
 PIECE_BYTES = 1 << 20
 BLOCK_BYTES = 1 << 20
-_MOST_LINE_BYTES = 64 << 20
+MOST_ROW_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Block:
 def blocks(content: Content) -> Iterator[Block]:
     """Yield the content in blocks of about `BLOCK_BYTES`, without a leading byte order mark.
 
-    Raises InvalidInput as `pieces`, and for a line over 64 MiB.
+    Raises InvalidInput as `pieces`, and for a line over 16 MiB.
     """
     offset, line, rest = 0, 1, b""
     while data := fully(content, BLOCK_BYTES):
@@ -55,8 +55,8 @@ def blocks(content: Content) -> Iterator[Block]:
             line += block.data.count(b"\n")
             rest = b""
         rest += data[end:]
-        if len(rest) > _MOST_LINE_BYTES:
-            raise InvalidInput(f"Line {line} is longer than {_MOST_LINE_BYTES >> 20} MiB. Write one row a line.")
+        if len(rest) > MOST_ROW_BYTES:
+            raise InvalidInput(f"Line {line} is longer than {MOST_ROW_BYTES >> 20} MiB. Write one row a line.")
     if rest:
         _check(rest, offset)
         yield Block(rest, line)

@@ -65,6 +65,17 @@ def test_what_is_no_parquet_is_refused(tmp_path, content):
         uploaded_rows(tmp_path / "f", "f.parquet")
 
 
+@pytest.mark.parametrize("nested", [False, True])
+def test_one_value_in_very_many_rows_is_refused_like_another_archive_bomb(tmp_path, nested):
+    column = pa.DictionaryArray.from_arrays(pa.repeat(pa.scalar(0), 1000), ["x" * 100_000])
+    item = pa.StructArray.from_arrays([column], ["text"])
+    columns = {"itemA": item, "itemB": item} if nested else {"prompt": column, "completion": column}
+    pq.write_table(pa.table(columns), tmp_path / "f")
+    assert (tmp_path / "f").stat().st_size < 100_000
+    with pytest.raises(InvalidInput, match=r"The Parquet file unpacks to more than 64 MiB, 200 times its packed size"):
+        uploaded_rows(tmp_path / "f", "f.parquet")
+
+
 TURN = pa.struct([("role", pa.string()), ("content", pa.string())])
 
 

@@ -1,10 +1,12 @@
 """Uploaded files as rows: JSON Lines, JSON arrays and CSV."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
+from emissary.data import json_rows, text
 from emissary.data.text import PIECE_BYTES
 from emissary.errors import InvalidInput
 from tests.data.uploaded import uploaded_rows
@@ -150,6 +152,14 @@ def test_json_array_error_behind_the_first_piece_has_the_right_place(tmp_path):
     assert f"Line 1, column {len(one_line) + 7}: " in refusal(tmp_path, "a.json", one_line + '{"a" :x}]')
     many_lines = "[\n" + f"{filler},\n" * 1000
     assert "Line 1002, column 7: " in refusal(tmp_path, "a.json", many_lines + '{"a" :x}]')
+
+
+@pytest.mark.parametrize(("name", "start"), [("a.jsonl", "{}\n{"), ("a.json", "[{},\n{"), ("a.csv", "input\n")])
+def test_row_without_an_end_is_not_held_in_memory(tmp_path, monkeypatch, name, start):
+    for module in (text, json_rows):
+        monkeypatch.setattr(module, "MOST_ROW_BYTES", 3 << 20)
+    content = start + '"a": "' + "x" * (8 << 20)
+    assert re.search("Line 2.* longer than 3 MiB", refusal(tmp_path, name, content))
 
 
 def test_json_array_may_be_empty(tmp_path):
