@@ -42,15 +42,21 @@ def read_normalised(path: Path) -> Iterator[dict[str, Any]]:
     """
     with pq.ParquetFile(path) as file:
         for batch in file.iter_batches(1024):
-            for record in batch.to_pylist():
-                if record["completion"] is not None:
-                    record["messages"] = [
-                        {"role": "user", "content": record["prompt"]},
-                        {"role": "assistant", "content": record["completion"]},
-                    ]
-                if record["labels"] is not None:
-                    record["labels"] = {pair["label"]: pair["value"] for pair in record["labels"]}
-                yield record
+            yield from group_rows(batch)
+
+
+def group_rows(group: pa.RecordBatch | pa.Table) -> list[dict[str, Any]]:
+    """Rows of such a file, as `read_normalised` gives them."""
+    records: list[dict[str, Any]] = group.to_pylist()
+    for record in records:
+        if record["completion"] is not None:
+            record["messages"] = [
+                {"role": "user", "content": record["prompt"]},
+                {"role": "assistant", "content": record["completion"]},
+            ]
+        if record["labels"] is not None:
+            record["labels"] = {pair["label"]: pair["value"] for pair in record["labels"]}
+    return records
 
 
 def _groups(chunks: Iterator[Chunk], only: Sequence[TaskType] | None) -> Iterator[list[pa.RecordBatch]]:
