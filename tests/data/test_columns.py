@@ -158,7 +158,8 @@ def by_row(path: Path, name: str) -> list:
         return outcome(path, name)
 
 
-def in_columns(path: Path, name: str, block_bytes: int) -> list:
+def in_columns(path: Path, name: str, block_bytes: int) -> tuple[list, bool]:
+    """The same, and whether any block was parsed in columns."""
     parsed = []
 
     def parse(*arguments: object) -> pa.RecordBatch | None:
@@ -171,8 +172,7 @@ def in_columns(path: Path, name: str, block_bytes: int) -> list:
         stack.enter_context(patch.object(reading, "_SMALL_BYTES", 32))
         stack.enter_context(patch.object(json_columns, "parse", parse))
         found = outcome(path, name)
-    event("in columns" if any(batch is not None for batch in parsed) else "by row")
-    return found
+    return found, any(batch is not None for batch in parsed)
 
 
 @settings(deadline=None, max_examples=150)
@@ -181,7 +181,9 @@ def test_json_lines(lines, line_end, block_bytes):
     with TemporaryDirectory() as folder:
         path = Path(folder) / "a.jsonl"
         path.write_bytes(line_end.join(lines).encode(errors="surrogatepass"))
-        assert in_columns(path, "a.jsonl", block_bytes) == by_row(path, "a.jsonl")
+        found, parsed = in_columns(path, "a.jsonl", block_bytes)
+        event("in columns" if parsed else "by row")
+        assert found == by_row(path, "a.jsonl")
 
 
 @settings(deadline=None, max_examples=60)
@@ -221,3 +223,28 @@ def test_lines_on_which_pyarrow_stumbles_are_refused(tmp_path, line):
     (tmp_path / "a.jsonl").write_text('{"prompt": "a", "completion": "b"}\n' + f"{line}\n" * 3)
     with pytest.raises(InvalidInput, match="Line 2: "):
         validate(tmp_path / "a.jsonl", "a.jsonl")
+
+
+TEXTS, MARKED = {"prompt": "a", "completion": "b", "id": 1.5}, {"prompt": "a", "completion": {"x": 1, "y": 0}}
+LOOSE = [
+    (TEXTS, '{"prompt": "a", "completion": "b", "id": NaN}'),
+    (TEXTS, '{"prompt": "a", "completion": "b", "id": -Infinity}'),
+    (TEXTS, '{"prompt": "a", "completion": "b"} {"prompt": "c", "completion": "d"}'),
+    (TEXTS, '{"prompt": "a", "completion": "b", "prompt": "c"}'),
+    (TEXTS, '{"prompt": "a", "completion": "b", "id": "1"}'),
+    (MARKED, '{"prompt": "a", "completion": {"x": 1, "y": null}}'),
+    (MARKED, '{"prompt": "a", "completion": {"x": 1, "y": 0.5}}'),
+    ({"prompt": "a", "completion": 1.5}, '{"prompt": "a", "completion": true}'),
+    ({"prompt": "a", "completion": 1.5}, '{"prompt": "a", "completion": NaN}'),
+    ({"prompt": "a", "completion": 1.5}, '{"prompt": "a", "completion": 1e400}'),
+]
+
+
+@pytest.mark.parametrize(("row", "line"), LOOSE)
+def test_what_pyarrow_reads_more_loosely_is_read_by_row(tmp_path, row, line):
+    plain = json.dumps(row)
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n".join([plain] * 5 + [line] + [plain] * 5))
+    found, parsed = in_columns(path, "a.jsonl", 10_000)
+    assert parsed
+    assert found == by_row(path, "a.jsonl")
