@@ -227,7 +227,7 @@ def test_command_lists_unusable_rows_and_leaves_them_out_when_told(
 ) -> None:
     file = tmp_path / "some-bad.jsonl"
     file.write_text(GOOD + BAD + GOOD + "{\n")
-    here = {"EMISSARY_PROJECT": project}
+    here = {"EMISSARY_PROJECT": project, "EMISSARY_API_KEY": platform.api_key}
     refused = emissary(platform, "datasets", "upload", str(file), **here)
     assert refused.returncode == 1
     lines = refused.stderr.splitlines()
@@ -245,7 +245,7 @@ def test_command_uploads_a_folder_that_datasets_reads(platform: Platform, projec
     folder.mkdir()
     (folder / "train.csv").write_text("prompt,completion\na,b\nc,d\n")
     (folder / "test.csv").write_text("prompt,completion\ne,f\n")
-    here = {"EMISSARY_PROJECT": project, "HF_HOME": str(tmp_path / "hub")}
+    here = {"EMISSARY_PROJECT": project, "EMISSARY_API_KEY": platform.api_key, "HF_HOME": str(tmp_path / "hub")}
     which = emissary(platform, "datasets", "upload", str(folder), **here)
     assert which.returncode == 1
     assert "several splits; say which one: train, test" in which.stderr

@@ -38,7 +38,7 @@ FILES = {
     "cut off": ("a.jsonl", GOOD + GOOD[:20], ["Line 2", "JSON"]),
     "invalid JSON in array": ("a.json", b"[\n" + GOOD + b", {]", ["Line 3", "JSON"]),
     "zip": ("a.jsonl", b"PK\x03\x04" + bytes(100), ["zip archive or an Excel workbook", "Unzip"]),
-    "archive bomb": ("a.jsonl.gz", gzip.compress(b"{}" + bytes(80 << 20)), ["unpacks to more than 64 MiB"]),
+    "archive bomb": ("a.jsonl.gz", gzip.compress((b" " * 65535 + b"\n") * 1100), ["unpacks to more than 64 MiB"]),
     "cut off gzip": ("a.jsonl.gz", gzip.compress(GOOD)[:-4], ["gzip", "cut off"]),
     "nested Parquet": ("a.parquet", NESTED, ["'prompt'", "list<", "must be text"]),
     "CSV with a column missing": ("a.csv", b"input;expected_output\na;b\nc\n", ["Line 3", "number of fields is 1"]),
@@ -86,12 +86,6 @@ def test_unusable_rows_are_left_out_where_that_is_asked_for(client: Client, proj
         upload(client, project, b"{\n", on_invalid="skip")
     with refused(client, project, "on_invalid", "refuse or skip"):
         upload(client, project, GOOD, on_invalid="ignore")
-    with refused(client, project, "on_invalid", "text"):
-        client.call(
-            "POST",
-            f"/v1/projects/{project}/datasets",
-            files={"on_invalid": ("skip.txt", b"skip")},
-        )
 
 
 @pytest.mark.parametrize("name", ["colours.jsonl.gz", "colours.csv", "colours.parquet"])
