@@ -230,7 +230,7 @@ def test_command_lists_unusable_rows_and_leaves_them_out_when_told(
     here = {"EMISSARY_PROJECT": project, "EMISSARY_API_KEY": platform.api_key}
     refused = emissary(platform, "datasets", "upload", str(file), **here)
     assert refused.returncode == 1
-    lines = refused.stderr.splitlines()
+    lines = [line for line in refused.stderr.splitlines() if line]  # the progress bar leaves an empty one
     assert lines[0] == "2: 'completion' is missing"
     assert lines[1].startswith("4: invalid JSON at column 2: ")
     assert lines[2].startswith("Error: Line 2: 'completion' is missing. 1 more row does not fit")

@@ -64,18 +64,18 @@ def upload(
     client = connect(ctx)
     project_id = project_path(client, project).rpartition("/")[2]
     on_invalid: OnInvalid = "skip" if skip_invalid else "refuse"
-    with _file(source, config, split) as file, Progress(console=messages(), transient=True) as bar:
-        shown = bar.add_task("", total=None)
+    try:
+        with _file(source, config, split) as file, Progress(console=messages(), transient=True) as bar:
+            shown = bar.add_task("", total=None)
 
-        def progress(sent: int, total: int) -> None:
-            doing = "Uploading" if sent < total else "Waiting until every row is read:"
-            bar.update(shown, completed=sent, total=total, description=f"{doing} {clean(file.name)}")
+            def progress(sent: int, total: int) -> None:
+                doing = "Uploading" if sent < total else "Waiting until every row is read:"
+                bar.update(shown, completed=sent, total=total, description=f"{doing} {clean(file.name)}")
 
-        try:
             made = upload_dataset(client, project_id, file, name, progress, on_invalid=on_invalid)
-        except ApiError as error:
-            _say_problems(error.details.get("problems", []), error.details.get("problem_count", 0))
-            raise
+    except ApiError as error:
+        _say_problems(error.details.get("problems", []), error.details.get("problem_count", 0))
+        raise
     if skip_invalid:
         profile = client.get(f"/v1/projects/{project_id}/datasets/{made['id']}")["profile"]
         _say_problems(profile["problems"], profile["skipped"])
