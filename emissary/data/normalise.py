@@ -26,7 +26,7 @@ def normalise(path: Path, filename: str, target: Path, only: Sequence[TaskType] 
     """
     unfinished = target.with_name(target.name + ".unfinished")
     try:
-        with pq.ParquetWriter(unfinished, SCHEMA, compression="zstd", use_dictionary=_FEW_VALUES) as writer:
+        with pq.ParquetWriter(unfinished, SCHEMA, compression="snappy", use_dictionary=_FEW_VALUES) as writer:
             for group in _groups(read(path, filename), only):
                 writer.write_table(pa.Table.from_batches(group))
         unfinished.replace(target)
