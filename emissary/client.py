@@ -23,7 +23,7 @@ class ApiError(EmissaryError):
         except ValueError:
             body = None
         told = body if isinstance(body, dict) else {"error": response.text}
-        super().__init__(str(told.get("error", response.text)), told.get("code"))
+        super().__init__(str(told.pop("error", response.text)), told.pop("code", None), details=told)
         self.status = response.status_code
 
 

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import httpx
 
 from emissary.client import ApiError, Client
+from emissary.data.rows import OnInvalid
 from emissary.errors import EmissaryError, InvalidInput, Unavailable
 from emissary.settings import settings
 
@@ -24,7 +25,13 @@ _T = TypeVar("_T")
 
 
 def upload_dataset(
-    client: Client, project_id: str, path: Path, name: str | None = None, on_progress: Progress | None = None
+    client: Client,
+    project_id: str,
+    path: Path,
+    name: str | None = None,
+    on_progress: Progress | None = None,
+    *,
+    on_invalid: OnInvalid = "refuse",
 ) -> dict[str, Any]:
     """Upload the file at `path` as a dataset called `name` (None: as the file); returns the API's summary of it.
 
@@ -34,14 +41,15 @@ def upload_dataset(
     """
     if not path.is_file():
         raise InvalidInput(f"There is no file {path}.")
+    fields: dict[str, str] = {"on_invalid": on_invalid} | ({} if name is None else {"name": name})
     show = on_progress or (lambda _sent, _total: None)
     if path.stat().st_size <= settings().max_upload_mb * 1024 * 1024:
         try:
-            return _send_whole(client, project_id, path, name, show)
+            return _send_whole(client, project_id, path, fields, show)
         except ApiError as error:
             if error.code != "too_large":
                 raise
-    return _send_parts(client, project_id, path, name, show)
+    return _send_parts(client, project_id, path, fields, show)
 
 
 class _Counted:
@@ -65,25 +73,23 @@ class _Counted:
         self._file.close()
 
 
-def _send_whole(client: Client, project_id: str, path: Path, name: str | None, show: Progress) -> dict[str, Any]:
+def _send_whole(client: Client, project_id: str, path: Path, fields: dict[str, str], show: Progress) -> dict[str, Any]:
     file = _Counted(path, show)
     try:
-        form = {} if name is None else {"name": name}
         answer: dict[str, Any] = client.call(
-            "POST", f"/v1/projects/{project_id}/datasets", files={"file": (path.name, file)}, data=form
+            "POST", f"/v1/projects/{project_id}/datasets", files={"file": (path.name, file)}, data=fields
         )
     finally:
         file.close()
     return answer
 
 
-def _send_parts(client: Client, project_id: str, path: Path, name: str | None, show: Progress) -> dict[str, Any]:
+def _send_parts(client: Client, project_id: str, path: Path, fields: dict[str, str], show: Progress) -> dict[str, Any]:
     uploads = f"/v1/projects/{project_id}/datasets/uploads"
-    noted = _note(client, project_id, path, name)
+    noted = _note(client, project_id, path, fields)
     upload = _resumed(client, uploads, noted)
     if upload is None:
-        body = {"file_name": path.name, "bytes": path.stat().st_size} | ({} if name is None else {"name": name})
-        upload = client.post(uploads, body)
+        upload = client.post(uploads, {"file_name": path.name, "bytes": path.stat().st_size} | fields)
         noted.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         noted.write_text(json.dumps({"upload_id": upload["id"]}))
     if upload["refused"] is None:
@@ -134,10 +140,10 @@ def _repeated(attempt: Callable[[], _T]) -> _T:
     return attempt()
 
 
-def _note(client: Client, project_id: str, path: Path, name: str | None) -> Path:
+def _note(client: Client, project_id: str, path: Path, fields: dict[str, str]) -> Path:
     """Where the id of the upload of this very file is kept until it is complete."""
     stat = path.stat()
-    what = [str(client.http.base_url), project_id, str(path.resolve()), stat.st_size, stat.st_mtime_ns, name]
+    what = [str(client.http.base_url), project_id, str(path.resolve()), stat.st_size, stat.st_mtime_ns, fields]
     return settings().home / "uploads" / f"{hashlib.sha256(json.dumps(what).encode()).hexdigest()[:32]}.json"
 
 

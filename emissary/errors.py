@@ -12,6 +12,8 @@ where, and what to do:
     └── Unavailable     503  it will work later
 """
 
+from typing import Any
+
 
 class EmissaryError(Exception):
     """The base of all errors meant for a person; `str(error)` is the sentence."""
@@ -21,9 +23,18 @@ class EmissaryError(Exception):
     retry_after: int | None = None
     """Seconds after which to try again, where that is known; the API sends it as Retry-After."""
 
-    def __init__(self, sentence: str, code: str | None = None, *, retry_after: int | None = None) -> None:
+    def __init__(
+        self,
+        sentence: str,
+        code: str | None = None,
+        *,
+        retry_after: int | None = None,
+        details: dict[str, Any] | None = None,
+    ) -> None:
         super().__init__(sentence)
         self.retry_after = retry_after
+        self.details = details or {}
+        """Further fields of the API's answer."""
         if code is not None:
             self.code = code
 

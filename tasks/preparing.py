@@ -49,7 +49,8 @@ async def prepare(dataset_id: str) -> str:
         uploaded = store.folder(dataset.artifact)
         (source,) = (path for path in uploaded.iterdir() if path.stem == "original")
         with tempfile.TemporaryDirectory(prefix="emissary-prepare-") as scratch:
-            normalise(source, dataset.file_name, Path(scratch) / "rows.parquet")
+            only = dataset.report["compatible_task_types"] if dataset.report.get("on_invalid") == "skip" else None
+            normalise(source, dataset.file_name, Path(scratch) / "rows.parquet", only)
             publish(key, Path(scratch), move=True)
 
     await anyio.to_thread.run_sync(write)

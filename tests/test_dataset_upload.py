@@ -19,7 +19,7 @@ from emissary.dataset_upload import upload_dataset
 from emissary.errors import InvalidInput, Unavailable
 from emissary.settings import settings
 from emissary.up import Platform
-from tests.command_line import COMMAND, environment
+from tests.command_line import COMMAND, answer, emissary, environment
 from tests.jobs import until
 
 MIB = 1024 * 1024
@@ -217,3 +217,40 @@ def test_file_over_the_servers_limit_goes_in_parts(
 def test_missing_file_is_said(client: Client, project: str, tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=r"no file .*nothing\.jsonl"):
         upload_dataset(client, project, tmp_path / "nothing.jsonl")
+
+
+GOOD, BAD = '{"prompt": "a", "completion": "b"}\n', '{"prompt": "a"}\n'
+
+
+def test_command_lists_unusable_rows_and_leaves_them_out_when_told(
+    platform: Platform, client: Client, project: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "some-bad.jsonl"
+    file.write_text(GOOD + BAD + GOOD + "{\n")
+    here = {"EMISSARY_PROJECT": project, "EMISSARY_API_KEY": platform.api_key}
+    refused = emissary(platform, "datasets", "upload", str(file), **here)
+    assert refused.returncode == 1
+    lines = [line for line in refused.stderr.splitlines() if line]  # the progress bar leaves an empty one
+    assert lines[0] == "2: 'completion' is missing"
+    assert lines[1].startswith("4: invalid JSON at column 2: ")
+    assert lines[2].startswith("Error: Line 2: 'completion' is missing. 1 more row does not fit")
+    taken = emissary(platform, "datasets", "upload", str(file), "--skip-invalid", **here)
+    assert taken.returncode == 0
+    assert "2 rows are in the dataset; 2 were left out." in taken.stderr.splitlines()
+    assert "some-bad" in taken.stdout
+
+
+def test_command_uploads_a_folder_that_datasets_reads(platform: Platform, project: str, tmp_path: Path) -> None:
+    folder = tmp_path / "tickets"
+    folder.mkdir()
+    (folder / "train.csv").write_text("prompt,completion\na,b\nc,d\n")
+    (folder / "test.csv").write_text("prompt,completion\ne,f\n")
+    here = {"EMISSARY_PROJECT": project, "EMISSARY_API_KEY": platform.api_key, "HF_HOME": str(tmp_path / "hub")}
+    which = emissary(platform, "datasets", "upload", str(folder), **here)
+    assert which.returncode == 1
+    assert "several splits; say which one: train, test" in which.stderr
+    made = answer(platform, "datasets", "upload", str(folder), "--split", "train", **here)
+    assert made["name"] == "tickets"
+    unknown = emissary(platform, "datasets", "upload", "owner/name", **here)
+    assert unknown.returncode == 1
+    assert "no file or folder owner/name, and the Hugging Face hub" in unknown.stderr

@@ -10,6 +10,7 @@ from contextvars import Context
 from anyio import to_process
 from starlette.concurrency import run_in_threadpool
 
+from emissary.data.rows import OnInvalid
 from emissary.errors import InvalidInput, NotFound
 from emissary.processes import die_with_parent
 from emissary.store import uploads
@@ -47,7 +48,9 @@ async def _complete(upload: Upload) -> Dataset:
     arriving = uploads.arriving(upload)
     try:
         # Ended with the task: nobody would hear what it finds.
-        read = await to_process.run_sync(_read, arriving, upload.dataset_id, upload.file_name, cancellable=True)
+        read = await to_process.run_sync(
+            _read, arriving, upload.dataset_id, upload.file_name, upload.on_invalid, cancellable=True
+        )
     except Exception as error:
         # The files go when the upload is given up, and when another process of the API has completed it.
         async with transaction() as session:
@@ -55,7 +58,7 @@ async def _complete(upload: Upload) -> Dataset:
         if known is not None:
             return known
         if isinstance(error, InvalidInput) and error.code != "parts_missing":
-            await _refuse(upload, str(error))
+            await _refuse(upload, error)
         raise
     try:
         return await _register(upload, read)
@@ -64,9 +67,9 @@ async def _complete(upload: Upload) -> Dataset:
         raise
 
 
-def _read(arriving: Arriving, dataset_id: str, file_name: str) -> Dataset:
+def _read(arriving: Arriving, dataset_id: str, file_name: str, on_invalid: OnInvalid) -> Dataset:
     die_with_parent()
-    return store_arrived(arriving, dataset_id, file_name)
+    return store_arrived(arriving, dataset_id, file_name, on_invalid)
 
 
 async def _register(upload: Upload, dataset: Dataset) -> Dataset:
@@ -80,9 +83,9 @@ async def _register(upload: Upload, dataset: Dataset) -> Dataset:
         return dataset
 
 
-async def _refuse(upload: Upload, sentence: str) -> None:
+async def _refuse(upload: Upload, error: InvalidInput) -> None:
     """Keep why for whoever asks again; the file goes."""
     async with transaction() as session:
         row = await uploads.get(session, upload.project_id, upload.id, lock=True)
-        row.refused = sentence
+        row.refused, row.refused_details = str(error), error.details
     await run_in_threadpool(artifact_store().delete, uploads.arriving(upload).key)

@@ -25,6 +25,16 @@ _ERROR = {
         "status": {"type": "integer", "description": "The HTTP status."},
         "error": {"type": "string", "description": "A sentence: what is wrong, where, and what to do."},
         "code": {"type": "string", "description": "The kind of error, for programs."},
+        "problems": {
+            "type": "array",
+            "description": "Of a dataset that is refused for some of its rows, the first hundred of these.",
+            "items": {
+                "type": "object",
+                "required": ["line", "reason"],
+                "properties": {"line": {"type": "integer"}, "reason": {"type": "string"}},
+            },
+        },
+        "problem_count": {"type": "integer", "description": "How many rows these are in all."},
     },
     "examples": [{"status": 404, "error": "There is no project 'ms-12345'.", "code": "object_not_found"}],
 }

@@ -20,9 +20,11 @@ _DATABASE_SECONDS = 5
 _CODES = {401: "unauthorized", 404: "object_not_found", 405: "method_not_allowed", 413: "too_large"}
 
 
-def error_response(status: int, error: str, code: str, headers: dict[str, str] | None = None) -> JSONResponse:
-    """The envelope of one error."""
-    return JSONResponse({"status": status, "error": error, "code": code}, status, headers=headers)
+def error_response(
+    status: int, error: str, code: str, headers: dict[str, str] | None = None, details: dict[str, Any] | None = None
+) -> JSONResponse:
+    """The envelope of one error, with further fields where there are `details`."""
+    return JSONResponse({"status": status, "error": error, "code": code} | (details or {}), status, headers=headers)
 
 
 def field_sentence(error: RequestValidationError) -> str:
@@ -64,7 +66,7 @@ def add_error_handlers(app: FastAPI) -> None:
             headers["Retry-After"] = str(error.retry_after)
         if error.status == HTTPStatus.UNAUTHORIZED:
             headers["WWW-Authenticate"] = "Bearer"
-        return error_response(error.status, str(error), error.code, headers)
+        return error_response(error.status, str(error), error.code, headers, error.details)
 
     @app.exception_handler(IntegrityError)
     async def raced(request: Request, error: IntegrityError) -> JSONResponse:

@@ -13,8 +13,8 @@ _FORM_OVERHEAD = 64 * 1024
 
 
 @asynccontextmanager
-async def uploaded_form(request: Request, max_mb: int) -> AsyncIterator[tuple[UploadFile, str | None]]:
-    """The form's `file`, spooled to disk, and its `name`. Raises InvalidInput naming the field that is wrong."""
+async def uploaded_form(request: Request, max_mb: int) -> AsyncIterator[tuple[UploadFile, dict[str, str]]]:
+    """The form's `file`, spooled to disk, and its other fields. Raises InvalidInput naming the field that is wrong."""
     if not request.headers.get("content-type", "").startswith("multipart/form-data"):
         raise InvalidInput("The body must be multipart/form-data with the dataset as the field `file`.")
     limit = max_mb * 1024 * 1024
@@ -38,11 +38,12 @@ async def uploaded_form(request: Request, max_mb: int) -> AsyncIterator[tuple[Up
         return message
 
     async with Request(request.scope, counted).form(max_files=1, max_fields=8) as form:
-        file, name = form.get("file"), form.get("name")
+        file = form.get("file")
         if not isinstance(file, UploadFile):
             raise InvalidInput("file: the dataset file is missing from the form.")
         if (file.size or 0) > limit:
             raise too_large
-        if name is not None and not isinstance(name, str):
-            raise InvalidInput("name: it must be text, not a file.")
-        yield file, name
+        texts = {name: value for name, value in form.items() if isinstance(value, str)}
+        if others := form.keys() - texts.keys() - {"file"}:
+            raise InvalidInput(f"{min(others)}: it must be text, not a file.")
+        yield file, texts

@@ -1,48 +1,95 @@
-"""Rows of a CSV file: a header, comma-separated, quoted as RFC 4180 has it."""
+"""Rows of a CSV file: a header, then a record a row; commas, semicolons, tabs or pipes between the fields."""
 
 import csv
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from itertools import chain, islice
 
+from emissary.data.content import Content
+from emissary.data.rows import Row
 from emissary.data.text import lines
 from emissary.errors import InvalidInput
 
 PROMPT_COLUMNS = ("input", "expected_output")
 PAIR_COLUMNS = ("text1", "text2", "score")
+_DELIMITERS = (",", ";", "\t", "|")
+_HEADER_LINES = 20
 
 # The csv module's own limit (131,072 characters, for the whole process) is shorter than a long document;
 # without any, one forgotten closing quote would read the rest of the file into memory.
 csv.field_size_limit(16 * 1024 * 1024)
 
 
-def read_csv(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield (line on which the row begins, row); every value stays text.
+def read_csv(content: Content) -> Iterator[tuple[int, Row | str]]:
+    """Yield (line on which the row begins, row, or why there is none); every value stays text.
 
     `input` and `expected_output` become prompt and completion; `text1`, `text2` and `score` become itemA,
-    itemB and similarity. Other columns keep their name.
+    itemB and similarity. Other columns keep their name. Raises InvalidInput for a header without them, and for a quote
+    that is never closed, behind which no row can be told apart.
     """
-    records = _records(path)
+    text = lines(content)
+    head = list(islice(text, _HEADER_LINES))
+    records = _records(chain(head, text), delimiter(head))
     line, header = next(records, (1, []))
+    if isinstance(header, str):
+        raise InvalidInput(f"Line {line}: {header}.")
     columns = [column.strip() for column in header]
     is_pair = _check_header(line, columns)
     for line, fields in records:
-        if len(fields) != len(columns):
-            raise InvalidInput(
-                f"Line {line}: the row's number of fields is {len(fields)} and the header's is {len(columns)}. "
-                "Put a value that contains a comma, a quote or a line break in double quotes."
+        if isinstance(fields, str):
+            yield line, fields
+        elif len(fields) != len(columns):
+            yield (
+                line,
+                f"the row's number of fields is {len(fields)} and the header's is {len(columns)}; a value that "
+                "contains the delimiter, a quote or a line break must be in double quotes",
             )
-        row: dict[str, Any] = dict(zip(columns, fields, strict=True))
-        if is_pair:
-            row["itemA"], row["itemB"] = {"text": row.pop("text1")}, {"text": row.pop("text2")}
-            row["similarity"] = row.pop("score")
         else:
-            row["prompt"], row["completion"] = row.pop("input"), row.pop("expected_output")
-        yield line, row
+            yield line, _row(dict(zip(columns, fields, strict=True)), is_pair)
 
 
-def _records(path: Path) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader(lines(path), strict=True)
+def delimiter(head: list[str]) -> str:
+    """The delimiter with which the header, at the beginning of the lines `head`, has the columns of a dataset; else
+    the one that is most frequent in it.
+    """
+
+    def fit(candidate: str) -> tuple[bool, int]:
+        names = _header_names(head, candidate)
+        return _has_columns(names), len(names)
+
+    return max(_DELIMITERS, key=fit)
+
+
+def is_header(head: list[str]) -> bool:
+    """Whether the lines `head` begin with a header that has the columns of a dataset."""
+    return _has_columns(_header_names(head, delimiter(head)))
+
+
+def _header_names(head: list[str], delimiter: str) -> set[str]:
+    try:
+        _, fields = next(_records(iter(head), delimiter), (1, []))
+    except InvalidInput:
+        return set()
+    return set() if isinstance(fields, str) else {field.strip() for field in fields}
+
+
+def _has_columns(names: set[str]) -> bool:
+    return names.issuperset(PROMPT_COLUMNS) or names.issuperset(PAIR_COLUMNS)
+
+
+def _row(row: Row, is_pair: bool) -> Row:
+    if is_pair:
+        row["itemA"], row["itemB"] = {"text": row.pop("text1")}, {"text": row.pop("text2")}
+        row["similarity"] = row.pop("score")
+    else:
+        row["prompt"], row["completion"] = row.pop("input"), row.pop("expected_output")
+    return row
+
+
+def _records(text: Iterator[str], delimiter: str) -> Iterator[tuple[int, list[str] | str]]:
+    """Each record, or why it is not valid, with the line on which it begins; behind one that is not, the next line
+    begins another.
+    """
+    reader = csv.reader(text, delimiter=delimiter, strict=True)
     while True:
         line = reader.line_num + 1
         try:
@@ -50,11 +97,17 @@ def _records(path: Path) -> Iterator[tuple[int, list[str]]]:
         except StopIteration:
             return
         except csv.Error as error:
-            raise InvalidInput(
-                f"Line {line}: the row that begins here is not valid CSV: {error}. "
-                "Put a value that contains a comma, a quote or a line break in double quotes, "
-                "and write a quote inside it twice."
-            ) from None
+            if "unexpected end" in str(error) or "field larger" in str(error):
+                raise InvalidInput(
+                    f"Line {line}: the row that begins here is not valid CSV: {error}. Close the quote, and write a "
+                    "quote inside a quoted value twice."
+                ) from None
+            yield (
+                line,
+                f"the row that begins here is not valid CSV: {error}; a value that contains the delimiter, a quote or "
+                "a line break must be in double quotes, and a quote inside it written twice",
+            )
+            continue
         if len(fields) > 1 or (fields and fields[0].strip()):
             yield line, fields
 

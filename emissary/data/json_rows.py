@@ -1,43 +1,41 @@
-"""Rows of a JSON Lines file, and of a file that is one JSON array."""
+"""Rows of JSON Lines, one line after the other, and of a text that is one JSON array."""
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from emissary.data import strict_json
-from emissary.data.text import lines, pieces
+from emissary.data.content import Content
+from emissary.data.rows import Row
+from emissary.data.text import MOST_ROW_BYTES, Block, pieces
 from emissary.errors import InvalidInput
 
-_SPACE = " \t\r\n"
+SPACE = " \t\r\n"
 # A value cut off at the end of what has been read so far fails at most this many characters before the end
 # (the longest literal and a pair of \u escapes are shorter), except in a string, which says so.
 _CUT_OFF = 16
 
 
-def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield (line number, row) of a file with one JSON object a line; blank lines are skipped."""
-    for number, line in enumerate(lines(path), start=1):
-        if not line.strip(_SPACE):
+def read_jsonl(block: Block) -> Iterator[tuple[int, Row | str]]:
+    """Yield (line number, row, or why the line is none) of a block with an object a line; blank lines are skipped."""
+    for number, line in block.lines():
+        if not line.strip(SPACE):
             continue
         try:
             row = strict_json.decode(line)
         except ValueError as error:
-            if number == 1 and line.startswith("["):
-                raise InvalidInput(
-                    "Line 1: the file looks like one JSON array and not like one object a line. "
-                    "Name it with the extension .json, or write one object a line."
-                ) from None
-            column = f", column {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else ""
-            raise InvalidInput(f"Line {number}{column}: invalid JSON: {_reason(error)}.") from None
-        if not isinstance(row, dict):
-            raise InvalidInput(f'Line {number}: the row is not a JSON object such as {{"prompt": …}}.')
-        yield number, row
+            column = f" at column {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else ""
+            yield number, f"invalid JSON{column}: {_reason(error)}"
+            continue
+        yield number, row if isinstance(row, dict) else 'the row is not a JSON object such as {"prompt": …}'
 
 
-def read_json_array(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield (row number, row) of a file that is one JSON array of objects, holding a few rows at a time."""
-    text = _Window(pieces(path))
+def read_json_array(content: Content) -> Iterator[tuple[int, Row]]:
+    """Yield (row number, row) of a text that is one JSON array of objects, holding a few rows at a time.
+
+    Raises InvalidInput where the array is no valid JSON, for nothing after that can be told apart.
+    """
+    text = _Window(pieces(content))
     if text.next_character() != "[":
         raise InvalidInput(
             f"{text.place()}: the file is not a JSON array of rows. Begin it with '[', "
@@ -83,6 +81,8 @@ class _Window:
     def more(self) -> bool:
         """Read on, doubling what is unread so that a long row is not scanned often; False at the end."""
         unread = self.text[self.position :]
+        if len(unread) > MOST_ROW_BYTES:
+            raise InvalidInput(f"{self.place()}: the row that begins here is longer than {MOST_ROW_BYTES >> 20} MiB.")
         added: list[str] = []
         while sum(map(len, added)) < max(1, len(unread)) and (piece := next(self.source, "")):
             added.append(piece)
@@ -101,7 +101,7 @@ class _Window:
         """Go to the next character that is not white space and return it, '' at the end."""
         while True:
             while self.position < len(self.text):
-                if self.text[self.position] not in _SPACE:
+                if self.text[self.position] not in SPACE:
                     return self.text[self.position]
                 self.position += 1
             if not self.more():

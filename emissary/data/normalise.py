@@ -1,53 +1,34 @@
-"""One Parquet schema for the rows of every task type, written once and read by every later step."""
+"""One Parquet file with the rows of a dataset of any task type, written once and read by every later step."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from emissary.data.reading import number_means, read_rows
-from emissary.data.rows import Row, fit, labels, meant_for, number, problem
+from emissary.data.reading import Chunk, read
+from emissary.data.records import SCHEMA, fitting
+from emissary.data.rows import TaskType, meant_for, problem
 from emissary.errors import InvalidInput
 
-SCHEMA = pa.schema(
-    [
-        # The row's shape: "prompt" (prompt and completion), "chat" (messages) or "pair" (two texts).
-        pa.field("kind", pa.string(), nullable=False),
-        pa.field("prompt", pa.string()),
-        # The text to generate, as it was uploaded; null if the uploaded completion is a number or an object.
-        pa.field("completion", pa.string()),
-        # Every text-generation row as a conversation whose last turn, the assistant's, is the target: the
-        # uploaded messages of a "chat" row; user and assistant turn made of a "prompt" row.
-        pa.field("messages", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))),
-        # Classification: each label of the row, 1 where it applies, else 0.
-        pa.field("labels", pa.list_(pa.struct([("label", pa.string()), ("value", pa.int8())]))),
-        # Regression: the number to predict.
-        pa.field("target", pa.float64()),
-        # Embedding: two texts, and how similar they are, from -1 to 1.
-        pa.field("text_a", pa.string()),
-        pa.field("text_b", pa.string()),
-        pa.field("similarity", pa.float64()),
-    ]
-)
-
-_GROUP_ROWS = 4096
-_GROUP_CHARACTERS = 16 * 1024 * 1024
+_GROUP_BYTES = 16 * 1024 * 1024
+_FEW_VALUES = ["kind", "messages.list.element.role", "labels.list.element.label", "labels.list.element.value"]
 
 
-def normalise(path: Path, filename: str, target: Path) -> None:
+def normalise(path: Path, filename: str, target: Path, only: Sequence[TaskType] | None = None) -> None:
     """Write the rows of the upload at `path`, named `filename`, in order, to the Parquet file `target`.
 
-    A row that fits several task types has the columns of all of them. At most one row group is in memory.
-    `target` appears when it is complete. Raises InvalidInput as `read_rows`, and for a row that fits no task
-    type.
+    A row that fits several task types has the columns of all of them. A row that does not fit all task types of `only`
+    is left out; without `only`, one that fits none is refused. At most a few row groups are in memory. `target` appears
+    when it is complete. Raises InvalidInput as `read`, and for such a row.
     """
     unfinished = target.with_name(target.name + ".unfinished")
     try:
-        with pq.ParquetWriter(unfinished, SCHEMA, compression="zstd") as writer:
-            for records in _groups(path, filename):
-                writer.write_batch(pa.RecordBatch.from_pylist(records, schema=SCHEMA))
+        with pq.ParquetWriter(unfinished, SCHEMA, compression="snappy", use_dictionary=_FEW_VALUES) as writer:
+            for group in _groups(read(path, filename), only):
+                writer.write_table(pa.Table.from_batches(group))
         unfinished.replace(target)
     finally:
         unfinished.unlink(missing_ok=True)
@@ -56,62 +37,47 @@ def normalise(path: Path, filename: str, target: Path) -> None:
 def read_normalised(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the rows of a file that `normalise` wrote, as dicts with the columns of `SCHEMA`.
 
-    `messages` is a list of {"role", "content"}; `labels` is a dict of label to 0 or 1. Columns that do not
-    apply to a row are None.
+    `messages` is a list of {"role", "content"}: of a prompt with a completion, the user's turn and the assistant's.
+    `labels` is a dict of label to 0 or 1. Columns that do not apply to a row are None.
     """
     with pq.ParquetFile(path) as file:
         for batch in file.iter_batches(1024):
-            for record in batch.to_pylist():
-                if record["labels"] is not None:
-                    record["labels"] = {pair["label"]: pair["value"] for pair in record["labels"]}
-                yield record
+            yield from group_rows(batch)
 
 
-def _groups(path: Path, filename: str) -> Iterator[list[dict[str, Any]]]:
-    group: list[dict[str, Any]] = []
-    characters = 0
-    for row_number, row in read_rows(path, filename):
-        if not fit(row):
-            reason = problem(row, meant_for(row))
-            raise InvalidInput(f"{number_means(filename)} {row_number}: {reason}. Correct the row and upload again.")
-        record = _record(row)
-        group.append(record)
-        characters += _characters(record)
-        if len(group) == _GROUP_ROWS or characters >= _GROUP_CHARACTERS:
+def group_rows(group: pa.RecordBatch | pa.Table) -> list[dict[str, Any]]:
+    """Rows of such a file, as `read_normalised` gives them."""
+    records: list[dict[str, Any]] = group.to_pylist()
+    for record in records:
+        if record["completion"] is not None:
+            record["messages"] = [
+                {"role": "user", "content": record["prompt"]},
+                {"role": "assistant", "content": record["completion"]},
+            ]
+        if record["labels"] is not None:
+            record["labels"] = {pair["label"]: pair["value"] for pair in record["labels"]}
+    return records
+
+
+def _groups(chunks: Iterator[Chunk], only: Sequence[TaskType] | None) -> Iterator[list[pa.RecordBatch]]:
+    group: list[pa.RecordBatch] = []
+    for chunk in chunks:
+        records = _wanted(chunk, only)
+        if records.num_rows:
+            group.append(records)
+        if sum(batch.nbytes for batch in group) >= _GROUP_BYTES:
             yield group
-            group, characters = [], 0
+            group = []
     if group:
         yield group
 
 
-def _record(row: Row) -> dict[str, Any]:
-    task_types = fit(row)
-    if "embedding" in task_types:
-        return {
-            "kind": "pair",
-            "text_a": row["itemA"]["text"],
-            "text_b": row["itemB"]["text"],
-            "similarity": number(row["similarity"]),
-        }
-    if row.get("messages") is not None:
-        messages = [{"role": turn["role"], "content": turn["content"]} for turn in row["messages"]]
-        return {"kind": "chat", "messages": messages}
-    prompt, completion = row["prompt"], row["completion"]
-    record: dict[str, Any] = {"kind": "prompt", "prompt": prompt}
-    if "text-generation" in task_types:
-        record["completion"] = completion
-        record["messages"] = [
-            {"role": "user", "content": prompt},
-            {"role": "assistant", "content": completion},
-        ]
-    if "classification" in task_types:
-        marked = labels(completion) or {}
-        record["labels"] = [{"label": label, "value": value} for label, value in marked.items()]
-    if "regression" in task_types:
-        record["target"] = number(completion)
-    return record
-
-
-def _characters(record: dict[str, Any]) -> int:
-    texts = [value for value in record.values() if isinstance(value, str)]
-    return sum(map(len, texts)) + sum(len(turn["content"]) for turn in record.get("messages") or [])
+def _wanted(chunk: Chunk, only: Sequence[TaskType] | None) -> pa.RecordBatch:
+    if only is not None:
+        fits = fitting(chunk.records)
+        return chunk.records.filter(pa.array(np.logical_and.reduce([fits[task_type] for task_type in only])))
+    if chunk.unusable:
+        number, row = chunk.unusable[0]
+        reason = row if isinstance(row, str) else problem(row, meant_for(row))
+        raise InvalidInput(f"{chunk.number_means} {number}: {reason}. Correct the row and upload again.")
+    return chunk.records

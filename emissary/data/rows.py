@@ -19,6 +19,8 @@ from emissary.data import strict_json
 
 TaskType = Literal["text-generation", "classification", "regression", "embedding"]
 Row = dict[str, Any]
+OnInvalid = Literal["refuse", "skip"]
+"""What is done about rows that cannot be used: the whole file is refused, or they are left out."""
 
 TASK_TYPES: tuple[TaskType, ...] = get_args(TaskType)
 FIELDS = frozenset({"prompt", "completion", "messages", "itemA", "itemB", "similarity"})
@@ -51,8 +53,8 @@ def meant_for(row: Row) -> TaskType:
 
 def number(value: Any) -> float | None:
     """Return the finite number that the value is, or says as text; None if it is none."""
-    if isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
-        value = float(value)
+    if isinstance(value, str) and _NUMBER.fullmatch(said := value.strip()):
+        value = float(said)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:

@@ -1,59 +1,132 @@
-"""UTF-8 files as text, piece by piece or line by line, never the whole file at once."""
+"""UTF-8 content piece by piece, line by line or in blocks of lines, never the whole file at once."""
 
 import codecs
 from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import dataclass
 
+import pyarrow as pa
+
+from emissary.data.content import Content, fully
 from emissary.errors import InvalidInput
 
 PIECE_BYTES = 1 << 20
+BLOCK_BYTES = 1 << 20
+MOST_ROW_BYTES = 16 << 20
 
 
-def pieces(path: Path) -> Iterator[str]:
-    """Yield the file's text in pieces of at most `PIECE_BYTES` bytes, without a leading byte order mark.
+@dataclass(frozen=True)
+class Block:
+    """Whole lines of a text, each with its line end but perhaps the last."""
+
+    data: bytes
+    first_line: int
+    """Number of the first line in the file, from 1."""
+
+    def parts(self, count: int) -> Iterator["Block"]:
+        """The same lines as about `count` smaller blocks."""
+        start, line = 0, self.first_line
+        step = len(self.data) // count + 1
+        while start < len(self.data):
+            end = self.data.find(b"\n", start + step - 1) + 1 or len(self.data)
+            yield Block(self.data[start:end], line)
+            line += self.data.count(b"\n", start, end)
+            start = end
+
+    def lines(self) -> Iterator[tuple[int, str]]:
+        """The lines, each with its number."""
+        return enumerate(self.data.decode().split("\n"), self.first_line)
+
+
+def blocks(content: Content) -> Iterator[Block]:
+    """Yield the content in blocks of about `BLOCK_BYTES`, without a leading byte order mark.
+
+    Raises InvalidInput as `pieces`, and for a line over 16 MiB.
+    """
+    offset, line, rest = 0, 1, b""
+    while data := fully(content, BLOCK_BYTES):
+        if line == 1 and not offset and not rest and data.startswith(codecs.BOM_UTF8):
+            offset, data = len(codecs.BOM_UTF8), data[len(codecs.BOM_UTF8) :]
+        end = data.rfind(b"\n") + 1
+        if end:
+            block = Block(b"".join((rest, memoryview(data)[:end])), line)
+            _check(block.data, offset)
+            yield block
+            offset += len(block.data)
+            line += block.data.count(b"\n")
+            rest = b""
+        rest += data[end:]
+        if len(rest) > MOST_ROW_BYTES:
+            raise InvalidInput(f"Line {line} is longer than {MOST_ROW_BYTES >> 20} MiB. Write one row a line.")
+    if rest:
+        _check(rest, offset)
+        yield Block(rest, line)
+
+
+def pieces(content: Content) -> Iterator[str]:
+    """Yield the text in pieces of at most `PIECE_BYTES` bytes, without a leading byte order mark.
 
     Raises InvalidInput, with the byte offset, for bytes that are not UTF-8 and for NUL bytes.
     """
     decoder = codecs.getincrementaldecoder("utf-8")()
-    offset = 0
-    with path.open("rb") as file:
-        data = file.read(PIECE_BYTES)
-        if data.startswith(codecs.BOM_UTF8):
-            data, offset = data[len(codecs.BOM_UTF8) :], len(codecs.BOM_UTF8)
-        while True:
-            undecoded = len(decoder.getstate()[0])
-            try:
-                text = decoder.decode(data, final=not data)
-            except UnicodeDecodeError as error:
-                raise InvalidInput(
-                    f"The file is not UTF-8 text: the byte at offset {offset - undecoded + error.start} is "
-                    "not valid. Save the file as UTF-8 and upload it again."
-                ) from None
-            if (nul := data.find(b"\0")) >= 0:
-                raise InvalidInput(
-                    f"The file is not text: there is a NUL byte at offset {offset + nul}. "
-                    "Save the file as UTF-8 text and upload it again."
-                )
-            if text:
-                yield text
-            if not data:
-                return
-            offset += len(data)
-            data = file.read(PIECE_BYTES)
+    offset, is_first = 0, True
+    while True:
+        data = content.read(PIECE_BYTES)
+        undecoded = len(decoder.getstate()[0])
+        try:
+            text = decoder.decode(data, final=not data)
+        except UnicodeDecodeError as error:
+            raise _not_utf8(offset - undecoded + error.start) from None
+        if (nul := data.find(b"\0")) >= 0:
+            raise _nul_byte(offset + nul)
+        if text and is_first:
+            text, is_first = text.removeprefix("\ufeff"), False
+        if text:
+            yield text
+        if not data:
+            return
+        offset += len(data)
 
 
-def lines(path: Path) -> Iterator[str]:
-    """Yield the file's lines with their line ends; raises as `pieces`.
+def lines(content: Content) -> Iterator[str]:
+    """Yield the lines with their line ends; raises as `blocks`.
 
     Only a line feed ends a line: str.splitlines would also split at U+2028 and its like, which are ordinary
     characters inside a JSON string or a CSV cell.
     """
-    unfinished: list[str] = []
-    for piece in pieces(path):
-        *ended, rest = piece.split("\n")
+    for block in blocks(content):
+        *ended, last = block.data.decode().split("\n")
         for line in ended:
-            yield "".join([*unfinished, line, "\n"])
-            unfinished = []
-        unfinished.append(rest)
-    if last := "".join(unfinished):
-        yield last
+            yield line + "\n"
+        if last:
+            yield last
+
+
+def _check(data: bytes, offset: int) -> None:
+    """Raise InvalidInput for what is not UTF-8 in `data`, which begins at `offset` of the content."""
+    if (nul := data.find(b"\0")) >= 0:
+        raise _nul_byte(offset + nul)
+    if data.isascii():
+        return
+    ends = pa.array([0, len(data)], pa.int64()).buffers()[1]
+    text = pa.Array.from_buffers(pa.large_string(), 1, [None, ends, pa.py_buffer(data)])
+    try:
+        text.validate(full=True)  # several times faster than decoding
+    except pa.ArrowInvalid:
+        try:
+            data.decode()
+        except UnicodeDecodeError as error:
+            raise _not_utf8(offset + error.start) from None
+
+
+def _not_utf8(offset: int) -> InvalidInput:
+    return InvalidInput(
+        f"The file is not UTF-8 text: the byte at offset {offset} is not valid. Save the file as UTF-8 and upload it "
+        "again."
+    )
+
+
+def _nul_byte(offset: int) -> InvalidInput:
+    return InvalidInput(
+        f"The file is not text: there is a NUL byte at offset {offset}. Save the file as UTF-8 text and upload it "
+        "again."
+    )

@@ -1,23 +1,37 @@
 """One pass over an uploaded dataset: is every row usable, for what, and what should its owner know?"""
 
-import json
-from array import array
 from collections import Counter
-from hashlib import blake2b
+from collections.abc import Iterator, Sequence
+from heapq import merge
+from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import BaseModel
 
-from emissary.data.reading import number_means, read_rows
-from emissary.data.rows import FIELDS, TASK_TYPES, Row, TaskType, labels, meant_for, problem
+from emissary.data.duplicates import Hashes, hashes, repeated
+from emissary.data.reading import Chunk, NumberMeans, read
+from emissary.data.records import fitting
+from emissary.data.rows import FIELDS, TASK_TYPES, OnInvalid, Row, TaskType, meant_for, problem
 from emissary.errors import InvalidInput
 
+SHOWN_PROBLEMS = 100
 FEW_ROWS = 10
 FEW_ROWS_IN_A_CLASS = 20
 
 LabelKind = Literal["binary", "multiclass", "multilabel"]
+
+
+class Problem(BaseModel):
+    """Why a row cannot be used."""
+
+    line: int
+    """The line of the file on which the row begins; in a JSON array and in Parquet the row's number. From 1."""
+    reason: str
 
 
 class DatasetReport(BaseModel):
@@ -35,78 +49,155 @@ class DatasetReport(BaseModel):
     class_counts: dict[str, int]
     """Rows per class; `positive` and `negative` if binary. A label that a row does not name is 0 there."""
     duplicates: int
-    """Rows that repeat an earlier row exactly, in the fields that a task type reads."""
+    """Rows that repeat an earlier row exactly, in what is read of them."""
     warnings: list[str]
+    on_invalid: OnInvalid = "refuse"
+    """Whether rows that do not fit were to be left out; none of them is counted above."""
+    skipped: int = 0
+    """How many were left out."""
+    problems: list[Problem] = []
+    """The first hundred of them."""
 
 
-def validate(path: Path, filename: str) -> DatasetReport:
+def validate(
+    path: Path, filename: str, on_invalid: OnInvalid = "refuse", most_bytes: int | None = None
+) -> DatasetReport:
     """Read the file at `path`, named `filename`, and report on it.
 
-    Raises InvalidInput if it cannot be read (see `read_rows`), has no rows, or no task type fits all rows;
-    the sentence then names the rows that do not fit the task type that most rows fit.
+    With `skip`, rows that do not fit the task type that most rows fit are left out. Raises InvalidInput if it cannot be
+    read (see `read`, also for `most_bytes`), if it has no rows, if no task type fits all rows or, with `skip`, any row;
+    then its `details` have the first rows that cannot be used.
     """
-    rows = 0
-    misfits: dict[TaskType, _Misfits] = {task_type: _Misfits(task_type) for task_type in TASK_TYPES}
-    meant: Counter[TaskType] = Counter()
-    classes = _Classes()
-    fingerprints = array("Q")  # eight bytes a row: there may be tens of millions
-    unused: set[str] = set()
-    for number, row in read_rows(path, filename):
-        rows += 1
-        meant[meant_for(row)] += 1
-        for task_type, found in misfits.items():
-            if reason := problem(row, task_type):
-                found.add(number, reason)
-        if (marked := labels(row.get("completion"))) is not None:
-            classes.add(marked)
-        fingerprints.append(_fingerprint(row))
-        unused.update(row.keys() - FIELDS)
-    if not rows:
+    groups: dict[frozenset[TaskType], _Group] = {}
+    names: set[str] = set()
+    number_means: NumberMeans = "Line"
+    for chunk in read(path, filename, most_bytes):
+        number_means = chunk.number_means
+        names |= chunk.names
+        for fits, indices in _by_fit(chunk.records):
+            groups.setdefault(fits, _Group(fits)).take_in(chunk, indices)
+        if chunk.unusable:
+            groups.setdefault(frozenset(), _Group(frozenset())).leave_out(chunk.unusable)
+    if not groups:
         raise InvalidInput("The file has no rows. Upload a file with at least one row.")
 
-    means = number_means(filename)
+    misfits = {task_type: _Misfits(task_type, list(groups.values())) for task_type in TASK_TYPES}
+    meant = sum((group.meant for group in groups.values()), Counter[TaskType]())
+    nearest = min(TASK_TYPES, key=lambda task_type: (misfits[task_type].count, -meant[task_type]))
+    left_out = misfits[nearest]
+    kept = [group for fits, group in groups.items() if nearest in fits]
+    rows = sum(group.count for group in kept)
+    if left_out.count and on_invalid == "refuse":
+        raise InvalidInput(
+            f"{left_out.sentence(number_means)} Correct or remove such rows and upload again, or have them left out "
+            "(on_invalid: skip).",
+            details=left_out.details(),
+        )
+    if not rows:
+        raise InvalidInput(
+            f"There is no row that can be used. {left_out.sentence(number_means)} Correct them and upload again.",
+            details=left_out.details(),
+        )
+    misfits = {task_type: _Misfits(task_type, kept) for task_type in TASK_TYPES}
     compatible = [task_type for task_type in TASK_TYPES if not misfits[task_type].count]
-    if not compatible:
-        nearest = min(TASK_TYPES, key=lambda task_type: (misfits[task_type].count, -meant[task_type]))
-        raise InvalidInput(f"{misfits[nearest].sentence(means)} Correct or remove such rows and upload again.")
+    classes = _Classes.of([group.classes for group in kept])
     label_kind = classes.kind() if "classification" in compatible else None
     class_counts = classes.counts() if label_kind else {}
     return DatasetReport(
         rows=rows,
         compatible_task_types=compatible,
-        misfits={task: found.sentence(means) for task, found in misfits.items() if found.count},
+        misfits={task: found.sentence(number_means) for task, found in misfits.items() if found.count},
         label_kind=label_kind,
         labels=sorted(classes.marked) if label_kind else [],
         class_counts=class_counts,
-        duplicates=_repeated(fingerprints),
-        warnings=_warnings(rows, class_counts, unused),
+        duplicates=repeated(np.concatenate([found for group in kept for found in group.hashes])),
+        warnings=_warnings(rows, class_counts, names - FIELDS),
+        on_invalid=on_invalid,
+        skipped=left_out.count,
+        problems=left_out.problems(),
     )
 
 
-class _Misfits:
-    """The rows that do not fit a task type: how many, the first one's reason, the first few's numbers."""
+def _by_fit(records: pa.RecordBatch) -> Iterator[tuple[frozenset[TaskType], npt.NDArray[np.int64]]]:
+    """Which of the rows fit the same task types."""
+    fits = fitting(records)
+    codes = sum(mask.astype(np.int64) << place for place, mask in enumerate(fits.values()))
+    for code in np.unique(codes):
+        fit = frozenset(task_type for place, task_type in enumerate(TASK_TYPES) if code >> place & 1)
+        yield fit, np.flatnonzero(codes == code)
 
-    def __init__(self, task_type: TaskType) -> None:
-        self.task_type = task_type
+
+class _Group:
+    """The rows that fit the same task types, perhaps none."""
+
+    def __init__(self, fits: frozenset[TaskType]) -> None:
+        self.fits = fits
         self.count = 0
-        self.reason = ""
-        self.numbers: list[int] = []
+        self.meant: Counter[TaskType] = Counter()
+        self.reasons: list[tuple[int, dict[TaskType, str]]] = []
+        """The first rows, and why each fits none of the other task types."""
+        self.classes = _Classes()
+        self.hashes: list[Hashes] = []
 
-    def add(self, number: int, reason: str) -> None:
-        self.count += 1
-        self.reason = self.reason or reason
-        if len(self.numbers) < 6:
-            self.numbers.append(number)
+    def take_in(self, chunk: Chunk, indices: npt.NDArray[np.int64]) -> None:
+        """Add rows that fit a task type."""
+        records = chunk.records
+        if len(indices) < records.num_rows:
+            records = records.take(pa.array(indices))
+        self._explain((int(chunk.numbers[index]), chunk.row(int(index))) for index in indices)
+        self.count += len(indices)
+        self.meant[next(task for task in _MEANT if task in self.fits)] += len(indices)
+        self.hashes.append(hashes(records))
+        if "classification" in self.fits:
+            self.classes.add(records.column("labels"))
 
-    def sentence(self, means: Literal["Line", "Row"]) -> str:
-        first, *others = self.numbers
-        said = f"{means} {first}: {self.reason}."
+    def leave_out(self, unusable: Sequence[tuple[int, Row | str]]) -> None:
+        """Add rows that fit no task type."""
+        self._explain(iter(unusable))
+        self.count += len(unusable)
+        self.meant.update(meant_for(row) for _, row in unusable if isinstance(row, dict))
+
+    def _explain(self, rows: Iterator[tuple[int, Row | str]]) -> None:
+        for number, row in islice(rows, SHOWN_PROBLEMS - len(self.reasons)):
+            reasons = {}
+            for task_type in TASK_TYPES:
+                if reason := row if isinstance(row, str) else problem(row, task_type):
+                    reasons[task_type] = reason
+            self.reasons.append((number, reasons))
+
+
+_MEANT: tuple[TaskType, ...] = ("embedding", "text-generation", "classification", "regression")
+"""A row that fits several task types is meant for the first of these, as `meant_for` guesses."""
+
+
+class _Misfits:
+    """The rows of some groups that do not fit a task type."""
+
+    def __init__(self, task_type: TaskType, groups: Sequence[_Group]) -> None:
+        self._task_type = task_type
+        others = [group for group in groups if task_type not in group.fits]
+        self.count = sum(group.count for group in others)
+        first = merge(*(group.reasons for group in others), key=lambda entry: entry[0])
+        self._first = [(number, reasons[task_type]) for number, reasons in islice(first, SHOWN_PROBLEMS)]
+
+    def problems(self) -> list[Problem]:
+        """The first of them."""
+        return [Problem(line=number, reason=reason) for number, reason in self._first]
+
+    def details(self) -> dict[str, Any]:
+        """What a refusal for them says beside its sentence."""
+        return {"problems": [found.model_dump() for found in self.problems()], "problem_count": self.count}
+
+    def sentence(self, number_means: NumberMeans) -> str:
+        """What is wrong with the first one, and which the others are."""
+        (first, reason), *others = self._first[:6]
+        said = f"{number_means} {first}: {reason}."
         if not others:
             return said
-        which = ", ".join(map(str, others)) + (", …" if self.count > len(self.numbers) else "")
+        which = ", ".join(str(number) for number, _ in others) + (", …" if self.count > 6 else "")
         more = f"{self.count - 1} more rows do" if self.count > 2 else "1 more row does"
-        unit = means.lower() + ("s" if len(others) > 1 else "")
-        return f"{said} {more} not fit {self.task_type} ({unit} {which})."
+        unit = number_means.lower() + ("s" if len(others) > 1 else "")
+        return f"{said} {more} not fit {self._task_type} ({unit} {which})."
 
 
 class _Classes:
@@ -117,10 +208,30 @@ class _Classes:
         self.marked: Counter[str] = Counter()
         self.always_one = True
 
-    def add(self, marked: dict[str, int]) -> None:
-        self.rows += 1
-        self.marked.update(marked)
-        self.always_one = self.always_one and sum(marked.values()) == 1
+    @classmethod
+    def of(cls, parts: Sequence["_Classes"]) -> "_Classes":
+        """Those of several groups of rows."""
+        whole = cls()
+        whole.rows = sum(part.rows for part in parts)
+        for part in parts:
+            for label, count in part.marked.items():
+                whole.marked[label] += count  # also 0, which Counter's own + drops
+        whole.always_one = all(part.always_one for part in parts)
+        return whole
+
+    def add(self, column: pa.Array) -> None:
+        """Count rows, none of them null, in the form of the schema's `labels`."""
+        pairs = column.flatten()
+        names, values = pairs.field(0), pairs.field(1)
+        self.rows += len(column)
+        for found in pc.value_counts(names).to_pylist():
+            self.marked[found["values"]] += 0
+        for found in pc.value_counts(names.filter(pc.equal(values, 1))).to_pylist():
+            self.marked[found["values"]] += found["counts"]
+        ends = np.cumsum(column.value_lengths().to_numpy())
+        ones = np.concatenate([[0], np.cumsum(values.to_numpy())])
+        starts = np.concatenate([[0], ends[:-1]])
+        self.always_one = self.always_one and bool((ones[ends] - ones[starts] == 1).all())
 
     def kind(self) -> LabelKind:
         if len(self.marked) == 1:
@@ -132,19 +243,6 @@ class _Classes:
             (positive,) = self.marked.values()
             return {"positive": positive, "negative": self.rows - positive}
         return dict(self.marked)
-
-
-def _fingerprint(row: Row) -> int:
-    used = {name: row[name] for name in FIELDS & row.keys() if row[name] is not None}
-    text = json.dumps(used, sort_keys=True, default=repr)
-    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little")
-
-
-def _repeated(fingerprints: "array[int]") -> int:
-    """How many are the same as an earlier one; sorts them."""
-    found = np.frombuffer(fingerprints, dtype=np.uint64)
-    found.sort()
-    return int(np.count_nonzero(found[1:] == found[:-1]))
 
 
 def _warnings(rows: int, class_counts: dict[str, int], unused: set[str]) -> list[str]:

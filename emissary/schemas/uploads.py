@@ -4,17 +4,22 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field
 
+from emissary.data.rows import OnInvalid
 from emissary.schemas.fields import Name, UnixTime
+
+ON_INVALID = "One row that cannot be used refuses the file; with `skip` such rows are left out."
 
 
 class UploadCreate(BaseModel):
     """A file that will come."""
 
     file_name: Name = Field(
-        description="Name of the file; its extension says the format: .jsonl, .json, .csv, .parquet."
+        description="Name of the file; its extension says the format: .jsonl, .json, .csv, .tsv, .parquet, "
+        "or one of them with .gz or .zst."
     )
     bytes: Annotated[int, Field(strict=True, ge=1, lt=2**53)] = Field(description="Size of the file.")
     name: Name | None = Field(default=None, description="Name of the dataset; default the file's.")
+    on_invalid: OnInvalid = Field(default="refuse", description=ON_INVALID)
 
 
 class UploadPart(BaseModel):
@@ -37,5 +42,6 @@ class UploadDetail(BaseModel):
     parts: list[UploadPart]
     dataset_id: str | None = Field(description="The dataset it became; null until it is complete.")
     refused: str | None = Field(description="Why the file cannot be used; null unless it was refused.")
+    on_invalid: OnInvalid = Field(description=ON_INVALID)
     created_at: UnixTime
     expires_at: UnixTime = Field(description="When the links end, and what has arrived is removed unless complete.")

@@ -5,9 +5,11 @@ import tempfile
 from pathlib import Path, PurePath
 from typing import IO
 
+from emissary.data.rows import OnInvalid
 from emissary.data.validation import validate
 from emissary.errors import InvalidInput
 from emissary.ids import new_id
+from emissary.settings import settings
 from emissary.store.artifacts import artifact_store, file_sha256
 from emissary.store.parts import Arriving
 from emissary.store.tables import Dataset
@@ -23,7 +25,7 @@ def stored_name(file_name: str) -> str:
     return f"original{PurePath(file_name).suffix.lower()}"
 
 
-def store_file(source: IO[bytes], file_name: str) -> Dataset:
+def store_file(source: IO[bytes], file_name: str, on_invalid: OnInvalid = "refuse") -> Dataset:
     """Validate an uploaded file and publish it as a new dataset's artifact. Raises InvalidInput; nothing is left."""
     dataset_id = new_id("ds")
     with tempfile.TemporaryDirectory(prefix="emissary-upload-") as scratch:
@@ -31,19 +33,19 @@ def store_file(source: IO[bytes], file_name: str) -> Dataset:
         source.seek(0)
         with path.open("wb") as target:
             shutil.copyfileobj(source, target, 1024 * 1024)
-        dataset = _described(dataset_id, path, file_name)
+        dataset = _described(dataset_id, path, file_name, on_invalid)
         artifact_store().publish(dataset.artifact, Path(scratch), {"file": path.name}, move=True)
     return dataset
 
 
-def store_arrived(arriving: Arriving, dataset_id: str, file_name: str) -> Dataset:
+def store_arrived(arriving: Arriving, dataset_id: str, file_name: str, on_invalid: OnInvalid) -> Dataset:
     """Validate a file that came in parts and publish it; one that is published already is only described.
 
     Raises InvalidInput when it cannot be used, with the code `parts_missing` while parts of it have not arrived.
     """
     store = artifact_store()
     if store.manifest(arriving.key) is not None:
-        return _described(dataset_id, store.file(arriving.key, arriving.file), file_name)
+        return _described(dataset_id, store.file(arriving.key, arriving.file), file_name, on_invalid)
     missing = sorted(set(arriving.numbers) - store.parts.arrived(arriving))
     if missing:
         first = ", ".join(map(str, missing[:10])) + (", …" if len(missing) > 10 else "")
@@ -53,13 +55,13 @@ def store_arrived(arriving: Arriving, dataset_id: str, file_name: str) -> Datase
             code="parts_missing",
         )
     with store.parts.assembled(arriving) as path:
-        dataset = _described(dataset_id, path, file_name)
+        dataset = _described(dataset_id, path, file_name, on_invalid)
         store.parts.publish(arriving, path, {"file": path.name})
     return dataset
 
 
-def _described(dataset_id: str, path: Path, file_name: str) -> Dataset:
-    report = validate(path, file_name)
+def _described(dataset_id: str, path: Path, file_name: str, on_invalid: OnInvalid) -> Dataset:
+    report = validate(path, file_name, on_invalid, settings().max_large_upload_mb * 1024 * 1024)
     return Dataset(
         id=dataset_id,
         file_name=file_name,

@@ -8,6 +8,8 @@ from sqlalchemy import BigInteger, DateTime, ForeignKey, Index, String, UniqueCo
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
+from emissary.data.rows import OnInvalid
+
 Json = dict[str, Any]
 
 TERMINAL = frozenset({"Success", "Failed", "TimedOut", "Cancelled"})
@@ -275,6 +277,10 @@ class Upload(Base):
     """What the artifact store needs to go on with it."""
     refused: Mapped[str | None]
     """Why the file cannot be used; it is removed then."""
+    refused_details: Mapped[Json | None]
+    """Which of its rows cannot."""
+    on_invalid: Mapped[OnInvalid] = mapped_column(String, server_default="refuse")
+    """What is done with rows that cannot be used."""
     created_by: Mapped[str] = mapped_column(ForeignKey("users.id"))
 
 

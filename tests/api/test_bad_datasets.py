@@ -1,15 +1,29 @@
 """Uploads that are refused: in which words, and that nothing is left behind."""
 
+import gzip
+import io
 import socket
 from contextlib import suppress
 
 import httpx
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from emissary.client import Client
+from emissary.client import ApiError, Client
 from emissary.up import Platform
 from tests.api.refusals import GOOD, LIMIT, bad_name, everything, refused, upload
 
+NUMBER = b'{"prompt": "a", "completion": 1}\n'
+
+
+def nested() -> bytes:
+    written = io.BytesIO()
+    pq.write_table(pa.table({"prompt": [["a"]], "completion": ["b"]}), written)
+    return written.getvalue()
+
+
+NESTED = nested()
 FILES = {
     "empty": ("a.jsonl", b"", ["empty"]),
     "blank lines": ("a.jsonl", b"\n \n", ["no rows"]),
@@ -19,11 +33,17 @@ FILES = {
     "not UTF-8": ("a.jsonl", GOOD + b'{"prompt": "caf\xe9"}', ["not UTF-8", "offset"]),
     "binary": ("a.csv", b"\x89PNG\r\n\x1a\n\x00\x00", ["not UTF-8", "offset 0"]),
     "NUL byte": ("a.jsonl", GOOD + b"\x00", ["NUL", "offset"]),
-    "not Parquet": ("a.parquet", GOOD, ["Parquet"]),
+    "not Parquet": ("a.parquet", b"some text", ["Parquet"]),
     "invalid JSON": ("a.jsonl", GOOD * 2 + b'{"prompt": "a", "completion": }\n' + GOOD, ["Line 3", "JSON"]),
     "cut off": ("a.jsonl", GOOD + GOOD[:20], ["Line 2", "JSON"]),
     "invalid JSON in array": ("a.json", b"[\n" + GOOD + b", {]", ["Line 3", "JSON"]),
-    "array named jsonl": ("a.jsonl", b"[\n" + GOOD + b"]", ["Line 1", ".json"]),
+    "zip": ("a.jsonl", b"PK\x03\x04" + bytes(100), ["zip archive or an Excel workbook", "Unzip"]),
+    "archive bomb": ("a.jsonl.gz", gzip.compress((b" " * 65535 + b"\n") * 1100), ["unpacks to more than 64 MiB"]),
+    "cut off gzip": ("a.jsonl.gz", gzip.compress(GOOD)[:-4], ["gzip", "cut off"]),
+    "nested Parquet": ("a.parquet", NESTED, ["'prompt'", "list<", "must be text"]),
+    "CSV with a column missing": ("a.csv", b"input;expected_output\na;b\nc\n", ["Line 3", "number of fields is 1"]),
+    "text as target": ("a.jsonl", NUMBER * 3 + b'{"prompt": "a", "completion": "b"}\n', ["Line 4", "must be a number"]),
+    "similarity over 1": ("a.csv", b"text1,text2,score\na,b,1\na,b,1.01\n", ["Line 3", "'similarity'", "1.01"]),
     "NaN": ("a.jsonl", GOOD + b'{"prompt": "a", "completion": NaN}', ["Line 2", "NaN"]),
     "row that is no object": ("a.jsonl", GOOD + b"5\n", ["Line 2", "object"]),
     "no target": ("a.jsonl", GOOD + b'{"prompt": "a"}\n' + GOOD, ["Line 2", "'completion'"]),
@@ -42,6 +62,40 @@ def test_unusable_file_is_refused_naming_the_place(
 ) -> None:
     with refused(client, project, *words):
         upload(client, project, content, file_name)
+
+
+def test_unusable_rows_are_listed_with_line_and_reason(client: Client, project: str) -> None:
+    content = GOOD + b"{}\n" * 150 + GOOD
+    with pytest.raises(ApiError) as raised:
+        upload(client, project, content)
+    problems = raised.value.details["problems"]
+    reason = "it has neither 'prompt' and 'completion' nor 'messages'"
+    assert problems == [{"line": line, "reason": reason} for line in range(2, 102)]
+    assert raised.value.details["problem_count"] == 150
+    assert str(raised.value).startswith(f"Line 2: {reason}. 149 more rows do not fit text-generation")
+
+
+def test_unusable_rows_are_left_out_where_that_is_asked_for(client: Client, project: str) -> None:
+    made = upload(client, project, GOOD + b"{\n" + GOOD, on_invalid="skip")
+    path = f"/v1/projects/{project}/datasets/{made['id']}"
+    profile = client.get(path)["profile"]
+    assert (profile["rows"], profile["skipped"], profile["on_invalid"]) == (2, 1, "skip")
+    assert [problem["line"] for problem in profile["problems"]] == [2]
+    client.delete(path)
+    with refused(client, project, "no row that can be used", "Line 1"):
+        upload(client, project, b"{\n", on_invalid="skip")
+    with refused(client, project, "on_invalid", "refuse or skip"):
+        upload(client, project, GOOD, on_invalid="ignore")
+
+
+@pytest.mark.parametrize("name", ["colours.jsonl.gz", "colours.csv", "colours.parquet"])
+def test_packed_file_is_read_and_named_without_its_extensions(client: Client, project: str, name: str) -> None:
+    content = gzip.compress(GOOD)
+    made = upload(client, project, content, name)
+    detail = client.get(f"/v1/projects/{project}/datasets/{made['id']}")
+    assert (made["name"], detail["profile"]["rows"]) == ("colours", 1)
+    assert httpx.get(detail["dataset_download_url"], trust_env=False).content == content
+    client.delete(f"/v1/projects/{project}/datasets/{made['id']}")
 
 
 @bad_name

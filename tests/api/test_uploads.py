@@ -80,7 +80,9 @@ def test_file_that_cannot_be_used_is_refused_naming_the_line_and_nothing_is_left
     sentences = set()
     for _ in range(2):  # whoever did not hear it may ask again
         response = client.http.post(f"{path}/complete")
-        envelope(response, 400, "invalid_input")
+        assert response.status_code == 400
+        assert response.json()["problems"] == [{"line": 2, "reason": "'completion' is missing"}]
+        assert response.json()["problem_count"] == 1
         sentences.add(response.json()["error"])
     found = client.get(path)
     assert sentences == {found["refused"]}
@@ -91,6 +93,17 @@ def test_file_that_cannot_be_used_is_refused_naming_the_line_and_nothing_is_left
     assert set(leftovers("ds-")) == files
     client.delete(path)
     envelope(client.http.get(path), 404, "object_not_found")
+
+
+def test_unusable_rows_of_a_file_in_parts_are_left_out_where_that_is_asked_for(client: Client, project: str) -> None:
+    content = GOOD + b'{"prompt": "a"}\n' + GOOD
+    upload = begun(client, project, content, on_invalid="skip")
+    assert upload["on_invalid"] == "skip"
+    assert send(upload, 1, content).status_code == 204
+    dataset = client.post(f"/v1/projects/{project}/datasets/uploads/{upload['id']}/complete")
+    profile = client.get(f"/v1/projects/{project}/datasets/{dataset['id']}")["profile"]
+    assert (profile["rows"], profile["skipped"]) == (2, 1)
+    client.delete(f"/v1/projects/{project}/datasets/{dataset['id']}")
 
 
 def row_of(upload_id: str) -> Upload:
@@ -158,6 +171,7 @@ def test_part_of_another_size_is_refused(client: Client, project: str, size: int
         ({"file_name": "../a.jsonl", "bytes": 5}, ["file_name"]),
         ({"file_name": "a .jsonl", "bytes": 5}, ["name"]),
         ({"file_name": "a.jsonl", "bytes": 5, "name": "a/b"}, ["name"]),
+        ({"file_name": "a.jsonl", "bytes": 5, "on_invalid": "ignore"}, ["on_invalid"]),
         ({"bytes": 5}, ["file_name"]),
     ],
 )

@@ -1,13 +1,15 @@
-"""read_rows for JSON Lines, JSON arrays and CSV."""
+"""Uploaded files as rows: JSON Lines, JSON arrays and CSV."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
-from emissary.data.reading import read_rows
+from emissary.data import json_rows, text
 from emissary.data.text import PIECE_BYTES
 from emissary.errors import InvalidInput
+from tests.data.uploaded import uploaded_rows
 
 ROW = {"prompt": "Hi", "completion": "Hello"}
 
@@ -15,7 +17,7 @@ ROW = {"prompt": "Hi", "completion": "Hello"}
 def read(tmp_path: Path, name: str, content: bytes | str) -> list[tuple[int, dict]]:
     path = tmp_path / "upload"
     path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return list(read_rows(path, name))
+    return uploaded_rows(path, name)
 
 
 def refusal(tmp_path: Path, name: str, content: bytes | str) -> str:
@@ -67,25 +69,33 @@ def test_characters_and_rows_that_straddle_pieces_are_read_whole(tmp_path, name)
 @pytest.mark.parametrize(
     ("name", "content", "sentence"),
     [
-        ("a.txt", "x", "has the extension '.txt'; supported are .jsonl, .json, .csv and .parquet."),
+        (
+            "a.txt",
+            "x",
+            "has the extension '.txt'; supported are .jsonl, .ndjson, .json, .csv, .tsv and .parquet, packed",
+        ),
+        ("a.txt.gz", "x", "has the extension '.txt'"),
+        (".gz", "x", "has no extension"),
         ("data", "x", "has no extension; supported are"),
         ("a.jsonl", b"", "The file is empty."),
         ("a.jsonl", b'{"prompt": "\xff"}', "not UTF-8 text: the byte at offset 12 is not valid"),
         ("a.jsonl", b"\xef\xbb\xbf{}\n\xff", "the byte at offset 6 is not valid"),
         ("a.json", b'[{"\xe2\x82', "the byte at offset 3 is not valid"),
-        ("a.csv", "input,expected_output\n".encode("utf-16"), "the byte at offset 0 is not valid"),
+        ("a.csv", "input,expected_output\n".encode("utf-16-le"), "there is a NUL byte at offset 1"),
+        ("a.csv", "input\n\0".encode("utf-16"), "not UTF-16 text, though it begins like it: the bytes at offset 14"),
+        ("a.csv", "in€".encode("utf-16") + b"\x00\xdcab", "the bytes at offset 8 are not valid"),
+        ("a.csv", "input".encode("utf-16") + b"x", "the bytes at offset 12 are not valid"),
         ("a.csv", b"in\0put", "not text: there is a NUL byte at offset 2"),
-        ("a.jsonl", '{"a": 1}\n\n{"a": 1,}\n', "Line 3, column 9: invalid JSON: "),
-        ("a.jsonl", '{"a" 1}', "Line 1, column 6: invalid JSON: expecting ':' delimiter."),
-        ("a.jsonl", '{"a": 1} {"a": 2}', "Line 1, column 10: invalid JSON: extra data."),
+        ("a.jsonl", '{"a": 1}\n\n{"a": 1,}\n', "Line 3: invalid JSON at column 9: "),
+        ("a.jsonl", '{"a" 1}', "Line 1: invalid JSON at column 6: expecting ':' delimiter."),
+        ("a.jsonl", '{"a": 1} {"a": 2}', "Line 1: invalid JSON at column 10: extra data."),
         ("a.jsonl", '{"a": 1}\n{"a": NaN}', "Line 2: invalid JSON: NaN is not a JSON value."),
         ("a.jsonl", '{"a": -Infinity}', "Line 1: invalid JSON: -Infinity is not a JSON value."),
         ("a.jsonl", r'{"a": "\ud83d"}', "Line 1: invalid JSON: a \\u escape is half of a surrogate pair."),
         ("a.jsonl", '{"a": ' + "[" * 100_000, "Line 1: invalid JSON: it is nested too deeply."),
         ("a.jsonl", '{"a": ' + "1" * 5_000 + "}", "Line 1: invalid JSON: a number has too many digits."),
         ("a.jsonl", '{"a": 1}\n[1]\n', "Line 2: the row is not a JSON object"),
-        ("a.jsonl", '[\n{"a": 1}\n]', "Line 1: the file looks like one JSON array"),
-        ("a.json", '{"a": 1}\n{"a": 2}\n', "Line 1, column 1: the file is not a JSON array of rows."),
+        ("a.json", '{\n"a": 1}\n', "Line 1, column 1: the file is not a JSON array of rows."),
         ("a.json", " \n ", "the file is not a JSON array"),
         ("a.json", '[{"a": 1},\n 5]', "Line 2, column 2: row 2 is not a JSON object"),
         ("a.json", '[{"a": 1},\n]', "Line 2, column 1: row 2 is not a JSON object"),
@@ -122,7 +132,7 @@ def test_characters_and_rows_that_straddle_pieces_are_read_whole(tmp_path, name)
         (
             "a.csv",
             'input,expected_output\n"a\nb",c\nx\n1,2,3\n',
-            "Line 4: the row's number of fields is 1 and the header's is 2.",
+            "Line 4: the row's number of fields is 1 and the header's is 2;",
         ),
         (
             "a.csv",
@@ -142,6 +152,14 @@ def test_json_array_error_behind_the_first_piece_has_the_right_place(tmp_path):
     assert f"Line 1, column {len(one_line) + 7}: " in refusal(tmp_path, "a.json", one_line + '{"a" :x}]')
     many_lines = "[\n" + f"{filler},\n" * 1000
     assert "Line 1002, column 7: " in refusal(tmp_path, "a.json", many_lines + '{"a" :x}]')
+
+
+@pytest.mark.parametrize(("name", "start"), [("a.jsonl", "{}\n{"), ("a.json", "[{},\n{"), ("a.csv", "input\n")])
+def test_row_without_an_end_is_not_held_in_memory(tmp_path, monkeypatch, name, start):
+    for module in (text, json_rows):
+        monkeypatch.setattr(module, "MOST_ROW_BYTES", 3 << 20)
+    content = start + '"a": "' + "x" * (8 << 20)
+    assert re.search("Line 2.* longer than 3 MiB", refusal(tmp_path, name, content))
 
 
 def test_json_array_may_be_empty(tmp_path):

@@ -92,5 +92,6 @@ def test_misfit_names_the_field(row, task_type, reason):
 def test_text_that_says_a_number_or_labels_counts_as_such():
     assert number("1e3") == 1000.0
     assert number("1e999") is None
+    assert number("0\x1f") == 0.0
     assert labels('{"x": 1, "y": 0}') == {"x": 1, "y": 0}
     assert labels('{"x": NaN}') is None

@@ -1,8 +1,13 @@
 import json
+import math
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
+from emissary.data.normalise import normalise, read_normalised
 from emissary.data.validation import DatasetReport, validate
 from emissary.errors import InvalidInput
 
@@ -87,7 +92,7 @@ def test_rows_that_do_not_fit_are_named(tmp_path):
     rows = [text(0), {"prompt": "a"}, text(1), {"prompt": "", "completion": "b"}]
     assert refusal(tmp_path, rows) == (
         "Line 2: 'completion' is missing. 1 more row does not fit text-generation (line 4). "
-        "Correct or remove such rows and upload again."
+        "Correct or remove such rows and upload again, or have them left out (on_invalid: skip)."
     )
 
 
@@ -108,3 +113,100 @@ def test_file_without_rows_is_refused(tmp_path, name, content):
     (tmp_path / "upload").write_text(content)
     with pytest.raises(InvalidInput, match="The file has no rows"):
         validate(tmp_path / "upload", name)
+
+
+BAD = ["{", '{"prompt": "a"}', "5", '{"prompt": "a", "completion": 7}']
+
+
+def test_unusable_rows_are_listed_with_line_and_reason(tmp_path):
+    good = json.dumps(text(0))
+    (tmp_path / "upload").write_text("\n".join([good, *BAD[:3], good]))
+    with pytest.raises(InvalidInput) as raised:
+        validate(tmp_path / "upload", "a.jsonl")
+    assert raised.value.details == {
+        "problems": [
+            {"line": 2, "reason": "invalid JSON at column 2: expecting property name enclosed in double quotes"},
+            {"line": 3, "reason": "'completion' is missing"},
+            {"line": 4, "reason": 'the row is not a JSON object such as {"prompt": …}'},
+        ],
+        "problem_count": 3,
+    }
+    assert str(raised.value).startswith("Line 2: invalid JSON at column 2: ")
+
+
+def test_a_hundred_unusable_rows_are_listed_and_all_counted(tmp_path):
+    rows = [text(index) for index in range(1000)] + [{"prompt": "a"}] * 250
+    with pytest.raises(InvalidInput) as raised:
+        report(tmp_path, rows, "a.json")
+    problems = raised.value.details["problems"]
+    assert [problem["line"] for problem in problems] == list(range(1001, 1101))
+    assert raised.value.details["problem_count"] == 250
+
+
+def test_unusable_rows_are_left_out_where_that_is_asked_for(tmp_path):
+    good = [json.dumps(marked(a=1)), json.dumps(marked(b=1)), json.dumps(marked(b=1))]
+    (tmp_path / "upload").write_text("\n".join([good[0], *BAD, *good[1:]]))
+    found = validate(tmp_path / "upload", "a.jsonl", "skip")
+    assert (found.rows, found.skipped, found.on_invalid) == (3, 4, "skip")
+    assert [problem.line for problem in found.problems] == [2, 3, 4, 5]
+    assert found.problems[3].reason == "'completion' must map labels to 0 or 1, and is a number"
+    assert (found.compatible_task_types, found.class_counts) == (["classification"], {"a": 1, "b": 2})
+    assert (found.duplicates, found.labels) == (1, ["a", "b"])
+    normalise(tmp_path / "upload", "a.jsonl", tmp_path / "rows.parquet", found.compatible_task_types)
+    assert [row["labels"] for row in read_normalised(tmp_path / "rows.parquet")] == [{"a": 1}, {"b": 1}, {"b": 1}]
+
+
+def test_csv_row_with_a_column_missing_or_a_stray_quote_is_left_out_alone(tmp_path):
+    rows = ["input,expected_output", "a,b", "c", '"d" e,f', "g,h,i", "j,k"]
+    (tmp_path / "upload").write_text("\n".join(rows))
+    found = validate(tmp_path / "upload", "a.csv", "skip")
+    assert (found.rows, [problem.line for problem in found.problems]) == (2, [3, 4, 5])
+    assert found.problems[0].reason.startswith("the row's number of fields is 1 and the header's is 2; ")
+    assert found.problems[1].reason.startswith("the row that begins here is not valid CSV: ")
+
+
+@pytest.mark.parametrize("lines", [BAD[:3], ["{}"], ["null"]])
+def test_file_of_unusable_rows_alone_is_refused_also_where_they_may_be_left_out(tmp_path, lines):
+    (tmp_path / "upload").write_text("\n".join(lines))
+    with pytest.raises(InvalidInput, match=r"There is no row that can be used\. Line 1: ") as raised:
+        validate(tmp_path / "upload", "a.jsonl", "skip")
+    assert raised.value.details["problem_count"] == len(lines)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("a.jsonl", b'{"prompt": "a", "completion": "b"}\n\xff'), ("a.json", b"[{}, {]"), ("a.csv", b"a")],
+)
+def test_file_that_cannot_be_read_on_is_refused_also_where_rows_may_be_left_out(tmp_path, name, content):
+    (tmp_path / "upload").write_bytes(content)
+    with pytest.raises(InvalidInput, match=r"offset|column"):
+        validate(tmp_path / "upload", name, "skip")
+
+
+@pytest.mark.parametrize(
+    ("row", "sentence"),
+    [
+        ({"prompt": "a", "completion": "high"}, "Line 31: 'completion' must be a number, and is text."),
+        ({"prompt": "a", "completion": 10**400}, "Line 31: 'completion' must be a number, and is not finite."),
+        ({"prompt": "a", "completion": True}, "Line 31: 'completion' must be a number, and is true or false."),
+    ],
+)
+def test_target_that_is_no_number_is_named(tmp_path, row, sentence):
+    rows = [{"prompt": "a", "completion": index / 7} for index in range(30)]
+    assert refusal(tmp_path, [*rows, row, *rows]).startswith(sentence)
+
+
+@given(
+    similarities=st.lists(st.floats(-1, 1), min_size=1, max_size=30),
+    outside=st.floats(1, exclude_min=True, allow_infinity=False) | st.floats(max_value=-1, exclude_max=True),
+    at=st.integers(0, 30),
+)
+@settings(deadline=None, max_examples=40)
+def test_similarity_outside_its_range_is_named(similarities, outside, at):
+    assume(math.isfinite(outside))
+    at = min(at, len(similarities))
+    values = [*similarities[:at], outside, *similarities[at:]]
+    rows = [{"itemA": {"text": "a"}, "itemB": {"text": "b"}, "similarity": value} for value in values]
+    with TemporaryDirectory() as folder:
+        sentence = f"Line {at + 1}: 'similarity' must be from -1 to 1, and is {outside:g}."
+        assert refusal(Path(folder), rows).startswith(sentence)

@@ -2,7 +2,7 @@
 
 import hashlib
 from pathlib import PurePath
-from typing import IO, Any
+from typing import IO, Any, cast, get_args
 
 from anyio import CancelScope
 from fastapi import Request, Response
@@ -14,8 +14,12 @@ from emissary.api.auth import CurrentCaller, OwnedProject
 from emissary.api.paging import WantedPage, link_next
 from emissary.api.routing import keyed_router
 from emissary.api.upload import uploaded_form
+from emissary.data.formats import unextended
+from emissary.data.rows import OnInvalid
+from emissary.errors import InvalidInput
 from emissary.schemas.datasets import DatasetDetail, DatasetSummary
 from emissary.schemas.fields import checked_name
+from emissary.schemas.uploads import ON_INVALID
 from emissary.settings import settings
 from emissary.store import datasets, leftovers
 from emissary.store.artifacts import artifact_store
@@ -32,8 +36,17 @@ _FORM: dict[str, Any] = {
                     "type": "object",
                     "required": ["file"],
                     "properties": {
-                        "file": {"type": "string", "format": "binary", "description": "JSONL, JSON, CSV or Parquet."},
+                        "file": {
+                            "type": "string",
+                            "format": "binary",
+                            "description": "JSONL, JSON, CSV or Parquet, also packed with gzip or zstd.",
+                        },
                         "name": {"type": "string", "description": "Name of the dataset; default the file's."},
+                        "on_invalid": {
+                            "enum": list(get_args(OnInvalid)),
+                            "default": "refuse",
+                            "description": ON_INVALID,
+                        },
                     },
                 }
             }
@@ -52,12 +65,13 @@ _FORM: dict[str, Any] = {
 )
 async def create_dataset(project: OwnedProject, request: Request, caller: CurrentCaller) -> Response:
     """Stores a dataset after reading every row of it; one that cannot be used is refused and leaves nothing."""
-    async with uploaded_form(request, settings().max_upload_mb) as (upload, given_name):
+    async with uploaded_form(request, settings().max_upload_mb) as (upload, fields):
         file_name = checked_name("file", PurePath(upload.filename or "").name)
-        name = checked_name("name", given_name if given_name is not None else PurePath(file_name).stem)
+        name = checked_name("name", fields.get("name", unextended(file_name)))
+        on_invalid = _on_invalid(fields.get("on_invalid", "refuse"))
 
         async def create() -> Response:
-            row = await run_in_threadpool(store_file, upload.file, file_name)
+            row = await run_in_threadpool(store_file, upload.file, file_name, on_invalid)
             row.project_id, row.name, row.upload_by = project.id, name, caller.user_id
             try:
                 async with transaction() as session:
@@ -70,7 +84,13 @@ async def create_dataset(project: OwnedProject, request: Request, caller: Curren
             return JSONResponse(DatasetSummary.model_validate(row).model_dump(mode="json"), 201)
 
         digest = await run_in_threadpool(_sha256, upload.file)
-        return await idempotency.answer_once(request, f"{name}\n{file_name}\n{digest}".encode(), create)
+        return await idempotency.answer_once(request, f"{name}\n{file_name}\n{digest}\n{on_invalid}".encode(), create)
+
+
+def _on_invalid(value: str) -> OnInvalid:
+    if value not in get_args(OnInvalid):
+        raise InvalidInput(f"on_invalid: it must be {' or '.join(get_args(OnInvalid))}.")
+    return cast(OnInvalid, value)
 
 
 def _sha256(file: IO[bytes]) -> str:

@@ -2,7 +2,6 @@
 
 import uuid
 from datetime import UTC, datetime
-from pathlib import PurePath
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -14,7 +13,7 @@ from emissary.api import links
 from emissary.api.auth import CurrentCaller, OwnedProject
 from emissary.api.completing import completed
 from emissary.api.routing import keyed_router
-from emissary.data.reading import number_means
+from emissary.data.formats import named, unextended
 from emissary.errors import InvalidInput, NotFound
 from emissary.ids import new_id
 from emissary.schemas.datasets import DatasetSummary
@@ -49,8 +48,8 @@ async def create_upload(project: OwnedProject, body: UploadCreate, caller: Curre
         raise InvalidInput(
             f"bytes: the file is larger than the limit of {limit} MiB (EMISSARY_MAX_LARGE_UPLOAD_MB).", code="too_large"
         )
-    number_means(body.file_name)
-    name = body.name or checked_name("name", PurePath(body.file_name).stem)
+    named(body.file_name)
+    name = body.name or checked_name("name", unextended(body.file_name))
     store, dataset_id = artifact_store(), new_id("ds")
     async with transaction() as session:
         for old in await uploads.expired(session):
@@ -67,6 +66,7 @@ async def create_upload(project: OwnedProject, body: UploadCreate, caller: Curre
             bytes=body.bytes,
             part_bytes=uploads.part_bytes(body.bytes),
             state=state,
+            on_invalid=body.on_invalid,
             created_by=caller.user_id,
         )
         session.add(upload)
@@ -112,6 +112,7 @@ def _detail(upload: Upload, arrived: set[int], *, complete: bool) -> UploadDetai
         ],
         dataset_id=upload.dataset_id if complete else None,
         refused=upload.refused,
+        on_invalid=upload.on_invalid,
         created_at=upload.created_at,
         expires_at=expires_at,
     )
@@ -135,7 +136,7 @@ async def complete_upload(project: OwnedProject, upload_id: str) -> DatasetSumma
         upload = await uploads.get(session, project.id, upload_id)
         dataset = await uploads.dataset(session, upload)
     if upload.refused is not None:
-        raise InvalidInput(upload.refused)
+        raise InvalidInput(upload.refused, details=upload.refused_details)
     if dataset is None and (dataset := await completed(upload, _WAIT_SECONDS)) is None:
         unfinished = await run_in_threadpool(_detail, upload, set(uploads.arriving(upload).numbers), complete=False)
         return JSONResponse(unfinished.model_dump(mode="json"), 202)
