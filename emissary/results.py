@@ -48,7 +48,7 @@ EXAMPLES = (
         _SMALL | {"num_train_epochs": 6}, functions=("exact_match_shared",),
     ),
     Example("review-aspects", ".jsonl", "classification", "macro F1", _SMALL | {"num_train_epochs": 10}),
-    Example("repair-hours", ".csv", "regression", "mean absolute error", _SMALL | {"num_train_epochs": 8}),
+    Example("repair-hours", ".csv", "regression", "mean absolute error", _SMALL | {"num_train_epochs": 4}),
     Example("repair-pairs", ".jsonl", "embedding", "Spearman", _SMALL | {"num_train_epochs": 3}),
     Example(
         "tickets", ".jsonl", "text-generation", "exact match",

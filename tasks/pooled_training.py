@@ -68,7 +68,9 @@ def train_pooled(
         task_type="FEATURE_EXTRACTION" if task.task_type == "embedding" else "SEQ_CLS",
     )
     if task.outputs:
-        getattr(model, head_name(model)).float()  # before one is loaded into it
+        head = getattr(model, head_name(model)).float()  # before one is loaded into it
+        if head.bias is not None:
+            head.bias.data = first_bias(task, [example.target for example in train]).to(head.bias)
     if adapter_dir is None:
         model = get_peft_model(model, lora)
     else:
@@ -192,3 +194,17 @@ class _Trainer(Trainer):  # type: ignore[misc]
             outputs = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits.float()
         loss = row_losses(self._task, outputs, labels, self._dynamic, self._weights).mean()
         return (loss, {"logits": outputs}) if return_outputs else loss
+
+
+def first_bias(task: AdapterTask, targets: Sequence[Any]) -> Tensor:
+    """The bias (outputs,) with which a head says how frequent each label is in `targets`; 0 for regression.
+
+    From any other, the model first learns the frequencies, for several rare labels by giving all texts one vector, and
+    then finds no way back (Lin et al., 2017, arXiv:1708.02002, section 4.1).
+    """
+    if task.task_type != "classification":
+        return torch.zeros(task.outputs)
+    if task.label_kind == "multiclass":
+        counts = torch.bincount(torch.tensor(targets), minlength=task.outputs) + 0.5
+        return torch.log(counts / counts.sum())
+    return torch.logit((torch.tensor(targets).sum(0) + 0.5) / (len(targets) + 1))
