@@ -52,7 +52,7 @@ EXAMPLES = (
     Example("repair-pairs", ".jsonl", "embedding", "Spearman", _SMALL | {"num_train_epochs": 3}),
     Example(
         "tickets", ".jsonl", "text-generation", "exact match",
-        demo.PARAMETERS, demo.BASE_MODEL, functions=tuple(demo.FUNCTIONS),
+        demo.PARAMETERS | {"num_train_epochs": 1}, demo.BASE_MODEL, functions=tuple(demo.FUNCTIONS),
     ),
 )  # fmt: skip
 
