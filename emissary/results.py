@@ -5,19 +5,15 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
-from scipy.stats import spearmanr
-from sklearn.metrics import accuracy_score, f1_score, mean_absolute_error
 
 from emissary import demo, walkthrough
-from emissary.baselines import label_baselines, number_baselines
 from emissary.client import Client
 from emissary.data.rows import TaskType
 from emissary.errors import EmissaryError
-from emissary.example_rows import Rows, read
+from emissary.example_rows import read
+from emissary.example_scores import Metric, baseline_scores, better, scored
 from emissary.up import Platform
 
 ENCODER = "all-MiniLM-L6-v2"
@@ -32,7 +28,7 @@ class Example:
     name: str
     suffix: str
     task_type: TaskType
-    metric: str
+    metric: Metric
     parameters: dict[str, Any]
     base_model: str = ENCODER
     functions: tuple[str, ...] = ()
@@ -89,17 +85,6 @@ def check(results: list[Result]) -> None:
         raise EmissaryError(f"The best checkpoint is no better than a baseline on: {', '.join(worse)}.")
 
 
-def scored(metric: str, expected: Any, predicted: Any) -> float:
-    """The metric of predictions, by scikit-learn and SciPy; the mean absolute error alone is better when lower."""
-    if metric == "Spearman":
-        return float(spearmanr(expected, predicted).statistic)
-    if metric == "mean absolute error":
-        return float(mean_absolute_error(expected, predicted))
-    if metric == "macro F1":
-        return float(f1_score(expected, predicted, average="macro", zero_division=0))
-    return float(accuracy_score(expected, predicted))
-
-
 def _result(client: Client, console: Console, project: str, example: Example) -> Result:
     train, test = read(example.file("train"), example.task_type), read(example.file("test"), example.task_type)
     result = Result(example.task_type, example.name, len(train[0]), len(test[0]), example.base_model, example.metric)
@@ -124,16 +109,15 @@ def _result(client: Client, console: Console, project: str, example: Example) ->
             client, console, project, {"training_job_id": job["id"], "checkpoint": checkpoint, "name": name}
         )
         predicted = _answers(client, console, name, example.task_type, test[0])
-        return round(scored(example.metric, *_comparable(example, test[1], predicted)), 3)
+        return scored(example.metric, test[1], predicted)
 
     result.score = score_of("best")
     result.seconds = round(time.monotonic() - began, 1)
     if example.task_type in ("classification", "regression"):
-        result.baselines = _baselines(example, train, test)
+        result.baselines = baseline_scores(example.metric, train, test)
     else:
         result.baselines = {"base model": score_of(0)}
-    sign = -1 if example.metric == "mean absolute error" else 1
-    result.beats_baselines = all(sign * result.score > sign * other for other in result.baselines.values())
+    result.beats_baselines = all(better(example.metric, result.score, other) for other in result.baselines.values())
     return result
 
 
@@ -152,33 +136,6 @@ def _answers(client: Client, console: Console, model: str, task_type: TaskType, 
     if task_type == "regression":
         return [row["logits"] for row in client.post("/v1/regression", body)["data"]]
     return [row["probs"] for row in client.post("/v1/classification", body | {"data_format": "probs"})["data"]]
-
-
-def _comparable(example: Example, expected: list[Any], predicted: list[Any]) -> tuple[Any, Any]:
-    """Both as the metric takes them."""
-    if example.task_type != "classification":
-        return [_stripped(value) for value in expected], [_stripped(value) for value in predicted]
-    labels = sorted(expected[0])
-    truth, found = (np.array([[row[label] for label in labels] for row in rows]) for rows in (expected, predicted))
-    if example.metric == "accuracy":
-        return truth.argmax(1), found.argmax(1)
-    return truth, found > 0.5
-
-
-def _stripped(value: Any) -> Any:
-    return value.strip() if isinstance(value, str) else value
-
-
-def _baselines(example: Example, train: Rows, test: Rows) -> dict[str, float]:
-    predictions: dict[str, NDArray[Any]]
-    if example.task_type == "regression":
-        expected: Any = test[1]
-        predictions = number_baselines(train[0], train[1], test[0])
-    else:
-        marked, _ = _comparable(example, train[1], train[1])
-        expected, _ = _comparable(example, test[1], test[1])
-        predictions = label_baselines(train[0], marked, test[0], several=example.metric == "macro F1")
-    return {name: round(scored(example.metric, expected, found), 3) for name, found in predictions.items()}
 
 
 def _table(results: list[Result]) -> Table:
