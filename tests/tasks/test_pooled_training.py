@@ -14,6 +14,7 @@ from emissary.serving.adapter_task import AdapterTask
 from emissary.serving.pooled import PooledModel
 from tasks.pooled_rows import examples
 from tasks.pooled_testing import predict_rows
+from tasks.pooled_training import first_bias
 from tasks.training_steps import FinishedCheckpoint
 from tests.tasks import pooled_run
 from tests.tasks.pooled_run import BINARY, MULTICLASS, NUMBERS, PAIRS, TASKS, encoder_dir, run
@@ -109,6 +110,15 @@ def test_rows_without_a_place_in_the_task_are_refused() -> None:
         examples([{"prompt": "a", "labels": {"politics": 1}}], TASKS["multiclass"], tokenizer, 16)
     with pytest.raises(InvalidInput, match="Row 1 has 2 labels that are 1"):
         examples([{"prompt": "a", "labels": {"food": 1, "sport": 1}}], TASKS["multiclass"], tokenizer, 16)
+
+
+def test_head_starts_at_the_labels_frequencies() -> None:
+    two = AdapterTask(task_type="classification", label_kind="multilabel", labels=["a", "b"])
+    assert first_bias(two, [[1.0, 0.0]] * 30 + [[0.0, 0.0]] * 69).sigmoid().tolist() == pytest.approx([0.305, 0.005])
+    assert first_bias(TASKS["multiclass"], [0] * 60 + [1] * 40).softmax(0).tolist() == pytest.approx(
+        [0.6, 0.4, 0], abs=0.01
+    )
+    assert first_bias(TASKS["numbers"], [0.5, -0.5]).tolist() == [0]
 
 
 @pytest.mark.parametrize(
