@@ -69,8 +69,8 @@ def train_pooled(
     )
     if task.outputs:
         head = getattr(model, head_name(model)).float()  # before one is loaded into it
-        if head.bias is not None:
-            head.bias.data = first_bias(task, [example.target for example in train]).to(head.bias)
+        if task.label_kind == "multilabel" and head.bias is not None:
+            head.bias.data = first_bias([example.target for example in train]).to(head.bias)
     if adapter_dir is None:
         model = get_peft_model(model, lora)
     else:
@@ -196,15 +196,10 @@ class _Trainer(Trainer):  # type: ignore[misc]
         return (loss, {"logits": outputs}) if return_outputs else loss
 
 
-def first_bias(task: AdapterTask, targets: Sequence[Any]) -> Tensor:
-    """The bias (outputs,) with which a head says how frequent each label is in `targets`; 0 for regression.
+def first_bias(targets: Sequence[Any]) -> Tensor:
+    """The bias (labels,) with which a multilabel head says how frequent each label is in `targets` (rows, labels).
 
-    From any other, the model first learns the frequencies, for several rare labels by giving all texts one vector, and
-    then finds no way back (Lin et al., 2017, arXiv:1708.02002, section 4.1).
+    From any other, the model first learns the frequencies of rare labels by giving all texts one vector, and then finds
+    no way back (Lin et al., 2017, arXiv:1708.02002, section 4.1).
     """
-    if task.task_type != "classification":
-        return torch.zeros(task.outputs)
-    if task.label_kind == "multiclass":
-        counts = torch.bincount(torch.tensor(targets), minlength=task.outputs) + 0.5
-        return torch.log(counts / counts.sum())
     return torch.logit((torch.tensor(targets).sum(0) + 0.5) / (len(targets) + 1))

@@ -112,13 +112,9 @@ def test_rows_without_a_place_in_the_task_are_refused() -> None:
         examples([{"prompt": "a", "labels": {"food": 1, "sport": 1}}], TASKS["multiclass"], tokenizer, 16)
 
 
-def test_head_starts_at_the_labels_frequencies() -> None:
-    two = AdapterTask(task_type="classification", label_kind="multilabel", labels=["a", "b"])
-    assert first_bias(two, [[1.0, 0.0]] * 30 + [[0.0, 0.0]] * 69).sigmoid().tolist() == pytest.approx([0.305, 0.005])
-    assert first_bias(TASKS["multiclass"], [0] * 60 + [1] * 40).softmax(0).tolist() == pytest.approx(
-        [0.6, 0.4, 0], abs=0.01
-    )
-    assert first_bias(TASKS["numbers"], [0.5, -0.5]).tolist() == [0]
+def test_multilabel_head_starts_at_the_labels_frequencies() -> None:
+    bias = first_bias([[1.0, 0.0]] * 30 + [[0.0, 0.0]] * 69)
+    assert bias.sigmoid().tolist() == pytest.approx([0.305, 0.005])
 
 
 @pytest.mark.parametrize(
