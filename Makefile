@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 # Threads of torch that spin long while they wait starve the engine that runs beside the tests.
 export GOMP_SPINCOUNT := 1000
 
-.PHONY: install demo test check acceptance chaos matrix clean
+.PHONY: install demo results test check acceptance chaos matrix clean
 
 install: $(VENV)/.installed
 
@@ -16,6 +16,9 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 
 demo: install
 	$(BIN)/emissary demo $(if $(REPORT),--report $(REPORT))
+
+results: install
+	$(BIN)/emissary results $(if $(REPORT),--report $(REPORT))
 
 test: install
 	$(BIN)/python -m pytest -m "not acceptance and not matrix"

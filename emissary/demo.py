@@ -3,18 +3,16 @@
 import json
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from emissary import walkthrough
 from emissary.client import Client
-from emissary.errors import EmissaryError
-from emissary.settings import PROJECT_ROOT
 from emissary.up import Platform
 
 BASE_MODEL = "SmolLM2-135M-Instruct"
@@ -26,9 +24,6 @@ PARAMETERS = {
     "max_length": 256,
     "max_new_tokens": 32,
 }
-_POLL_SECONDS = 1.0
-_DEADLINE_SECONDS = 3600.0
-_AT_ONCE = 32
 
 
 @dataclass
@@ -58,16 +53,24 @@ def run(platform: Platform, console: Console) -> Report:
     client, report = Client(platform.api_url, platform.api_key), Report()
     began = time.monotonic()
     with report.stage("upload"):
-        project, train_id, test_id, tests = _upload(client, console)
+        project = client.post("/v1/projects", {"name": "support-tickets"})["id"]
+        train_id, test_id = (
+            walkthrough.upload(client, console, project, f"tickets-{part}.jsonl") for part in ("train", "test")
+        )
+        lines = (walkthrough.EXAMPLES / "tickets-test.jsonl").read_text().splitlines()
+        tests = [json.loads(line) for line in lines]
     job = _train(client, console, report, project, train_id, test_id)
     with report.stage("deploy"):
-        tuned = _deploy(client, console, project, {"training_job_id": job["id"], "checkpoint": "best"})
-        base = _deploy(client, console, project, {"training_job_id": job["id"], "checkpoint": 0})
-    report.deployment, report.training_job = tuned["name"], job["id"]
+        tuned = _deploy(client, console, project, job["id"], "best")
+        base = _deploy(client, console, project, job["id"], 0)
+    report.deployment, report.training_job = tuned, job["id"]
     with report.stage("answer"):
         console.print(f"Asking base model and deployment the {len(tests)} test tickets")
-        base_answers = _ask_all(client, console, base["name"], tests)
-        tuned_answers = _ask_all(client, console, tuned["name"], tests)
+        inputs = [row["messages"][:-1] for row in tests]
+        base_answers, tuned_answers = (
+            walkthrough.ask_all(console, model, partial(walkthrough.chat, client, model), inputs)
+            for model in (base, tuned)
+        )
     report.base_score = _exact_match(base_answers, tests)
     report.deployed_score = _exact_match(tuned_answers, tests)
     report.total_seconds = round(time.monotonic() - began, 1)
@@ -75,24 +78,10 @@ def run(platform: Platform, console: Console) -> Report:
     return report
 
 
-def _upload(client: Client, console: Console) -> tuple[str, str, str, list[dict[str, Any]]]:
-    project = client.post("/v1/projects", {"name": "support-tickets"})["id"]
-    ids = []
-    for name in ("tickets-train", "tickets-test"):
-        with (PROJECT_ROOT / "examples" / f"{name}.jsonl").open("rb") as file:
-            created = client.call("POST", f"/v1/projects/{project}/datasets", files={"file": file}, data={"name": name})
-        detail = client.get(f"/v1/projects/{project}/datasets/{created['id']}")
-        console.print(f"Uploaded {name}: {detail['profile']['rows']} rows, {detail['id']}")
-        ids.append(created["id"])
-    lines = (PROJECT_ROOT / "examples" / "tickets-test.jsonl").read_text().splitlines()
-    return project, ids[0], ids[1], [json.loads(line) for line in lines]
-
-
 def _train(
     client: Client, console: Console, report: Report, project: str, train_id: str, test_id: str
 ) -> dict[str, Any]:
     """Start the job and follow it to its end."""
-    jobs = f"/v1/projects/{project}/training-jobs"
     request = {
         "name": "triage",
         "base_model": BASE_MODEL,
@@ -101,29 +90,14 @@ def _train(
         "test_functions": FUNCTIONS,
         "parameters": PARAMETERS,
     }
-    job: dict[str, Any] = client.post(jobs, request)
-    console.print(f"Training job {job['id']} on {BASE_MODEL}")
-    began, status = time.monotonic(), "Pending"
-    columns = TextColumn("{task.description:32}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn()
-    with Progress(*columns, console=console) as bar:
-        shown = bar.add_task(status, total=100)
-        while status not in ("Success", "Failed", "TimedOut", "Cancelled"):
-            job = client.get(f"{jobs}/{job['id']}")
-            if job["status"] != status:
-                report.stages[status.lower()] = round(time.monotonic() - began, 1)
-                began, status = time.monotonic(), job["status"]
-                bar.console.print(f"  {status}")
-            loss = f"loss {job['training_loss'][-1]['loss']:.3f}" if job["training_loss"] else ""
-            bar.update(shown, completed=job["progress"], description=f"{status} {loss}")
-            time.sleep(_POLL_SECONDS)
-    if status != "Success":
-        raise EmissaryError(f"The training job {job['id']} ended as {status}: {job['error']}")
+    job, stages = walkthrough.train(client, console, project, request)
+    report.stages |= stages
     report.checkpoints = [
         {
             "checkpoint": row["checkpoint"],
             "scores": {name: float(score) for name, score in row["test_results"]["aggregated_test_result"].items()},
         }
-        for row in client.get(f"{jobs}/{job['id']}/checkpoints")
+        for row in client.get(f"/v1/projects/{project}/training-jobs/{job['id']}/checkpoints")
     ]
     report.best_checkpoint = job["best_checkpoint"]
     scores = {row["checkpoint"]: row["scores"] for row in report.checkpoints}
@@ -131,31 +105,11 @@ def _train(
     return job
 
 
-def _deploy(client: Client, console: Console, project: str, request: dict[str, Any]) -> dict[str, Any]:
-    path = f"/v1/projects/{project}/deployments"
-    deployment: dict[str, Any] = client.post(
-        path, request | {"name": f"triage-{request['checkpoint'] or 'base'}-{project[3:9]}"}
-    )
-    deadline = time.monotonic() + _DEADLINE_SECONDS
-    with console.status(f"Deploying {deployment['name']}"):
-        while deployment["status"] in ("Pending", "Deploying") and time.monotonic() < deadline:
-            time.sleep(_POLL_SECONDS)
-            deployment = client.get(f"{path}/{deployment['id']}")
-    if deployment["status"] != "Deployed":
-        raise EmissaryError(f"The deployment {deployment['name']} is {deployment['status']}: {deployment['error']}")
-    console.print(f"Deployed {deployment['name']} (checkpoint {deployment['checkpoint']}) on {deployment['engine_id']}")
-    return deployment
-
-
-def _ask_all(client: Client, console: Console, model: str, tests: list[dict[str, Any]]) -> list[str]:
-    """The model's greedy answers to all test tickets, asked 32 at once."""
-
-    def ask(row: dict[str, Any]) -> str:
-        body = {"model": model, "messages": row["messages"][:-1], "temperature": 0, "max_tokens": 32}
-        return str(client.post("/v1/chat/completions", body)["choices"][0]["message"]["content"])
-
-    with console.status(f"{model} answers"), ThreadPoolExecutor(_AT_ONCE) as pool:
-        return list(pool.map(ask, tests))
+def _deploy(client: Client, console: Console, project: str, job_id: str, checkpoint: int | str) -> str:
+    """Name of the job's checkpoint as it is deployed."""
+    name = f"triage-{checkpoint or 'base'}-{project[3:9]}"
+    request = {"training_job_id": job_id, "checkpoint": checkpoint, "name": name}
+    return str(walkthrough.deploy(client, console, project, request)["name"])
 
 
 def _exact_match(answers: list[str], tests: list[dict[str, Any]]) -> float:

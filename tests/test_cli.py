@@ -45,6 +45,7 @@ def test_help_names_every_resource_and_the_exit_codes(platform: Platform) -> Non
         "up",
         "worker",
         "demo",
+        "results",
         "2 wrong usage",
         "3 not found",
         "EMISSARY_URL",

@@ -156,6 +156,32 @@ def test_classifiers_share_an_engine_and_answer_scores_by_label(
         assert error.value.status == 400
 
 
+NUMBER_ROWS = [row | {"completion": len(row["prompt"])} for row in TOPIC_ROWS]
+
+
+@pytest.mark.parametrize(
+    ("task_type", "rows"),
+    [("classification", TOPIC_ROWS), ("regression", NUMBER_ROWS), ("embedding", PAIR_ROWS)],
+)
+def test_chain_of_jobs_trains_one_adapter_on(
+    client: Client, project: str, task_type: str, rows: list[dict[str, Any]]
+) -> None:
+    parameters = QUICK | {"num_train_epochs": 1, "logging_steps": 1}
+    first = train(client, project, task_type, rows, name=f"{task_type}-1", parameters=parameters)
+    jobs = [first]
+    for depth in (2, 3):
+        start = {"base_model_option": "fine-tuned", "base_model": jobs[-1]["id"], "name": f"{task_type}-{depth}"}
+        jobs.append(train(client, project, task_type, rows, parameters=parameters, **start))
+    assert [job["base_fine_tuned_model"] for job in jobs[1:]] == [f"{task_type}-1", f"{task_type}-2"]
+    losses = [np.mean([point["loss"] for point in job["training_loss"]]) for job in jobs]
+    assert losses[2] < losses[1] < losses[0]
+    served = [deploy(client, project, job["id"], "best", f"{job['name']}-best") for job in (jobs[0], jobs[2])]
+    assert served[0]["engine_id"] == served[1]["engine_id"]
+    other = "regression" if task_type == "embedding" else "embedding"
+    with pytest.raises(ApiError, match=f"was trained for {task_type}, not {other}"):
+        train(client, project, other, rows, base_model_option="fine-tuned", base_model=first["id"])
+
+
 def test_base_model_of_a_classification_is_not_deployed(client: Client, project: str, topics: dict[str, Any]) -> None:
     with pytest.raises(ApiError, match="has not learnt any classification"):
         client.post(f"/v1/projects/{project}/deployments", {"training_job_id": topics["id"], "checkpoint": 0})

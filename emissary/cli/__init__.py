@@ -89,6 +89,7 @@ def main(
 app.command(rich_help_panel=PLATFORM)(platform.up)
 app.command(rich_help_panel=PLATFORM)(platform.worker)
 app.command(rich_help_panel=PLATFORM)(platform.demo)
+app.command(rich_help_panel=PLATFORM)(platform.results)
 for panel, name, commands in (
     (TRAIN, "projects", projects.app),
     (TRAIN, "datasets", datasets.app),

@@ -170,8 +170,15 @@ def events(ctx: typer.Context, job: Job, project: InProject, as_json: AsJson = F
 
 
 @app.command()
-def delete(ctx: typer.Context, job: Job, project: InProject) -> None:
+def delete(
+    ctx: typer.Context,
+    job: Job,
+    project: InProject,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also where other jobs, which have ended, started from it.")
+    ] = False,
+) -> None:
     """Delete an ended job with its checkpoints."""
     client = connect(ctx)
-    client.delete(job_path(client, project, job))
+    client.delete(job_path(client, project, job) + ("?force=true" if force else ""))
     say(f"The job {job} is deleted.")

@@ -1,4 +1,4 @@
-"""`emissary up`, `emissary worker` and `emissary demo`."""
+"""`emissary up`, `emissary worker`, `emissary demo` and `emissary results`."""
 
 import json
 import os
@@ -7,7 +7,7 @@ import time
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -72,6 +72,25 @@ def demo(
     models.pull(main_job.BASE_MODEL)
     with running(settings(), say) as platform:
         found = main_job.run(platform, Console())
+    _write(report, asdict(found))
+
+
+def results(
+    report: Annotated[Path | None, typer.Option(help="Write the results to this file as JSON.")] = None,
+) -> None:
+    """Train on the example of every task type and compare with baselines. Starts and stops the platform itself."""
+    from emissary import results as examples
+    from emissary.up import running
+
+    for name in examples.BASE_MODELS:
+        models.pull(name)
+    with running(settings(), say) as platform:
+        found = examples.run(platform, Console())
+    _write(report, [asdict(result) for result in found])
+    examples.check(found)
+
+
+def _write(report: Path | None, found: Any) -> None:
     if report is not None:
-        report.write_text(json.dumps(asdict(found), indent=2) + "\n")
+        report.write_text(json.dumps(found, indent=2) + "\n")
         say(f"Report written to {report}")

@@ -261,9 +261,9 @@ async def checkpoints(
     return (await session.scalars(query.order_by(Checkpoint.number).limit(limit))).all()
 
 
-async def delete(session: AsyncSession, job: TrainingJob) -> None:
+async def delete(session: AsyncSession, job: TrainingJob, *, force: bool) -> None:
     """Forget an ended job and its checkpoints. Raises InvalidInput while it runs, something of it is deployed, or a
-    job that has not ended starts from it.
+    job that has not ended starts from it; without `force` also where an ended one did.
     """
     if job.status not in TERMINAL:
         raise InvalidInput(f"The training job {job.id} is {job.status}; cancel it first.")
@@ -273,11 +273,16 @@ async def delete(session: AsyncSession, job: TrainingJob) -> None:
         raise InvalidInput(f"The deployment {deployment_id} serves the training job {job.id}; delete that first.")
     # From here on no new job can start from it.
     await session.execute(select(TrainingJob.id).where(TrainingJob.id == job.id).with_for_update())
-    needed = select(TrainingJob.id).where(TrainingJob.parent_id == job.id, TrainingJob.status.not_in(TERMINAL))
-    child_id = (await session.scalars(needed.limit(1))).first()
-    if child_id is not None:
+    children = (await session.scalars(select(TrainingJob).where(TrainingJob.parent_id == job.id))).all()
+    if needed := [child.id for child in children if child.status not in TERMINAL]:
         raise InvalidInput(
-            f"The training job {child_id} starts from {job.id} and has not ended; wait for it, or cancel it first."
+            f"The training job {needed[0]} starts from {job.id} and has not ended; wait for it, or cancel it first."
+        )
+    if children and not force:
+        names = ", ".join(sorted(child.id for child in children))
+        raise InvalidInput(
+            f"From {job.id} started: {names}. They keep their own checkpoints, but cannot be resumed without it. "
+            "To delete it all the same, add ?force=true (on the command line --force)."
         )
     await session.execute(update(TrainingJob).where(TrainingJob.parent_id == job.id).values(parent_id=None))
     await session.execute(update(Deployment).where(Deployment.training_job_id == job.id).values(training_job_id=None))

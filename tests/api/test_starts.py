@@ -196,7 +196,9 @@ def test_parent_is_named_by_id_too_and_the_same_shape_may_be_given(
     assert made["base_fine_tuned_model"] == "tuned"
 
 
-def test_parent_stays_while_a_job_that_starts_from_it_lives(client: Client, own: str, rows: str) -> None:
+def test_parent_stays_while_a_job_that_starts_from_it_lives_and_then_unless_forced(
+    client: Client, own: str, rows: str
+) -> None:
     path = f"/v1/projects/{own}/training-jobs"
     first = parent(own, rows, "to-delete", 1)
     child = started(client, own, body(rows, base_model="to-delete"))["id"]
@@ -204,7 +206,9 @@ def test_parent_stays_while_a_job_that_starts_from_it_lives(client: Client, own:
     with refused(client, own, child, "starts from", first):
         client.delete(f"{path}/{first}")
     set_status(child, "Cancelled")
-    client.delete(f"{path}/{first}")
+    with refused(client, own, child, "started", "force=true"):
+        client.delete(f"{path}/{first}")
+    client.delete(f"{path}/{first}?force=true")
     shown = client.get(f"{path}/{child}")
     assert (shown["base_fine_tuned_model"], shown["base_fine_tuned_model_checkpoint"]) == ("to-delete", 1)
     assert in_catalogue(lambda session: session.get_one(TrainingJob, child)).parent_id is None

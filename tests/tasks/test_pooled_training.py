@@ -14,6 +14,7 @@ from emissary.serving.adapter_task import AdapterTask
 from emissary.serving.pooled import PooledModel
 from tasks.pooled_rows import examples
 from tasks.pooled_testing import predict_rows
+from tasks.pooled_training import first_bias
 from tasks.training_steps import FinishedCheckpoint
 from tests.tasks import pooled_run
 from tests.tasks.pooled_run import BINARY, MULTICLASS, NUMBERS, PAIRS, TASKS, encoder_dir, run
@@ -109,6 +110,11 @@ def test_rows_without_a_place_in_the_task_are_refused() -> None:
         examples([{"prompt": "a", "labels": {"politics": 1}}], TASKS["multiclass"], tokenizer, 16)
     with pytest.raises(InvalidInput, match="Row 1 has 2 labels that are 1"):
         examples([{"prompt": "a", "labels": {"food": 1, "sport": 1}}], TASKS["multiclass"], tokenizer, 16)
+
+
+def test_multilabel_head_starts_at_the_labels_frequencies() -> None:
+    bias = first_bias([[1.0, 0.0]] * 30 + [[0.0, 0.0]] * 69)
+    assert bias.sigmoid().tolist() == pytest.approx([0.305, 0.005])
 
 
 @pytest.mark.parametrize(

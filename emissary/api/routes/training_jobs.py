@@ -95,16 +95,21 @@ async def retrieve_training_job(project: OwnedProject, training_job_id: str) -> 
 @router.delete(
     "/{training_job_id}", status_code=204, operation_id="deleteTrainingJobById", summary="Delete training job"
 )
-async def delete_training_job(project: OwnedProject, training_job_id: str) -> None:
+async def delete_training_job(
+    project: OwnedProject,
+    training_job_id: str,
+    force: Annotated[bool, Query(description="Also where other jobs, which have ended, started from it.")] = False,
+) -> None:
     """Removes an ended job with its checkpoints and files; 400 while it runs, is deployed, or a running job starts
-    from it.
+    from it; unless forced, also where an ended one did.
     """
     async with transaction() as session:
         job = await training_jobs.get(session, training_job_id, project.id)
     if job.status in training_jobs.TERMINAL and job.flow_run_id is not None:
         await deleting.end_runs([job.flow_run_id])  # one that was cancelled just now may still be writing
     async with transaction() as session:
-        await training_jobs.delete(session, await training_jobs.get(session, training_job_id, project.id))
+        job = await training_jobs.get(session, training_job_id, project.id)
+        await training_jobs.delete(session, job, force=force)
         left = [leftovers.of_training_job(training_job_id)]
         await leftovers.add(session, left)
     await deleting.clear(left)
