@@ -32,6 +32,8 @@ SCHEMA = pa.schema(
     ]
 )
 
+VERSION = 1
+"""Of the schema and of what is written by it; another version makes normalised rows anew."""
 _GROUP_ROWS = 4096
 _GROUP_CHARACTERS = 16 * 1024 * 1024
 
@@ -61,10 +63,16 @@ def read_normalised(path: Path) -> Iterator[dict[str, Any]]:
     """
     with pq.ParquetFile(path) as file:
         for batch in file.iter_batches(1024):
-            for record in batch.to_pylist():
-                if record["labels"] is not None:
-                    record["labels"] = {pair["label"]: pair["value"] for pair in record["labels"]}
-                yield record
+            yield from group_rows(batch)
+
+
+def group_rows(group: pa.RecordBatch | pa.Table) -> list[dict[str, Any]]:
+    """Rows of such a file, as `read_normalised` gives them."""
+    records: list[dict[str, Any]] = group.to_pylist()
+    for record in records:
+        if record["labels"] is not None:
+            record["labels"] = {pair["label"]: pair["value"] for pair in record["labels"]}
+    return records
 
 
 def _groups(path: Path, filename: str) -> Iterator[list[dict[str, Any]]]:
