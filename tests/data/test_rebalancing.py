@@ -36,6 +36,11 @@ def test_ratios_that_are_rounded_keep_the_total_of_many_rows(parts: list[float],
     assert all(abs(counts[label] - ratio / (1 + off) * rows) < 1.001 for label, ratio in ratios.items())
 
 
+def test_ratios_that_sum_to_a_little_more_than_one_keep_the_total() -> None:
+    counts = row_counts({"a": 0.5000005, "b": 0.5000004}, "ab", 10_000_000)
+    assert sum(counts.values()) == 10_000_000
+
+
 def test_what_sums_to_one_is_ratios() -> None:
     assert row_counts({"a": 1, "b": 0}, "ab", 10) == {"a": 10, "b": 0}
 
