@@ -6,13 +6,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emissary.data import profiling
 from emissary.data.inputs import leaked
-from emissary.data.normalise import normalise, read_normalised
+from emissary.data.normalise import SCHEMA, normalise, read_normalised
 from emissary.data.profile_warnings import warnings_of
 from emissary.data.profiling import DatasetProfile, distribution, leakage, profile
 
@@ -134,13 +136,12 @@ def test_profile_survives_being_written_and_read(tmp_path):
 
 
 @pytest.mark.acceptance
-def test_memory_is_bounded_for_a_large_file(tmp_path):
-    upload = tmp_path / "rows.jsonl"
-    text = " ".join(f"w{number}" for number in range(150))
-    with upload.open("w") as file:
-        for number in range(400_000):
-            file.write(json.dumps({"prompt": f"{number} {text}", "completion": f"{text} {number}"}) + "\n")
-    normalise(upload, upload.name, tmp_path / "rows.parquet")
+def test_memory_is_bounded_for_gigabytes(tmp_path):
+    words = " ".join(f"w{number}" for number in range(180))
+    with pq.ParquetWriter(tmp_path / "rows.parquet", SCHEMA) as writer:
+        for start in range(0, 600_000, 4096):
+            rows = [{"kind": "prompt", "prompt": f"{start + row} {words}", "completion": words} for row in range(4096)]
+            writer.write_table(pa.Table.from_pylist(rows, schema=SCHEMA))
     code = (
         "import resource, sys; from pathlib import Path; from emissary.data.profiling import profile, leakage; "
         "path = Path(sys.argv[1]); profile(path); leakage(path, path, ''); "
