@@ -35,7 +35,7 @@ _NEAR_ROWS, _NEAR_BYTES = 50_000, 32 * 1024 * 1024
 _QUANTILES = {"min": 0.0, "p5": 0.05, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95, "p99": 0.99, "max": 1.0}
 _BINS = 30
 _EXAMPLES = 5
-_SIDEWAYS, _FAR = 1.5, 3.0
+_OUTSIDE, _FAR_OUT = 1.5, 3.0
 
 
 class Outliers(BaseModel):
@@ -162,7 +162,7 @@ def profile(path: Path, count_tokens: CountTokens | None = None) -> tuple[Datase
 
 def distribution(values: Numbers) -> Distribution:
     """How `values`, one for each row and at least one, are spread."""
-    return _spread(values, np.arange(1, len(values) + 1), _SIDEWAYS, _histogram(values))
+    return _spread(values, np.arange(1, len(values) + 1), _OUTSIDE, _histogram(values))
 
 
 def _spread(values: Numbers, rows: Indices, fence: float, histogram: dict[str, list[float]] | None) -> Distribution:
@@ -227,7 +227,7 @@ class _TextField:
         return Field(
             empty=rows - self.given + self.blank,
             constant=self.constant and self.given == rows > 1,
-            characters=_spread(lengths, np.concatenate(self.rows), _FAR, None),
+            characters=_spread(lengths, np.concatenate(self.rows), _FAR_OUT, None),
         )
 
 
