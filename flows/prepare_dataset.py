@@ -17,9 +17,9 @@ async def prepare_dataset(dataset_id: str, test_dataset_id: str | None = None, b
         test_dataset_id: A dataset of the same project that is to be tested on: which of its rows are in this one too?
         base_model: The base model, on the worker's machine, whose tokenizer counts. Empty: the first that fits.
     """
-    give_way()
     tokenizer_of(base_model)
     row = await dataset(dataset_id, test_dataset_id)
+    give_way()
     rows_key = await prepare(row.id)
     test_key = await prepare(test_dataset_id) if test_dataset_id else None
     profile, profile_key = await make_profile(row, rows_key, test_dataset_id, test_key, base_model)

@@ -26,11 +26,14 @@ from tasks.profile_plots import plots
 from tasks.publishing import made_once
 
 FILE = "profile.json"
-_NICENESS = 15
+_NICENESS = 10
 
 
 def give_way() -> None:
-    """Have this process compute only when nothing else wants to: nobody waits for a profile."""
+    """Have this thread, and those it starts from now on, compute when little else wants to: nobody waits for a profile.
+
+    Threads that are there already, such as the one that gives signs of life, keep their priority.
+    """
     os.nice(_NICENESS)
 
 
