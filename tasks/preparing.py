@@ -46,16 +46,11 @@ async def prepare(dataset_id: str) -> str:
 
 @task(task_run_name="split", cache_policy=NO_CACHE)
 async def training_and_test_rows(job: TrainingJob, train_key: str, test_key: str | None) -> tuple[list[Any], list[Any]]:
-    """The rows to train on and those to test on, see `divided`, with the columns of the job's task type.
-
-    Where the input of a test row is trained on too, the job has a warning among its events.
-    """
+    """The rows to train on and those to test on, see `divided`, with the columns of the job's task type."""
     store = artifact_store()
     rows = await anyio.to_thread.run_sync(_rows, store, train_key, job.task_type)
     given = None if test_key is None else await anyio.to_thread.run_sync(_rows, store, test_key, job.task_type)
-    training, test = divided(job, rows, given)
-    await _warn_of_leakage(job, training, test)
-    return training, test
+    return divided(job, rows, given)
 
 
 def divided(
@@ -82,7 +77,9 @@ def divided(
     return chosen, test
 
 
-async def _warn_of_leakage(job: TrainingJob, training: list[dict[str, Any]], test: list[dict[str, Any]]) -> None:
+@task(task_run_name="look-for-leakage", cache_policy=NO_CACHE)
+async def warn_of_leakage(job: TrainingJob, training: list[Any], test: list[Any]) -> None:
+    """Say in the job's log and events when the input of a test row is trained on too."""
     found = await anyio.to_thread.run_sync(leaked, training, test)
     if found:
         message = (

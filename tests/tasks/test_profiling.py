@@ -184,6 +184,7 @@ def test_job_whose_test_rows_are_trained_on_says_so_in_its_events(project: str) 
             session.add(job)
         for _ in range(2):  # as a run does that was killed
             training, tested = await preparing.training_and_test_rows.fn(job, *keys)
+            await preparing.warn_of_leakage.fn(job, training, tested)
         assert (len(training), len(tested)) == (8, 3)
         async with transaction() as session:
             return [event.details for event in await job_events.list_all(session, job.id)]
