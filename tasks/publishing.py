@@ -2,11 +2,13 @@
 
 import errno
 import logging
+import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-from emissary.errors import EmissaryError, Unavailable
-from emissary.store.artifacts import Manifest, artifact_store
+from emissary.errors import EmissaryError, NotFound, Unavailable
+from emissary.store.artifacts import CorruptArtifact, Manifest, artifact_store
 from tasks.attempt import require_lease
 
 logger = logging.getLogger(__name__)
@@ -21,6 +23,25 @@ class DiskFull(EmissaryError):
 
     def __init__(self, what: str) -> None:
         super().__init__(f"There is no room left for {what}. Make room on the disk, and resume the job.")
+
+
+def made_once(key: str, make: Callable[[Path], None]) -> Path:
+    """The folder of the artifact `key`; `make(folder)` writes its files where it is not there, or damaged.
+
+    Of several runs that make it at once one publishes it, and the others find that. Raises as `publish`.
+    """
+    store = artifact_store()
+    try:
+        return store.folder(key)
+    except NotFound:
+        pass
+    except CorruptArtifact as error:
+        logger.warning("%s It is made again.", error)
+        store.delete(key)
+    with tempfile.TemporaryDirectory(prefix="emissary-prepare-") as scratch:
+        make(Path(scratch))
+        publish(key, Path(scratch), move=True)
+    return store.folder(key)
 
 
 def publish(key: str, folder: Path, *, move: bool = False) -> Manifest:

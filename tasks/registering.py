@@ -11,12 +11,12 @@ from prefect.cache_policies import NO_CACHE
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from emissary.errors import InvalidInput
+from emissary.errors import InvalidInput, NotFound
 from emissary.schemas.engines import EngineCreate
 from emissary.schemas.grpo_jobs import GrpoJobCreate
 from emissary.schemas.training_jobs import TrainingJobCreate
-from emissary.store import deployments, engines, grpo_jobs, job_events, training_jobs
-from emissary.store.tables import Deployment, Engine, Project, TrainingJob
+from emissary.store import datasets, deployments, engines, grpo_jobs, job_events, training_jobs
+from emissary.store.tables import Dataset, Deployment, Engine, Project, TrainingJob
 from emissary.store.users import ensure_user
 from tasks import attempt
 from tasks.catalogue import in_catalogue
@@ -111,6 +111,29 @@ async def deployment(deployment_id: str) -> Deployment:
 async def _deployment(session: AsyncSession, deployment_id: str) -> tuple[Deployment, int]:
     row = await deployments.get(session, deployment_id)
     _require_own(row)
+    return row, await attempt.take_lease(session, row.id)
+
+
+@task(task_run_name="dataset", cache_policy=NO_CACHE)
+async def dataset(dataset_id: str, test_dataset_id: str | None) -> Dataset:
+    """The dataset whose profile this run makes; a run started in Prefect becomes the dataset's own.
+
+    Raises NotFound, also for a `test_dataset_id` that is not of the same project; InvalidInput while another run is
+    at it.
+    """
+    row, token = await in_catalogue(_dataset, dataset_id, test_dataset_id)
+    attempt.begin(row.id, token)
+    return row
+
+
+async def _dataset(session: AsyncSession, dataset_id: str, test_dataset_id: str | None) -> tuple[Dataset, int]:
+    # Locked, so that no lease is taken for a dataset that is being deleted.
+    row = await session.get(Dataset, dataset_id, with_for_update={"key_share": True})
+    if row is None:
+        raise NotFound(f"dataset_id: there is no dataset {dataset_id!r}.")
+    if test_dataset_id is not None:
+        await datasets.get(session, row.project_id, test_dataset_id)
+    datasets.adopt(row, UUID(runtime.flow_run.get_id()))
     return row, await attempt.take_lease(session, row.id)
 
 

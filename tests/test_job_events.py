@@ -99,6 +99,7 @@ def test_events_tell_what_happened_in_order(client: Client, job: str) -> None:
     assert [(event["kind"], event["details"].get("epoch", event["details"].get("checkpoint"))) for event in events] == [
         ("queued", None),
         ("started", None),
+        ("warning", None),
         ("epoch", 1),
         ("checkpoint", 1),
         ("epoch", 2),
@@ -111,9 +112,10 @@ def test_events_tell_what_happened_in_order(client: Client, job: str) -> None:
     ]
     ids = [event["id"] for event in events]
     assert ids == sorted(set(ids))
-    assert events[2]["details"]["train_loss"] > 0
-    assert events[7]["details"]["scores"]["words"] == 11.0
-    assert events[7]["details"]["metrics"] == client.get(f"{job}/checkpoints")[0]["test_results"]["metrics"]
+    assert events[2]["details"]["leaked_rows"] == 3
+    assert events[3]["details"]["train_loss"] > 0
+    assert events[8]["details"]["scores"]["words"] == 11.0
+    assert events[8]["details"]["metrics"] == client.get(f"{job}/checkpoints")[0]["test_results"]["metrics"]
     page = client.http.get(f"{job}/events?limit=2&after={ids[1]}")
     assert page.json() == events[2:4]
     assert f"after={ids[3]}" in page.headers["link"]

@@ -3,7 +3,7 @@
 import re
 from datetime import timedelta
 
-from emissary.store.tables import Engine, FlowBacked, TrainingJob
+from emissary.store.tables import Dataset, Engine, FlowBacked, TrainingJob
 
 RESTART_AFTER = (timedelta(0), timedelta(seconds=5))
 """How long after its first crash in a row a run is started again, after its second, …; one more is the last."""
@@ -45,4 +45,6 @@ def _memory_advice(row: FlowBacked) -> str:
         return f"Create the job again with a lower {now}, {elsewhere}."
     if isinstance(row, Engine):
         return f"Serve a smaller base model than {row.base_model}, or fewer deployments on one engine, {elsewhere}."
+    if isinstance(row, Dataset):
+        return "Jobs can be trained on the dataset all the same; start prepare_dataset again with more memory."
     return f"Deploy fewer checkpoints on one engine, {elsewhere}."

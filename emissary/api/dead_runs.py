@@ -23,7 +23,7 @@ from emissary.api.projection import LIVE
 from emissary.api.silences import Silences
 from emissary.store import job_runs, leases
 from emissary.store.database import transaction
-from emissary.store.tables import Deployment, FlowBacked, TrainingJob
+from emissary.store.tables import Dataset, Deployment, FlowBacked, TrainingJob
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,8 @@ OVERDUE_GRACE = timedelta(seconds=60)
 """How long a run has to end itself after its time limit."""
 _PAGE = 200  # as many runs as Prefect's API gives at once
 _WORKS_FOR: dict[str, type[FlowBacked]] = {"training_job_id": TrainingJob, "deployment_id": Deployment}
-"""Parameters that name the row a run is for. (A run for an engine looks itself whether the engine is another's.)"""
+"""Parameters that name the row a run is for. (A run for an engine or a dataset looks itself whether that is
+another's.)"""
 
 
 async def end_what_should_not_run(client: PrefectClient, silences: Silences) -> None:
@@ -98,6 +99,8 @@ async def rows_of(session: AsyncSession, run_ids: Iterable[UUID]) -> dict[UUID, 
 
 async def _is_orphan(session: AsyncSession, run: FlowRun) -> bool:
     """Whether a run that no row names was made for a row that is gone, cancelled, or another run's by now."""
+    if (dataset_id := run.parameters.get("dataset_id")) is not None:
+        return await session.get(Dataset, dataset_id) is None
     for parameter, kind in _WORKS_FOR.items():
         if (row_id := run.parameters.get(parameter)) is not None:
             row = await session.get(kind, row_id)

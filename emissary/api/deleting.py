@@ -21,7 +21,7 @@ from emissary.api.prefect_client import PREFECT_AWAY, prefect_client
 from emissary.errors import Unavailable
 from emissary.serving import client as engine_client
 from emissary.settings import settings
-from emissary.store import leftovers
+from emissary.store import leftovers, prepared
 from emissary.store.artifacts import artifact_store
 from emissary.store.database import transaction
 from emissary.store.tables import Engine, Leftover
@@ -73,7 +73,12 @@ async def clear(left: Sequence[Leftover]) -> None:
 async def _clear(leftover: Leftover) -> None:
     store = artifact_store()
     for key in leftover.artifacts:
-        await run_in_threadpool(store.delete, key)
+        if key.startswith(f"{prepared.FOLDER}/"):
+            async with transaction() as session:
+                if await prepared.is_left(session, key):
+                    await run_in_threadpool(store.delete, key)
+        else:
+            await run_in_threadpool(store.delete, key)
     await run_in_threadpool(shutil.rmtree, settings().home / "work" / leftover.id, ignore_errors=True)
     if leftover.engine_id is not None:
         async with transaction() as session:

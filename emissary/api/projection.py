@@ -15,7 +15,7 @@ from sqlalchemy import select
 
 from emissary.store import engines, job_events
 from emissary.store.database import transaction
-from emissary.store.tables import Deployment, Engine, FlowBacked, TrainingJob
+from emissary.store.tables import Dataset, Deployment, Engine, FlowBacked, TrainingJob
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +23,7 @@ LIVE: dict[type[FlowBacked], frozenset[str]] = {
     TrainingJob: frozenset({"Pending", "Running", "Testing"}),
     Engine: frozenset({"Creating", "Active"}),
     Deployment: frozenset({"Pending", "Deploying"}),
+    Dataset: frozenset({"Pending", "Running"}),
 }
 """Kinds of rows, and the status in which a row follows its flow run; in any other it has ended, and that is final."""
 _WORDS: dict[type[FlowBacked], dict[str, str]] = {
@@ -57,6 +58,16 @@ _WORDS: dict[type[FlowBacked], dict[str, str]] = {
         "COMPLETED": "Deployed",
         "FAILED": "Failed",
         "FAILED/TimedOut": "TimedOut",
+        "CANCELLING": "Cancelled",
+        "CANCELLED": "Cancelled",
+    },
+    Dataset: {
+        "SCHEDULED": "Pending",
+        "PENDING": "Pending",
+        "PAUSED": "Pending",
+        "RUNNING": "Running",
+        "COMPLETED": "Success",
+        "FAILED": "Failed",
         "CANCELLING": "Cancelled",
         "CANCELLED": "Cancelled",
     },

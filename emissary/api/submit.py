@@ -11,16 +11,24 @@ from typing import Any
 from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient
-from sqlalchemy import select, update
+from sqlalchemy import func, select, text, update
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from emissary.api.prefect_client import PREFECT_AWAY, prefect_client
 from emissary.store.database import after_commit, transaction
-from emissary.store.tables import Deployment, Engine, FlowBacked, TrainingJob
+from emissary.store.tables import Dataset, Deployment, Engine, FlowBacked, TrainingJob
 
 logger = logging.getLogger(__name__)
 
-WAITING: dict[type[FlowBacked], str] = {TrainingJob: "Pending", Engine: "Creating", Deployment: "Pending"}
+WAITING: dict[type[FlowBacked], str] = {
+    TrainingJob: "Pending",
+    Engine: "Creating",
+    Deployment: "Pending",
+    Dataset: "Pending",
+}
 """Kinds of rows that are submitted, and the status in which they wait for it."""
+PREPARING_AT_ONCE = 2
+"""Of how many datasets the profile is made at once; others wait for the sweep. Nothing else waits for profiles."""
 
 
 def _flow(row: FlowBacked) -> tuple[str, dict[str, Any], list[str]]:
@@ -34,6 +42,8 @@ def _flow(row: FlowBacked) -> tuple[str, dict[str, Any], list[str]]:
         case Deployment():
             parameters = {"deployment_id": row.id}
             return "deploy_checkpoint/deploy_checkpoint", parameters, [row.project_id, row.id, row.engine_id]
+        case Dataset():
+            return "prepare_dataset/prepare_dataset", {"dataset_id": row.id}, [row.project_id, row.id]
     raise TypeError(f"{type(row).__name__} rows have no flow")
 
 
@@ -90,10 +100,18 @@ async def submit_waiting() -> None:
     rows: list[FlowBacked] = []
     async with transaction() as session:
         for kind, status in WAITING.items():
-            query = select(kind).where(kind.flow_run_id.is_(None), kind.status == status).order_by(kind.id)
+            limit = await _free_for_datasets(session) if kind is Dataset else None
+            query = select(kind).where(kind.flow_run_id.is_(None), kind.status == status)
+            query = query.order_by(text("created_at")).limit(limit)
             found: Sequence[Any] = (await session.scalars(query)).all()
             rows.extend(found)
     if rows:
         async with prefect_client(None) as client:
             for row in rows:
                 await _submit(client, row)
+
+
+async def _free_for_datasets(session: AsyncSession) -> int:
+    live = Dataset.flow_run_id.is_not(None) & Dataset.status.in_(("Pending", "Running"))
+    busy = await session.scalar(select(func.count()).where(live))
+    return max(0, PREPARING_AT_ONCE - (busy or 0))

@@ -13,6 +13,8 @@ from emissary.data.records import SCHEMA, fitting
 from emissary.data.rows import TaskType, meant_for, problem
 from emissary.errors import InvalidInput
 
+VERSION = 2
+"""Of the schema and of what is written by it; another version makes normalised rows anew."""
 _GROUP_BYTES = 16 * 1024 * 1024
 _FEW_VALUES = ["kind", "messages.list.element.role", "labels.list.element.label", "labels.list.element.value"]
 

@@ -10,14 +10,14 @@ MAX_ROWS = 10_000_000
 
 
 def row_counts(wanted: Mapping[str, float], classes: Iterable[str], rows: int) -> dict[str, int]:
-    """The rows of each class that `wanted` asks for: ratios, which sum to 1 and keep the total of `rows`, each met to
-    less than one row; or numbers of rows.
+    """The rows of each class that `wanted` asks for: ratios, which sum to 1 (within a millionth) and keep the total of
+    `rows`, each met to less than one row; or numbers of rows. What sums to 1 is ratios: 1 and 0 is all and none.
 
     Raises InvalidInput, naming the field rebalance_data, where it does not name exactly the `classes`, or its values
     are neither.
     """
-    known = list(classes)
-    some = ", ".join(map(repr, known[:6])) + (", …" if len(known) > 6 else "")
+    known = dict.fromkeys(classes)
+    some = ", ".join(repr(label) for label in list(known)[:6]) + (", …" if len(known) > 6 else "")
     for label in wanted:
         if label not in known:
             raise InvalidInput(f"rebalance_data: {label[:60]!r} is no class of the training dataset; it has {some}.")
@@ -46,9 +46,12 @@ def rebalance(classes: Sequence[str], counts: Mapping[str, int], seed: int) -> l
     wanted but has no row.
     """
     generator = random.Random(seed)  # noqa: S311 - a repeatable choice, not a secret
+    by_class: dict[str, list[int]] = {}
+    for index, label in enumerate(classes):
+        by_class.setdefault(label, []).append(index)
     chosen: list[int] = []
     for label, count in counts.items():
-        members = [index for index, other in enumerate(classes) if other == label]
+        members = by_class.get(label, [])
         if count and not members:
             raise InvalidInput(
                 f"rebalance_data: no training row is left of the class {label!r}; hold out fewer rows for testing."
@@ -60,7 +63,8 @@ def rebalance(classes: Sequence[str], counts: Mapping[str, int], seed: int) -> l
 
 def _shares(ratios: Mapping[str, float], rows: int) -> dict[str, int]:
     """`rows` shared out by the largest-remainder method."""
-    exact = {label: ratio * rows for label, ratio in ratios.items()}
+    total = math.fsum(ratios.values())  # a little off 1, which is many rows of millions
+    exact = {label: ratio / total * rows for label, ratio in ratios.items()}
     counts = {label: math.floor(share + 1e-9) for label, share in exact.items()}
     by_loss = sorted(exact, key=lambda label: counts[label] - exact[label])
     for label in by_loss[: rows - sum(counts.values())]:

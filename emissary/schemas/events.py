@@ -10,6 +10,7 @@ Kind = Literal[
     "queued",
     "started",
     "resumed",
+    "warning",
     "epoch",
     "checkpoint",
     "chosen",
@@ -33,7 +34,8 @@ class TrainingJobEvent(BaseModel):
     details: dict[str, Any] = Field(
         description="By kind: `epoch` and its losses; `checkpoint` (also of tested and best), `scores` and "
         "`metrics`; what was `chosen` for hyperparameters that were `auto`, and the `reason`; how many `rows` were "
-        "truncated; `epoch`, `metric` and `best` of a job that stopped early; the `reason` of a failure.",
+        "truncated; `epoch`, `metric` and `best` of a job that stopped early; the `reason` of a failure; a "
+        "warning's `message`.",
         examples=[{"checkpoint": 2, "scores": {"exact_match_shared": 0.75}, "metrics": {"accuracy": 0.75}}],
     )
     created_at: UnixTime

@@ -1,20 +1,22 @@
 """Queries of datasets."""
 
 from collections.abc import Sequence
+from uuid import UUID
 
 from sqlalchemy import delete as sql_delete
-from sqlalchemy import or_, select
+from sqlalchemy import or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import defer
+from sqlalchemy.orm import defer, undefer
 
 from emissary.errors import InvalidInput, NotFound
+from emissary.store import leases
 from emissary.store.pages import Page, fetch
-from emissary.store.tables import Dataset, TrainingJob, Upload
+from emissary.store.tables import Dataset, Json, TrainingJob, Upload
 
 
 async def get(session: AsyncSession, project_id: str, dataset_id: str) -> Dataset:
     """The dataset of the project. Raises NotFound."""
-    dataset = await session.get(Dataset, dataset_id)
+    dataset = await session.get(Dataset, dataset_id, options=[undefer(Dataset.profile)])
     if dataset is None or dataset.project_id != project_id:
         raise NotFound(f"There is no dataset {dataset_id!r} in project {project_id!r}.")
     return dataset
@@ -35,4 +37,26 @@ async def delete(session: AsyncSession, dataset: Dataset) -> None:
     if job_id is not None:
         raise InvalidInput(f"The dataset {dataset.id} belongs to training job {job_id}; delete that first.")
     await session.execute(sql_delete(Upload).where(Upload.dataset_id == dataset.id))
+    await leases.forget(session, [dataset.id])
     await session.delete(dataset)
+
+
+def adopt(dataset: Dataset, flow_run_id: UUID) -> None:
+    """Make the flow run the one that makes the dataset's profile. Raises InvalidInput while another one does."""
+    if dataset.flow_run_id == flow_run_id:
+        return
+    if dataset.flow_run_id is not None:
+        if dataset.status in ("Pending", "Running"):
+            raise InvalidInput(
+                f"The flow run {dataset.flow_run_id} prepares the dataset {dataset.id}; wait until it has ended."
+            )
+        dataset.attempt += 1
+    dataset.flow_run_id, dataset.status = flow_run_id, "Running"
+    dataset.state_at, dataset.crashes, dataset.error = None, 0, None
+
+
+async def record_profile(session: AsyncSession, dataset_id: str, profile: Json, artifact: str) -> None:
+    """Show this profile, whose plots are in `artifact`, as the dataset's."""
+    await session.execute(
+        update(Dataset).where(Dataset.id == dataset_id).values(profile=profile, profile_artifact=artifact, crashes=0)
+    )

@@ -6,12 +6,14 @@ from datetime import timedelta
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from emissary.store import prepared
 from emissary.store.tables import Leftover
 
 
-def of_dataset(dataset_id: str) -> Leftover:
-    """Its upload, and the rows prepared from it."""
-    return Leftover(id=dataset_id, artifacts=[f"datasets/{dataset_id}", f"prepared/{dataset_id}"])
+def of_dataset(dataset_id: str, sha256: str | None) -> Leftover:
+    """Its upload, and what was made of its content, whose SHA-256 is None where the file has not arrived."""
+    made = [] if sha256 is None else [prepared.all_keys(sha256)]
+    return Leftover(id=dataset_id, artifacts=[f"datasets/{dataset_id}", *made])
 
 
 def of_training_job(training_job_id: str) -> Leftover:

@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from uuid import UUID
 
 from sqlalchemy import delete as sql_delete
-from sqlalchemy import select, union
+from sqlalchemy import null, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from emissary.errors import NotFound
@@ -66,13 +66,18 @@ async def delete(session: AsyncSession, project_id: str, ended: Collection[UUID]
         return None
     deployments = select(Deployment.id, Deployment.engine_id).where(Deployment.project_id == project_id)
     # A file that is still coming in parts has its dataset's id already.
-    datasets = union(
-        select(Dataset.id).where(Dataset.project_id == project_id),
-        select(Upload.dataset_id).where(Upload.project_id == project_id),
+    datasets = (
+        select(Dataset.id, Dataset.sha256)
+        .where(Dataset.project_id == project_id)
+        .union(
+            select(Upload.dataset_id, null())
+            .outerjoin(Dataset, Dataset.id == Upload.dataset_id)
+            .where(Upload.project_id == project_id, Dataset.id.is_(None))
+        )
     )
     left = [leftovers.of_deployment(row_id, engine_id) for row_id, engine_id in await session.execute(deployments)]
     left += [leftovers.of_training_job(job_id) for job_id in jobs]
-    left += [leftovers.of_dataset(dataset_id) for dataset_id in await session.scalars(datasets)]
+    left += [leftovers.of_dataset(dataset_id, sha256) for dataset_id, sha256 in await session.execute(datasets)]
     of_project = select(TrainingJob.id).where(TrainingJob.project_id == project_id)
     for of_job in (JobEvent, Checkpoint):
         await session.execute(sql_delete(of_job).where(of_job.training_job_id.in_(of_project)))

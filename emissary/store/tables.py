@@ -105,12 +105,18 @@ class Project(Base):
     created_by: Mapped[str] = mapped_column(ForeignKey("users.id"))
 
 
-class Dataset(Base):
-    """An uploaded file that has been validated; its bytes are in the artifact store under `artifact`."""
+class Dataset(FlowBacked, Base):
+    """An uploaded file that has been validated; its bytes are in the artifact store under `artifact`.
+
+    Its flow run makes the profile; the dataset can be used before, and where that fails.
+    """
 
     __tablename__ = "datasets"
-    __table_args__ = (Index("datasets_project", "project_id", "created_at"),)
-    id: Mapped[str] = mapped_column(primary_key=True)
+    __table_args__ = (
+        Index("datasets_project", "project_id", "created_at"),
+        Index("datasets_sha256", "sha256"),
+    )
+    status: Mapped[str] = mapped_column(server_default=text("'Pending'"))
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
     name: Mapped[str]
     file_name: Mapped[str]
@@ -118,7 +124,17 @@ class Dataset(Base):
     bytes: Mapped[int] = mapped_column(BigInteger)
     sha256: Mapped[str]
     report: Mapped[Json]
+    """What validation found."""
+    profile: Mapped[Json | None] = mapped_column(deferred=True)
+    """What its rows are like, beyond the report; null until that is known."""
+    profile_artifact: Mapped[str | None]
+    """The artifact of the profile and its plots."""
     upload_by: Mapped[str] = mapped_column(ForeignKey("users.id"))
+
+    @property
+    def is_profiled(self) -> bool:
+        """Whether its profile is known."""
+        return self.profile_artifact is not None
 
 
 class TrainingJob(FlowBacked, Base):

@@ -73,6 +73,7 @@ def _moving(platform: OwnPlatform) -> Iterator[str]:
         ("training_jobs", ("Pending", "Running", "Testing")),
         ("deployments", ("Pending", "Deploying", "Reactivating")),
         ("engines", ("Creating",)),
+        ("datasets", ("Pending", "Running")),
     ):
         yield from (f"{row['id']} is {row['status']}" for row in rows[table] if row["status"] in words)
     yield from (f"{row['id']} is deleted, not all it left" for row in rows["leftovers"])

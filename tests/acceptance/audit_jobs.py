@@ -21,6 +21,7 @@ BACKED: dict[str, dict[str, tuple[str, ...]]] = {
         "COMPLETED": _SERVED, "FAILED": ("Failed", "Terminated"), "FAILED/TimedOut": ("TimedOut",),
         "CANCELLED": ("Cancelled", "Terminated"),
     },
+    "datasets": {"COMPLETED": ("Success",), "FAILED": ("Failed",), "CANCELLED": ("Cancelled",)},
 }  # fmt: skip
 """Table → state of a flow run (with its name, where that matters) → what a settled row may be then."""
 _KILLS_A_RUN = {"run", "worker", "fork server", "everything"}
@@ -137,8 +138,11 @@ def files(evidence: Evidence, record: Any) -> tuple[int, list[str]]:
         job = evidence.of("training_jobs", owner) if kind == "training-jobs" else None
         if damage:
             wrong.append(f"{key}: {damage}")
-        elif kind in ("datasets", "prepared"):
+        elif kind == "datasets":
             wrong += [] if evidence.of("datasets", owner) else [f"{key} is of no dataset"]
+        elif kind == "prepared":
+            used = any(row["sha256"] == owner for row in evidence.rows["datasets"])
+            wrong += [] if used else [f"{key} was made of no dataset's content"]
         elif job is None:
             wrong.append(f"{key} is of no job")
         elif job["status"] == "Success" and key not in _listed(evidence, job):

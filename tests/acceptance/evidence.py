@@ -15,7 +15,7 @@ from tests.acceptance.own_platform import OwnPlatform, Part
 
 Row = dict[str, Any]
 _TABLES = ["training_jobs", "checkpoints", "job_events", "datasets", "deployments", "engines", "leases", "leftovers"]
-_ID_PARAMETERS = ("training_job_id", "deployment_id", "engine_id")
+_ID_PARAMETERS = ("training_job_id", "deployment_id", "engine_id", "dataset_id")
 MANIFEST = "manifest.json"
 
 

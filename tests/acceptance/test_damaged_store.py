@@ -91,12 +91,14 @@ def test_damaged_rows_are_prepared_again_or_the_job_says_so(own: OwnPlatform) ->
     path = start(client, CLASSES)
     job = until(lambda: client.get(path), ended, 120)
     dataset = job["train_dataset"]["id"]
-    flip(own.home / "artifacts" / "prepared" / dataset / "rows.parquet")
     jobs = path.rpartition("/")[0]
+    sha256 = client.get(f"{jobs.rpartition('/')[0]}/datasets/{dataset}")["profile"]["sha256"]
+    (rows,) = (own.home / "artifacts" / "prepared" / sha256).glob("rows-*/rows.parquet")
+    flip(rows)
     body = CLASSES.body | {"train_dataset_id": dataset}
     again = f"{jobs}/{client.post(jobs, body)['id']}"
     job = until(lambda: client.get(again), ended, 120)
-    assert job["status"] == "Success" or f"prepared/{dataset}" in job["error"]
+    assert job["status"] == "Success" or f"prepared/{sha256}" in job["error"]
 
 
 @contextmanager

@@ -1,3 +1,4 @@
+import time
 from collections import Counter
 
 import pytest
@@ -21,6 +22,35 @@ def test_ratios_keep_the_total_and_are_met_to_within_a_row(classes: list[str], p
     found = Counter(rows[index] for index in chosen)
     assert all(abs(found[label] - ratio * len(rows)) <= 1 for label, ratio in ratios.items())
     assert chosen == rebalance(rows, counts, seed) == sorted(chosen)
+
+
+@given(
+    st.lists(st.floats(0, 1), min_size=2, max_size=8).filter(lambda parts: sum(parts) > 0.01),
+    st.floats(-9e-7, 9e-7),
+    st.integers(0, 10_000_000),
+)
+def test_ratios_that_are_rounded_keep_the_total_of_many_rows(parts: list[float], off: float, rows: int) -> None:
+    ratios = {str(number): part / sum(parts) * (1 + off) for number, part in enumerate(parts)}
+    counts = row_counts(ratios, ratios, rows)
+    assert sum(counts.values()) == rows
+    assert all(abs(counts[label] - ratio / (1 + off) * rows) < 1.001 for label, ratio in ratios.items())
+
+
+def test_ratios_that_sum_to_a_little_more_than_one_keep_the_total() -> None:
+    counts = row_counts({"a": 0.5000005, "b": 0.5000004}, "ab", 10_000_000)
+    assert sum(counts.values()) == 10_000_000
+
+
+def test_what_sums_to_one_is_ratios() -> None:
+    assert row_counts({"a": 1, "b": 0}, "ab", 10) == {"a": 10, "b": 0}
+
+
+def test_ten_thousand_classes_are_rebalanced_in_a_moment() -> None:
+    classes = [str(number % 10_000) for number in range(50_000)]
+    counts = row_counts(dict.fromkeys(classes[:10_000], 2.0), classes[:10_000], len(classes))
+    began = time.process_time()
+    assert len(rebalance(classes, counts, 1)) == 20_000
+    assert time.process_time() - began < 3
 
 
 @settings(deadline=None)

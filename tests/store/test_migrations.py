@@ -18,7 +18,7 @@ from emissary.settings import Settings
 from emissary.store import database, engines, job_events, training_jobs
 from emissary.store.database import catalogue_server, catalogue_url, companion_database, migrate
 from emissary.store.pages import Page
-from emissary.store.tables import Base, Deployment, Engine, TrainingJob
+from emissary.store.tables import Base, Deployment, Engine, Leftover, TrainingJob
 from tests.own_home import own_home
 
 FLOW_RUN = UUID("0c9f6c1e-2f0c-4d5e-9a3b-7d1f5b0e8a42")
@@ -122,10 +122,10 @@ def test_rows_of_a_revision_are_there_and_readable_after_the_upgrade(server: str
     for mapper in Base.registry.mappers:
         columns = {column["name"] for column in inspect(engine).get_columns(mapper.local_table.name)}  # type: ignore[attr-defined]
         assert columns == {column.name for column in mapper.local_table.columns}, mapper
-    asyncio.run(_read(address, filled))
+    asyncio.run(_read(address, filled, "profile" in schema.tables["datasets"].columns))
 
 
-async def _read(address: str, filled: dict[str, list[dict[str, Any]]]) -> None:
+async def _read(address: str, filled: dict[str, list[dict[str, Any]]], has_profiles: bool) -> None:
     engine = create_async_engine(catalogue_url(address), poolclass=NullPool)
     async with AsyncSession(engine) as session:
         for mapper in Base.registry.mappers:
@@ -142,6 +142,9 @@ async def _read(address: str, filled: dict[str, list[dict[str, Any]]]) -> None:
         assert [count for _, count in await engines.list_all(session, project_org, Page())] == [1]
         assert len(await training_jobs.checkpoints(session, "tr-1")) == 1
         assert len(await job_events.list_all(session, "tr-1")) == len(filled.get("job_events", []))
+        if not has_profiles:
+            removed = await session.get_one(Leftover, "prepared-ds-1")
+            assert removed.artifacts == ["prepared/ds-1"]
         # Null would say that their runs are still to be ended.
         if "leases" not in filled:
             assert (await session.get_one(TrainingJob, "tr-3")).state_at is not None

@@ -25,6 +25,7 @@ from emissary.store import datasets, leftovers
 from emissary.store.artifacts import artifact_store
 from emissary.store.database import transaction
 from emissary.store.dataset_files import store_file, stored_name
+from emissary.store.tables import Dataset
 
 router = keyed_router("Datasets")
 _FORM: dict[str, Any] = {
@@ -113,19 +114,31 @@ async def list_datasets(
     "/v1/projects/{project_id}/datasets/{dataset_id}", operation_id="retrieveDatasetById", summary="Retrieve dataset"
 )
 async def retrieve_dataset(project: OwnedProject, dataset_id: str) -> DatasetDetail:
-    """A dataset with what its validation found."""
+    """A dataset with what its validation and, soon after the upload, its profile found."""
     async with transaction() as session:
         row = await datasets.get(session, project.id, dataset_id)
-    url = await run_in_threadpool(links.sign, row.artifact, stored_name(row.file_name), row.file_name)
+    return await run_in_threadpool(_detail, row)
+
+
+def _detail(row: Dataset) -> DatasetDetail:
+    profile = row.report | {"bytes": row.bytes, "sha256": row.sha256}
+    if row.profile is not None and row.profile_artifact is not None:
+        names = row.profile["plots"]
+        plots = {name: links.sign(row.profile_artifact, f"{name}.png", f"{row.name}-{name}.png") for name in names}
+        warnings = row.report["warnings"] + row.profile["warnings"]
+        profile |= row.profile | {"warnings": warnings, "plots": plots}
     return DatasetDetail(
         id=row.id,
         name=row.name,
         created_at=row.created_at,
         updated_at=row.updated_at,
+        is_profiled=row.is_profiled,
+        profile_status=row.status,
+        profile_error=row.error,
         upload_by=row.upload_by,
-        dataset_download_url=url,
+        dataset_download_url=links.sign(row.artifact, stored_name(row.file_name), row.file_name),
         compatible_task_types=row.report["compatible_task_types"],
-        profile=row.report | {"bytes": row.bytes, "sha256": row.sha256},
+        profile=profile,
     )
 
 
@@ -140,6 +153,6 @@ async def delete_dataset(project: OwnedProject, dataset_id: str) -> None:
     async with transaction() as session:
         row = await datasets.get(session, project.id, dataset_id)
         await datasets.delete(session, row)
-        left = [leftovers.of_dataset(dataset_id)]
+        left = [leftovers.of_dataset(dataset_id, row.sha256)]
         await leftovers.add(session, left)
     await deleting.clear(left)

@@ -1,0 +1,30 @@
+"""What a normalised row asks, apart from its answer: the same in training and test rows is leakage."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import blake2b
+from typing import Any
+
+
+def input_text(row: Mapping[str, Any]) -> str:
+    """The text that a model gets of a normalised row, which may have the columns of one task type only: the prompt, a
+    conversation without its last turn, or both texts of a pair.
+    """
+    if row.get("prompt") is not None:
+        return str(row["prompt"])
+    if row.get("messages") is not None:
+        *before, _ = row["messages"]
+        alone = len(before) == 1 and before[0]["role"] == "user"
+        return str(before[0]["content"]) if alone else json.dumps(before, ensure_ascii=False, sort_keys=True)
+    return json.dumps([row["text_a"], row["text_b"]], ensure_ascii=False)
+
+
+def fingerprint(text: str) -> int:
+    """64 bits that are the same for texts that differ in white space only."""
+    return int.from_bytes(blake2b(" ".join(text.split()).encode(), digest_size=8).digest(), "little")
+
+
+def leaked(training: Iterable[Mapping[str, Any]], test: Sequence[Mapping[str, Any]]) -> list[int]:
+    """Indices of the test rows whose input is a training row's too."""
+    known = {fingerprint(input_text(row)) for row in training}
+    return [index for index, row in enumerate(test) if fingerprint(input_text(row)) in known]

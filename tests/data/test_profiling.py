@@ -1,0 +1,152 @@
+import json
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from emissary.data import profiling
+from emissary.data.inputs import leaked
+from emissary.data.normalise import normalise, read_normalised
+from emissary.data.profile_warnings import warnings_of
+from emissary.data.profiling import DatasetProfile, distribution, leakage, profile
+from emissary.data.records import SCHEMA
+
+REPORT = {"duplicates": 0, "warnings": [], "class_counts": {}}
+
+
+def normalised(folder: Path, rows: list[dict], name: str = "rows") -> Path:
+    upload = folder / f"{name}.jsonl"
+    upload.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    normalise(upload, upload.name, folder / f"{name}.parquet")
+    return folder / f"{name}.parquet"
+
+
+def prompts(texts: list[str], completions: list | None = None) -> list[dict]:
+    given_completions = completions or [str(number) for number in range(len(texts))]
+    return [{"prompt": text, "completion": each} for text, each in zip(texts, given_completions, strict=True)]
+
+
+def test_fields_and_their_lengths(tmp_path):
+    found, _ = profile(normalised(tmp_path, prompts(["a b", "ä", "abcdef"], ["x"] * 3)))
+    assert set(found.fields) == {"prompt", "completion"}
+    assert found.fields["prompt"].characters.quantiles["median"] == 3
+    assert found.fields["prompt"].characters.quantiles["max"] == 6
+    assert (found.fields["prompt"].constant, found.fields["completion"].constant) == (False, True)
+    assert any("'completion' is the same in every row" in said for said in warnings_of(found, REPORT))
+
+
+def test_conversations_of_any_length_are_one_field(tmp_path):
+    turns = [{"role": "user", "content": "ab"}, {"role": "assistant", "content": "cde"}]
+    found, _ = profile(normalised(tmp_path, [{"messages": turns}, {"messages": turns * 2}, *prompts(["x"])]))
+    assert found.fields["messages"].characters.quantiles["min"] == 2 + 1 + 3
+    assert found.fields["messages"].characters.quantiles["max"] == 2 * 5 + 3
+    assert found.fields["prompt"].empty == found.fields["messages"].empty == 0
+
+
+def test_targets_have_quantiles_a_histogram_and_outliers_by_row(tmp_path):
+    targets = [*(float(number % 10) for number in range(100)), 1e6, -1e6]
+    found, _ = profile(normalised(tmp_path, prompts([f"text {number}" for number in range(102)], targets)))
+    assert found.target.quantiles["median"] == 4.5
+    assert sum(found.target.histogram["counts"]) == 102
+    assert (found.target.outliers.count, found.target.outliers.rows) == (2, [101, 102])
+    assert any("2 targets are far from the others" in said for said in warnings_of(found, REPORT))
+
+
+def test_similarities_of_pairs_are_targets(tmp_path):
+    rows = [
+        {"itemA": {"text": "a"}, "itemB": {"text": f"b{number}"}, "similarity": number / 10} for number in range(-9, 10)
+    ]
+    found, _ = profile(normalised(tmp_path, rows))
+    assert set(found.fields) == {"text_a", "text_b", "similarity"}
+    assert found.fields["text_a"].constant
+    assert found.target.quantiles["max"] == 0.9
+
+
+@given(st.lists(st.floats(-1e9, 1e9), min_size=1, max_size=60))
+def test_distribution_of_any_numbers(values):
+    found = distribution(np.array(values))
+    ordered = list(found.quantiles.values())
+    assert all(low <= high or low == pytest.approx(high) for low, high in pairwise(ordered))
+    assert (ordered[0], ordered[-1]) == (min(values), max(values))
+    assert sum(found.histogram["counts"]) == len(values)
+    if found.outliers:
+        outside = [value for value in values if not found.outliers.low <= value <= found.outliers.high]
+        assert found.outliers.count == len(outside)
+        assert [values[row - 1] for row in found.outliers.rows] == outside[:5]
+
+
+def test_near_duplicates_are_told_apart_from_copies(tmp_path):
+    texts = [" ".join(f"w{word}" for word in words) for words in np.random.default_rng(1).integers(0, 10**6, (50, 40))]
+    near = texts[7].rsplit(" ", 1)[0] + " other"
+    found, _ = profile(normalised(tmp_path, prompts([*texts, texts[3], near])))
+    assert (found.near_duplicates.count, found.near_duplicates.pairs) == (1, [(52, 8)])
+    assert any("row 52 and row 8" in said for said in warnings_of(found, REPORT))
+
+
+def test_of_very_many_rows_some_are_looked_at(tmp_path, monkeypatch):
+    monkeypatch.setattr(profiling, "_NEAR_ROWS", 100)
+    monkeypatch.setattr(profiling, "_TOKEN_ROWS", 30)
+    path = normalised(tmp_path, prompts([f"text {number}" for number in range(9000)]))
+    seen: list[str] = []
+
+    def count(rows: list[dict]) -> list[int]:
+        seen.extend(row["prompt"] for row in rows)
+        return [1] * len(rows)
+
+    found, tokens = profile(path, count)
+    assert found.near_duplicates.rows == 100
+    assert (len(tokens), seen[0], seen[-1]) == (30, "text 0", "text 8999")
+    assert found.fields["prompt"].characters.quantiles["max"] == len("text 8999")
+
+
+TEXT = st.sampled_from(["red", "red ", "green", "blue", "black white"])
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(TEXT, min_size=1, max_size=20), st.lists(TEXT, min_size=1, max_size=20))
+def test_leakage_is_found_in_files_as_in_rows(training, test):
+    with TemporaryDirectory() as folder:
+        here, there = (
+            normalised(Path(folder), prompts(texts), name) for name, texts in (("here", training), ("there", test))
+        )
+        found = leakage(here, there, "ds-test")
+        expected = leaked(list(read_normalised(here)), list(read_normalised(there)))
+    known = {text.strip() for text in training}
+    assert expected == [index for index, text in enumerate(test) if text.strip() in known]
+    assert (found.rows, found.test_rows) == (len(expected), [index + 1 for index in expected[:5]])
+
+
+def test_conversation_that_asks_what_a_prompt_asks_is_leakage(tmp_path):
+    turns = [{"role": "user", "content": "Say red."}, {"role": "assistant", "content": "red"}]
+    here = normalised(tmp_path, [{"messages": turns}], "here")
+    found = leakage(here, normalised(tmp_path, prompts(["Say  red.", "Say blue."]), "there"), "ds-2")
+    assert (found.rows, found.test_rows) == (1, [1])
+
+
+def test_profile_survives_being_written_and_read(tmp_path):
+    found, _ = profile(normalised(tmp_path, prompts(["one"], [1.5])))
+    assert DatasetProfile.model_validate_json(found.model_dump_json()) == found
+
+
+@pytest.mark.acceptance
+def test_memory_is_bounded_for_gigabytes(tmp_path):
+    words = " ".join(f"w{number}" for number in range(180))
+    with pq.ParquetWriter(tmp_path / "rows.parquet", SCHEMA) as writer:
+        for start in range(0, 600_000, 4096):
+            rows = [{"kind": "prompt", "prompt": f"{start + row} {words}", "completion": words} for row in range(4096)]
+            writer.write_table(pa.Table.from_pylist(rows, schema=SCHEMA))
+    code = (
+        "import resource, sys; from pathlib import Path; from emissary.data.profiling import profile, leakage; "
+        "path = Path(sys.argv[1]); profile(path); leakage(path, path, ''); "
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "rows.parquet")]
+    assert int(subprocess.run(command, capture_output=True, text=True, check=True).stdout) < 1024
