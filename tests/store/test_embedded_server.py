@@ -1,8 +1,11 @@
 """The embedded PostgreSQL server."""
 
+import ctypes
 import json
+import os
 import signal
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -13,6 +16,8 @@ from emissary.settings import Settings
 from emissary.store.database import catalogue_server
 from emissary.store.embedded_server import embedded_server, kept_running
 from tests.jobs import until
+
+PR_SET_CHILD_SUBREAPER = 36
 
 
 @pytest.mark.parametrize("left", [json.dumps([2**22 + 1]), "[12"], ids=["dead holder", "half-written list"])
@@ -28,8 +33,19 @@ def test_server_stops_though_an_earlier_holder_was_killed(left: str) -> None:
         assert not Path(home, "postgres", "postmaster.pid").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_server_that_is_ended_under_its_clients_is_started_again_with_what_it_had(number: signal.Signals) -> None:
+@pytest.fixture
+def unburied() -> Iterator[None]:
+    """Orphans become children of this process, which does not wait for them while the test runs."""
+    prctl = ctypes.CDLL(None).prctl
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
+    yield
+    prctl(PR_SET_CHILD_SUBREAPER, 0)
+    for child in psutil.Process().children():
+        if child.status() == psutil.STATUS_ZOMBIE:
+            os.waitpid(child.pid, 0)
+
+
+def assert_started_again(number: signal.Signals) -> None:
     with (
         tempfile.TemporaryDirectory(prefix="emissary-test-") as home,
         embedded_server(Path(home, "postgres")) as server,
@@ -51,3 +67,13 @@ def test_server_that_is_ended_under_its_clients_is_started_again_with_what_it_ha
         until(server.get_pid, lambda pid: pid != killed, 60)
         assert until(found, bool, 60) == (1,)
         held.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_server_that_is_ended_under_its_clients_is_started_again_with_what_it_had(number: signal.Signals) -> None:
+    assert_started_again(number)
+
+
+@pytest.mark.usefixtures("unburied")
+def test_server_that_is_dead_but_not_waited_for_is_started_again() -> None:
+    assert_started_again(signal.SIGKILL)
