@@ -113,6 +113,7 @@ def test_small_encoder_beats_the_baselines(name: str, parameters: dict[str, Any]
     assert better(NAMED[name].metric, score(name, model, "trained"), best_baseline(name))
 
 
+@pytest.mark.acceptance
 def test_small_encoder_beats_itself_untrained_on_pairs(tmp_path: Path) -> None:
     model = trained("repair-pairs", tmp_path, pooled_run.encoder_dir(), rows=300, num_train_epochs=1)
     assert score("repair-pairs", model, "trained") > score("repair-pairs", model, None)

@@ -48,6 +48,7 @@ def body(client: Client, project: str) -> dict[str, Any]:
     }
 
 
+@pytest.mark.acceptance
 def test_dry_run_says_what_the_job_then_is_and_keeps_nothing(
     client: Client, project: str, body: dict[str, Any]
 ) -> None:

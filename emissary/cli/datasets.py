@@ -1,5 +1,6 @@
 """`emissary datasets`."""
 
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -92,6 +93,8 @@ def _file(source: str, config: str | None, split: str | None) -> Iterator[Path]:
             raise InvalidInput(f"{path} is a file, which has no configuration and no split; leave these out.")
         yield path
         return
+    if not path.is_dir() and not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", source):
+        raise typer.BadParameter(f"There is no file or folder {clean(source)}.")
     with tempfile.TemporaryDirectory(prefix="emissary-export-") as folder:
         file = Path(folder) / f"{path.resolve().name if path.is_dir() else path.name}.jsonl"
         with messages().status(f"Reading {clean(source)} …"):

@@ -10,18 +10,15 @@ from rich.console import Console
 
 from tests.acceptance.kill_matrix import KILLED, STEPS, TOLD, Matrix
 from tests.acceptance.own_platform import OwnPlatform
-from tests.acceptance.small_jobs import ALL, CLASSES, GRPO, SFT, Small
+from tests.acceptance.small_jobs import ALL, CLASSES, SFT, Small
 
 _QUICK = {
-    (SFT.name, "preparing", "API"),
-    (SFT.name, "before the first saved state", "Prefect server"),
     (SFT.name, "between saved states", "run"),
     (SFT.name, "at an epoch's end", "everything"),
     (SFT.name, "testing", "worker"),
     (CLASSES.name, "between saved states", TOLD),
-    (GRPO.name, "between saved states", "run"),
 }
-"""Each step but the shortest and each process once: about five minutes."""
+"""Kills after which a run resumes, one of each kind: about three minutes."""
 _RESUMES = ("run", "worker", "everything", TOLD)
 
 

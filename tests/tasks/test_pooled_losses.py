@@ -82,7 +82,8 @@ def predictions(kind: str, work_dir: Path, rows: list[Any], tested: list[Any], *
     )  # fmt: skip
     model = PooledModel(encoder_dir(), TASKS[kind].task_type)
     model.load_adapter("trained", checkpoints[-1].folder)
-    return [list(row[1:]) for row in predict_rows(model, tested, "trained", lambda _: None)]
+    answered, _ = predict_rows(model, tested, "trained", lambda _: None)
+    return [list(row[1:]) for row in answered]
 
 
 def test_dynamic_loss_finds_more_of_a_rare_class(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import pytest
 from prefect.logging import disable_run_logger
 
 from emissary.api import deleting
+from emissary.data.rows import TaskType
 from emissary.errors import InvalidInput
 from emissary.ids import new_id
 from emissary.settings import settings
@@ -77,9 +78,12 @@ def test_same_content_is_made_once_and_goes_with_the_last_dataset(
 ) -> None:
     made: list[str] = []
     normalise = preparing.normalise
-    monkeypatch.setattr(
-        preparing, "normalise", lambda source, name, target: (made.append(name), normalise(source, name, target))
-    )
+
+    def noted(source: Path, name: str, target: Path, only: Sequence[TaskType] | None) -> None:
+        made.append(name)
+        normalise(source, name, target, only)
+
+    monkeypatch.setattr(preparing, "normalise", noted)
 
     async def all_of_it() -> None:
         first, second = await upload(project), await upload(project)
