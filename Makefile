@@ -21,7 +21,7 @@ results: install
 	$(BIN)/emissary results $(if $(REPORT),--report $(REPORT))
 
 test: install
-	$(BIN)/python -m pytest -m "not acceptance and not matrix"
+	$(BIN)/python -m pytest -m "not acceptance and not matrix and not long"
 
 check: install
 	$(BIN)/ruff format --check .

@@ -119,7 +119,7 @@ def test_small_encoder_beats_itself_untrained_on_pairs(tmp_path: Path) -> None:
     assert score("repair-pairs", model, "trained") > score("repair-pairs", model, None)
 
 
-@pytest.mark.acceptance
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "parameters"),
     [
@@ -136,7 +136,7 @@ def test_chat_model_beats_the_baselines(
     assert better(NAMED[name].metric, score(name, model, "trained"), other)
 
 
-@pytest.mark.acceptance
+@pytest.mark.long
 def test_chat_model_beats_itself_untrained_on_tickets(base_model_dir: Path, tmp_path: Path) -> None:
     (asked, expected), (test_asked, test_expected) = (
         read(NAMED["tickets"].file(part), "text-generation") for part in ("train", "test")
