@@ -53,15 +53,17 @@ def _watch(server: Any, left: threading.Event) -> None:
 
 
 def _see_to(server: Any) -> None:
-    process, noted = server.get_postmaster_info().process, server.pgdata / "postmaster.pid"
+    info, noted = server.get_postmaster_info(), server.pgdata / "postmaster.pid"
+    process = info.process
     dead = process is None or not process.is_running()
     # In a container whose first process waits for no orphans the dead stay, and PostgreSQL takes them for alive.
     unburied = not dead and process.status() == psutil.STATUS_ZOMBIE
     if dead or unburied:
         logger.warning("PostgreSQL has died; starting it again")
         with server._lock:
-            if unburied and noted.exists() and noted.read_text().startswith(f"{process.pid}\n"):
-                noted.unlink()
+            for lock in (noted, Path(f"{info.socket_path}.lock")):
+                if unburied and lock.exists() and lock.read_text().startswith(f"{process.pid}\n"):
+                    lock.unlink()
             server.ensure_postgres_running()
     elif noted.exists() and noted.read_text().rstrip().endswith("stopping"):
         # SIGTERM makes it wait for its clients, whose pools never leave, and refuse new ones till then.
