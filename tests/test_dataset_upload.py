@@ -240,6 +240,7 @@ def test_command_lists_unusable_rows_and_leaves_them_out_when_told(
     assert "some-bad" in taken.stdout
 
 
+@pytest.mark.acceptance
 def test_command_uploads_a_folder_that_datasets_reads(platform: Platform, project: str, tmp_path: Path) -> None:
     folder = tmp_path / "tickets"
     folder.mkdir()

@@ -82,6 +82,7 @@ def test_clients_that_leave_free_the_batch(batcher: Batcher, generator: Generato
     asyncio.run(run())
 
 
+@pytest.mark.acceptance
 def test_adapters_come_and_go_while_requests_run(
     batcher: Batcher, generator: Generator, adapter_dirs: dict[str, Path]
 ) -> None:

@@ -34,6 +34,7 @@ def test_base_model_answers_greedily_and_stops_by_itself(generator: Generator) -
     assert (result.finish_reason, result.completion_tokens) == ("stop", 8)
 
 
+@pytest.mark.acceptance
 def test_rows_of_a_mixed_batch_equal_rows_alone(generator: Generator) -> None:
     requests = [
         ask(generator, question, adapter, max_new_tokens=6)
@@ -45,6 +46,7 @@ def test_rows_of_a_mixed_batch_equal_rows_alone(generator: Generator) -> None:
     assert len(set(alone[:3])) == 3  # the adapters do change the answer
 
 
+@pytest.mark.acceptance
 def test_rows_that_enter_later_equal_rows_alone(generator: Generator) -> None:
     requests = [
         ask(generator, q, a, max_new_tokens=n)

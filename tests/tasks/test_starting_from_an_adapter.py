@@ -98,6 +98,7 @@ def test_killed_grpo_resumes_to_the_same_bytes(parent: FinishedCheckpoint, tmp_p
     assert resumed_bytes(grpo_run, tmp_path / "killed", 3, parent.folder, 2) == whole
 
 
+@pytest.mark.acceptance
 def test_sft_goes_on_from_grpo(parent: FinishedCheckpoint, tmp_path: Path) -> None:
     grpo_run.run(tmp_path / "grpo", adapter_dir=parent.folder, parameters={"num_train_epochs": 1})
     folder = tmp_path / "grpo" / "checkpoints" / "1"
