@@ -29,6 +29,11 @@ LOWER_IS_BETTER = frozenset({"regression_mae_shared"})
 """Those that ship and score an error. Of an organization's own, a higher score is always the better one."""
 
 
+def goodness(name: str, score: float) -> float:
+    """A score of the testing function `name` so that more is better, also where it scores an error."""
+    return -score if name in LOWER_IS_BETTER else score
+
+
 def shipped() -> dict[str, TestingFunction]:
     """The functions that ship, by name, in the order of their names."""
     return {

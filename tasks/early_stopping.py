@@ -10,7 +10,7 @@ import anyio.to_thread
 from emissary.schemas.parameters import TEST_LOSS
 from emissary.store import job_events, training_jobs
 from emissary.store.tables import Checkpoint, TrainingJob
-from emissary.testing_function_files import LOWER_IS_BETTER
+from emissary.testing_function_files import goodness
 from tasks.attempt import Interrupted
 from tasks.catalogue import in_catalogue
 from tasks.serving import load_model
@@ -48,9 +48,7 @@ def _value(checkpoint: Checkpoint, metric: str) -> float:
     if metric == TEST_LOSS:
         return float("-inf") if checkpoint.test_loss is None else -checkpoint.test_loss
     score = (checkpoint.scores or {}).get(metric)
-    if score is None:
-        return float("-inf")
-    return -float(score) if metric in LOWER_IS_BETTER else float(score)
+    return float("-inf") if score is None else goodness(metric, score)
 
 
 async def _tested(job: TrainingJob, model_dir: Path, test_rows: list[Any], number: int) -> bool:

@@ -21,7 +21,7 @@ from emissary.settings import settings
 from emissary.store import job_events, testing_functions, training_jobs
 from emissary.store.artifacts import artifact_store
 from emissary.store.tables import Checkpoint, TrainingJob
-from emissary.testing_function_files import LOWER_IS_BETTER, shipped
+from emissary.testing_function_files import goodness, shipped
 from tasks import job_artifacts
 from tasks.attempt import Interrupted, end_if_interrupted, raise_if_interrupted
 from tasks.catalogue import in_catalogue
@@ -193,13 +193,13 @@ def best(checkpoints: Sequence[Checkpoint], functions: list[str]) -> int | None:
     ties go to the lower test loss, then to the earlier one. None when none has a score or a test loss.
     """
     first = functions[0] if functions else None
-    sign = 1 if first in LOWER_IS_BETTER else -1
     tested = [row for row in checkpoints if row.test_loss is not None or (first and row.scores)]
     if not tested:
         return None
 
     def rank(row: Checkpoint) -> tuple[float, float, int]:
-        score = sign * (row.scores or {}).get(first, sign * float("inf")) if first else 0.0
-        return (score, row.test_loss if row.test_loss is not None else float("inf"), row.number)
+        scores = row.scores or {}
+        worse = 0.0 if first is None else -goodness(first, scores[first]) if first in scores else float("inf")
+        return (worse, row.test_loss if row.test_loss is not None else float("inf"), row.number)
 
     return min(tested, key=rank).number

@@ -124,6 +124,7 @@ def test_small_encoder_beats_itself_untrained_on_pairs(tmp_path: Path) -> None:
     ("name", "parameters"),
     [
         ("town-hall", {"num_train_epochs": 2}),
+        ("review-aspects", {"num_train_epochs": 10}),
         ("repair-pairs", {"num_train_epochs": 1, "rows": 300}),
     ],
 )

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from emissary.processes import is_dead_here
 from tests.acceptance import audit_jobs
-from tests.acceptance.evidence import Evidence, catalogue, collect, flow_runs, scratch_folders
+from tests.acceptance.evidence import Evidence, Row, catalogue, collect, flow_runs, scratch_folders
 from tests.acceptance.own_platform import OwnPlatform
 from tests.jobs import until
 
@@ -136,15 +136,30 @@ def _runs_and_rows(evidence: Evidence, record: Any) -> tuple[int, list[str]]:
         if row is None:
             if row_id not in record.asked["delete"] or any(run["state_type"] == "RUNNING" for run in runs):
                 wrong.append(f"{row_id}: {len(runs)} flow runs, no row, last {runs[-1]['state_name']}")
-        elif len(runs) > row["attempt"] or (len(runs) < row["attempt"] and row_id not in record.asked["cancel"]):
-            # An attempt that was cancelled while Prefect was away never had a run.
-            wrong.append(f"{row_id}: {len(runs)} flow runs for {row['attempt']} attempts")
+        elif (had := [run["name"] for run in runs]) != (wanted := _names_of_runs(evidence, row)):
+            wrong.append(f"{row_id}: its flow runs are {had}, its attempts {wanted}")
         elif str(row["flow_run_id"]) != runs[-1]["id"]:
             wrong.append(f"{row_id}: its flow run is {row['flow_run_id']}, the newest is {runs[-1]['id']}")
     for row_id, row in rows.items():
         if row["flow_run_id"] and not evidence.runs.get(row_id):
             wrong.append(f"{row_id}: Prefect does not know its flow run {row['flow_run_id']}")
     return len(rows) + sum(map(len, evidence.runs.values())), wrong
+
+
+def _names_of_runs(evidence: Evidence, row: Row) -> list[str]:
+    """What the flow runs of a row's attempts are called. An attempt that was cancelled before Prefect, which was away,
+    knew of it has none.
+    """
+    attempts: list[list[str]] = []
+    for event in sorted(evidence.rows["job_events"], key=lambda event: event["id"]):
+        if event["training_job_id"] == row["id"]:
+            attempts += [[]] if event["kind"] == "queued" else []
+            attempts[-1].append(event["kind"])
+    numbers = range(1, row["attempt"] + 1)
+    names = [row["id"] if number == 1 else f"{row['id']}-{number}" for number in numbers]
+    had = {run["name"] for run in evidence.runs.get(row["id"], [])}
+    told = attempts or [[] for _ in numbers]
+    return [name for name, kinds in zip(names, told, strict=True) if name in had or kinds != ["queued", "cancelled"]]
 
 
 def _states(evidence: Evidence, record: Any) -> tuple[int, list[str]]:

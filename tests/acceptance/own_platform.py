@@ -1,7 +1,6 @@
 """`emissary up` in a home of its own, as processes that can be killed: one of a kind, or all of them at once."""
 
 import contextlib
-import ctypes
 import os
 import signal
 import subprocess
@@ -22,9 +21,9 @@ from emissary.secret_files import first_api_key
 from emissary.settings import PROJECT_ROOT, Settings
 from tests.conftest import free_port
 from tests.jobs import until
+from tests.orphans import adopting_orphans
 
 T = TypeVar("T")
-_PR_SET_CHILD_SUBREAPER = 36
 READY_SECONDS = 240.0
 
 
@@ -185,9 +184,9 @@ def _is_alive(process: psutil.Process) -> bool:
 @contextlib.contextmanager
 def own_platform(models: Path, **variables: str) -> Iterator[OwnPlatform]:
     """A platform that has been started; whatever it leaves is killed and removed at the end."""
-    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
     # Not pytest's folder: that is closed to PostgreSQL's user. Short, for it holds sockets, whose paths are limited.
-    with tempfile.TemporaryDirectory(prefix="emissary-own-", ignore_cleanup_errors=True) as folder:
+    temporary = tempfile.TemporaryDirectory(prefix="emissary-own-", ignore_cleanup_errors=True)
+    with adopting_orphans(), temporary as folder:
         Path(folder).chmod(0o755)
         platform = OwnPlatform(Path(folder), models, variables)
         try:
@@ -196,7 +195,6 @@ def own_platform(models: Path, **variables: str) -> Iterator[OwnPlatform]:
             platform.stop()
         finally:
             platform.kill_everything()
-            ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 0)
 
 
 def patient(call: Callable[[], T], seconds: float = 120.0) -> T:

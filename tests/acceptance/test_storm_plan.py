@@ -13,7 +13,7 @@ def test_same_seed_plans_the_same_and_another_something_else() -> None:
 @pytest.mark.parametrize("seed", range(20))
 def test_three_minutes_have_most_kills_and_thirty_have_all_of_everything(seed: int) -> None:
     short = {(step.action, step.signal) for step in plan(seed, 3) if step.signal}
-    assert len(short) >= len(set(KILLS)) - 4
+    assert len(short) >= len(set(KILLS)) - 3
     long = plan(seed, 30)
     assert {(step.action, step.signal) for step in long if step.signal} == set(KILLS)
     assert {step.action for step in long if step.signal is None} == set(WORK)

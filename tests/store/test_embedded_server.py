@@ -1,6 +1,5 @@
 """The embedded PostgreSQL server."""
 
-import ctypes
 import json
 import os
 import signal
@@ -16,8 +15,7 @@ from emissary.settings import Settings
 from emissary.store.database import catalogue_server
 from emissary.store.embedded_server import embedded_server, kept_running
 from tests.jobs import until
-
-PR_SET_CHILD_SUBREAPER = 36
+from tests.orphans import adopting_orphans
 
 
 @pytest.mark.parametrize("left", [json.dumps([2**22 + 1]), "[12"], ids=["dead holder", "half-written list"])
@@ -36,10 +34,8 @@ def test_server_stops_though_an_earlier_holder_was_killed(left: str) -> None:
 @pytest.fixture
 def unburied() -> Iterator[None]:
     """Orphans become children of this process, which does not wait for them while the test runs."""
-    prctl = ctypes.CDLL(None).prctl
-    prctl(PR_SET_CHILD_SUBREAPER, 1)
-    yield
-    prctl(PR_SET_CHILD_SUBREAPER, 0)
+    with adopting_orphans():
+        yield
     for child in psutil.Process().children():
         if child.status() == psutil.STATUS_ZOMBIE:
             os.waitpid(child.pid, 0)
