@@ -37,3 +37,13 @@ def until(what: Callable[[], Any], wanted: Callable[[Any], bool], seconds: float
 
 def ended(resource: dict[str, Any]) -> bool:
     return resource["status"] in ("Success", "Failed", "TimedOut", "Cancelled", "Deployed")
+
+
+def profiled(client: Client, path: str) -> dict[str, Any]:
+    """The detail of the dataset at `path`, once its profile is made."""
+    found: dict[str, Any] = until(
+        lambda: client.get(path), lambda detail: detail["profile_status"] not in ("Pending", "Running")
+    )
+    assert (found["profile_status"], found["profile_error"]) == ("Success", None)
+    assert found["is_profiled"]
+    return found

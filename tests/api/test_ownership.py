@@ -15,6 +15,7 @@ from emissary.store.database import dispose, transaction
 from emissary.store.tables import Checkpoint, Deployment, Engine, Project, TrainingJob
 from emissary.up import Platform
 from tests.api.refusals import GOOD, MODEL, envelope, upload
+from tests.jobs import profiled
 from tests.keys import make_key
 
 NAME = "same-name"
@@ -46,6 +47,7 @@ class Side:
         self.client = Client(platform.api_url, make_key(organization))
         project = str(self.client.post("/v1/projects", {"name": "theirs"})["id"])
         dataset = str(upload(self.client, project, GOOD * 4)["id"])
+        profiled(self.client, f"/v1/projects/{project}/datasets/{dataset}")  # nothing changes by itself behind that
         self.ids = {
             "project_id": project,
             "dataset_id": dataset,

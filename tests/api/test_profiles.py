@@ -9,7 +9,7 @@ import pytest
 
 from emissary.client import Client
 from emissary.up import Platform
-from tests.jobs import jsonl, until
+from tests.jobs import jsonl, profiled, until
 
 ROWS = [{"prompt": f"What is {number} plus one?", "completion": float(number + 1)} for number in range(24)]
 
@@ -19,15 +19,6 @@ def upload(client: Client, project: str, rows: list[dict[str, Any]]) -> str:
     files = {"file": ("sums.jsonl", jsonl(rows))}
     path = f"/v1/projects/{project}/datasets"
     return f"{path}/{client.call('POST', path, files=files)['id']}"
-
-
-def profiled(client: Client, path: str) -> dict[str, Any]:
-    found: dict[str, Any] = until(
-        lambda: client.get(path), lambda detail: detail["profile_status"] not in ("Pending", "Running")
-    )
-    assert (found["profile_status"], found["profile_error"]) == ("Success", None)
-    assert found["is_profiled"]
-    return found
 
 
 def made_of(sha256: str) -> set[str]:
