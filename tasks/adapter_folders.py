@@ -39,7 +39,7 @@ def load_adapter(model: Any, folder: Path, dropout: float) -> Any:
         # The name there is not a folder, and PEFT would ask the hub for it at every save.
         config.base_model_name_or_path = model.name_or_path
         return PeftModel.from_pretrained(model, str(folder), is_trainable=True, config=config)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise InvalidInput(f"The adapter to start from, {folder}, does not fit the base model: {error}") from error
 
 

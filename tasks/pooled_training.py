@@ -18,7 +18,16 @@ from emissary import job_size
 from emissary.errors import InvalidInput
 from emissary.hardware import device
 from emissary.serving.adapter_task import AdapterTask
-from emissary.serving.pooled_models import context_of, dtype_for, embed, head_name, load_model, uses_first_token
+from emissary.serving.pooled_models import (
+    Pooling,
+    context_of,
+    dtype_for,
+    embed,
+    head_name,
+    load_model,
+    named_pooling,
+    pool,
+)
 from tasks.adapter_folders import last_state, load_adapter, save_adapter
 from tasks.epoch_sampling import EpochSampler
 from tasks.pooled_losses import class_weights, row_losses
@@ -60,19 +69,13 @@ def train_pooled(
     max_length = min(parameters["max_length"], context_of(model_dir, model, tokenizer))
     train, train_cut = examples(train_rows, task, tokenizer, max_length)
     test, test_cut = examples(test_rows, task, tokenizer, max_length)
-    lora = LoraConfig(
-        r=parameters["lora_r"],
-        lora_alpha=parameters["lora_alpha"],
-        lora_dropout=parameters["lora_dropout"],
-        target_modules="all-linear",
-        task_type="FEATURE_EXTRACTION" if task.task_type == "embedding" else "SEQ_CLS",
-    )
+    pooling = named_pooling(model_dir)
     if task.outputs:
         head = getattr(model, head_name(model)).float()  # before one is loaded into it
         if task.label_kind == "multilabel" and head.bias is not None:
             head.bias.data = first_bias([example.target for example in train]).to(head.bias)
     if adapter_dir is None:
-        model = get_peft_model(model, lora)
+        model = get_peft_model(model, _lora(parameters, task, pooling))
     else:
         model = load_adapter(model, adapter_dir, parameters["lora_dropout"])
     for weight in model.parameters():
@@ -106,7 +109,7 @@ def train_pooled(
         eval_dataset=_Rows(test) if test_rows else None,
         processing_class=tokenizer,
         task=task,
-        first_token=uses_first_token(model_dir),
+        pooling=pooling,
         weights=class_weights(task, train) if parameters["dynamic_loss"] else None,
         dynamic=parameters["dynamic_loss"],
         epoch_steps=epoch_steps,
@@ -128,6 +131,20 @@ def train_pooled(
     with suppress(Stopped):
         trainer.train(resume_from_checkpoint=last_state(work_dir / "trainer"))
     return train_cut + test_cut
+
+
+def _lora(parameters: dict[str, Any], task: AdapterTask, pooling: Pooling | None) -> LoraConfig:
+    """LoRA on all linear layers but the head, which is trained as a whole: `score`, or what PEFT knows as a head."""
+    score = ["score"] if task.outputs and pooling is not None else None
+    return LoraConfig(
+        r=parameters["lora_r"],
+        lora_alpha=parameters["lora_alpha"],
+        lora_dropout=parameters["lora_dropout"],
+        target_modules="all-linear",
+        exclude_modules=score,
+        modules_to_save=score,
+        task_type="SEQ_CLS" if task.outputs and pooling is None else "FEATURE_EXTRACTION",
+    )
 
 
 _TRAINER_PARAMETERS = (
@@ -160,14 +177,14 @@ class _Trainer(Trainer):  # type: ignore[misc]
         self,
         *,
         task: AdapterTask,
-        first_token: bool,
+        pooling: Pooling | None,
         dynamic: bool,
         weights: Tensor | None,
         epoch_steps: int,
         **arguments: Any,
     ) -> None:
         super().__init__(**arguments)
-        self._task, self._first_token, self._epoch_steps = task, first_token, epoch_steps
+        self._task, self._pooling, self._epoch_steps = task, pooling, epoch_steps
         self._dynamic, self._weights = dynamic, weights
         # The loss is a mean over the rows of a forward pass, which the trainer is to average over passes.
         self.model_accepts_loss_kwargs = False
@@ -187,11 +204,13 @@ class _Trainer(Trainer):  # type: ignore[misc]
         """The mean loss over the rows of a forward pass."""
         labels = inputs["labels"]
         if self._task.task_type == "embedding":
-            vectors = embed(model, inputs["input_ids"], inputs["attention_mask"], self._first_token)
+            vectors = embed(model, inputs["input_ids"], inputs["attention_mask"], self._pooling)
             # A pair's two texts follow each other.
             outputs = functional.cosine_similarity(vectors[::2], vectors[1::2])
-        else:
+        elif self._pooling is None:
             outputs = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits.float()
+        else:
+            outputs = model.score(pool(model, inputs["input_ids"], inputs["attention_mask"], self._pooling)).float()
         loss = row_losses(self._task, outputs, labels, self._dynamic, self._weights).mean()
         return (loss, {"logits": outputs}) if return_outputs else loss
 

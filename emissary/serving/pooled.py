@@ -20,8 +20,9 @@ from emissary.serving.pooled_models import (
     embed,
     head_name,
     load_model,
+    named_pooling,
     padded,
-    uses_first_token,
+    pool,
 )
 
 _EMBEDDING = AdapterTask(task_type="embedding")
@@ -71,7 +72,7 @@ class PooledModel:
             setattr(model, self._head_name, nn.Identity())
         self.model: Any = model.to(target).eval()
         self.context = context_of(model_dir, self.model, self._tokenizer)
-        self._first_token = uses_first_token(model_dir)
+        self._pooling = named_pooling(model_dir)
         self._adapters = Adapters(self.model, head=self._head_name)
         self._heads: dict[str, _Head] = {}
 
@@ -122,8 +123,11 @@ class PooledModel:
         ids, mask = ids.to(self.model.device), mask.to(self.model.device)
         self._adapters.select([row.adapter for row in rows])
         if self._head_name is None:
-            return list(embed(self.model, ids, mask, self._first_token).cpu())
-        vectors = self.model(input_ids=ids, attention_mask=mask).logits.float()
+            return list(embed(self.model, ids, mask, self._pooling).cpu())
+        if self._pooling is None:
+            vectors = self.model(input_ids=ids, attention_mask=mask).logits.float()
+        else:
+            vectors = pool(self.model, ids, mask, self._pooling)
         return [_apply(row.head, vector).cpu() for row, vector in zip(rows, vectors, strict=True)]
 
     def _head(self, adapter: str | None) -> _Head:

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,9 @@ from emissary.serving.adapter_task import PooledTask
 HEADS = ("score", "classifier")
 """What transformers calls the linear head of its sequence-classification models."""
 
+Pooling = Literal["mean", "cls"]
+"""How one vector is made of a text's tokens: their mean, or the first token's."""
+
 
 def dtype_for(task_type: PooledTask, device: torch.device) -> torch.dtype:
     """What the model computes in on `device`: embeddings, which are compared to each other, in full precision."""
@@ -26,13 +29,18 @@ def dtype_for(task_type: PooledTask, device: torch.device) -> torch.dtype:
 def load_model(model_dir: Path, task_type: PooledTask, outputs: int, dtype: torch.dtype) -> tuple[Any, Any]:
     """The model in `model_dir` and its tokenizer: without a head for embedding, else with a new one of `outputs` rows.
 
+    The head of a model with sentence-transformers files is a linear layer `score` for the vector that it was trained to
+    make (see `pool`); of any other, transformers' own, whose input an encoder was often never trained to make.
+
     Raises InvalidInput when the folder holds no such model as safetensors, or one that is not supported.
     """
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(model_dir, **local)
-        if task_type == "embedding":
+        if task_type == "embedding" or named_pooling(model_dir) is not None:
             model: Any = AutoModel.from_pretrained(model_dir, dtype=dtype, use_safetensors=True, **local)
+            if task_type != "embedding":
+                model.score = nn.Linear(model.config.get_text_config().hidden_size, outputs, dtype=dtype)
         else:
             model = AutoModelForSequenceClassification.from_pretrained(
                 model_dir, dtype=dtype, use_safetensors=True, num_labels=outputs, **local
@@ -66,28 +74,35 @@ def context_of(model_dir: Path, model: Any, tokenizer: Any) -> int:
     return min(context, int(said)) if said else context
 
 
-def uses_first_token(model_dir: Path) -> bool:
-    """Whether a text's embedding is its first token's vector, not the mean over its tokens.
+def named_pooling(model_dir: Path) -> Pooling | None:
+    """The pooling that the sentence-transformers files in `model_dir` say the model was trained with; None without any.
 
-    As the sentence-transformers files in `model_dir` say; the mean where there are none (Reimers and Gurevych, 2019,
-    arXiv:1908.10084). Raises InvalidInput where they ask for another pooling.
+    Raises InvalidInput where they ask for another pooling.
     """
     file = model_dir / "1_Pooling" / "config.json"
     if not file.is_file():
-        return False
+        return None
     config = json.loads(file.read_text(encoding="utf-8"))
     modes = {name for name, on in config.items() if name.startswith("pooling_mode") and on is True}
-    if modes not in ({"pooling_mode_mean_tokens"}, {"pooling_mode_cls_token"}):
-        raise InvalidInput(f"{file} asks for {', '.join(sorted(modes)) or 'no pooling'}; only mean and cls are known.")
-    return modes == {"pooling_mode_cls_token"}
+    if modes == {"pooling_mode_mean_tokens"}:
+        return "mean"
+    if modes == {"pooling_mode_cls_token"}:
+        return "cls"
+    raise InvalidInput(f"{file} asks for {', '.join(sorted(modes)) or 'no pooling'}; only mean and cls are known.")
 
 
-def embed(model: Any, input_ids: Tensor, attention_mask: Tensor, first_token: bool) -> Tensor:
-    """Embeddings (rows, size) of length 1 in float32 of token ids (rows, tokens), padded on the right."""
-    hidden = model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state.float()
+def pool(model: Any, input_ids: Tensor, attention_mask: Tensor, pooling: Pooling) -> Tensor:
+    """Vectors (rows, size) in float32 of token ids (rows, tokens), padded on the right (Reimers and Gurevych, 2019,
+    arXiv:1908.10084).
+    """
+    hidden: Tensor = model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state.float()
     weights = attention_mask[..., None].float()
-    pooled = hidden[:, 0] if first_token else (hidden * weights).sum(1) / weights.sum(1)
-    return functional.normalize(pooled, dim=-1)
+    return hidden[:, 0] if pooling == "cls" else (hidden * weights).sum(1) / weights.sum(1)
+
+
+def embed(model: Any, input_ids: Tensor, attention_mask: Tensor, pooling: Pooling | None) -> Tensor:
+    """Embeddings (rows, size): the vectors of `pool`, by the mean unless the model says otherwise, of length 1."""
+    return functional.normalize(pool(model, input_ids, attention_mask, pooling or "mean"), dim=-1)
 
 
 def padded(rows: list[list[int]], pad_token_id: int) -> tuple[Tensor, Tensor]:

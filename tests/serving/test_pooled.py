@@ -11,14 +11,13 @@ import pytest
 import torch
 from fastapi.testclient import TestClient
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
 from emissary.errors import InvalidInput, NotFound, Unavailable
 from emissary.serving.adapter_task import AdapterTask
 from emissary.serving.pooled import PooledModel, PooledRow
 from emissary.serving.pooled_batching import PooledBatcher
 from emissary.serving.server import create_engine_app
-from tests.tasks.pooled_run import ENCODER, encoder_dir
+from tests.tasks.pooled_run import ENCODER, encoder_dir, new_model, outputs_of
 
 TEXTS = ["a late goal", "bake the bread for an hour", "rain"]
 TASKS = {
@@ -33,29 +32,25 @@ TASKS = {
 def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Path], dict[str, torch.Tensor]]:
     """Folders of random adapters, and what PEFT makes of TEXTS with each."""
     folders, outputs = {}, {}
-    batch = AutoTokenizer.from_pretrained(encoder_dir())(TEXTS, return_tensors="pt", padding=True)
     for seed, (name, task) in enumerate(TASKS.items()):
         torch.manual_seed(seed)
-        if task.outputs:
-            base = AutoModelForSequenceClassification.from_pretrained(encoder_dir(), num_labels=task.outputs)
-        else:
-            base = AutoModel.from_pretrained(encoder_dir())
-        kind = "SEQ_CLS" if task.outputs else "FEATURE_EXTRACTION"
-        model = get_peft_model(base, LoraConfig(r=2 + seed, target_modules="all-linear", task_type=kind)).eval()
+        head = ["score"] if task.outputs else None
+        lora = LoraConfig(
+            r=2 + seed,
+            target_modules="all-linear",
+            exclude_modules=head,
+            modules_to_save=head,
+            task_type="FEATURE_EXTRACTION",
+        )
+        model = get_peft_model(new_model(encoder_dir(), task.outputs), lora).eval()
         for key, weight in model.named_parameters():
             if "lora_B" in key:
                 torch.nn.init.normal_(weight, std=0.05)
         folders[name] = tmp_path_factory.mktemp(name)
         model.save_pretrained(folders[name])
         task.save(folders[name])
-        with torch.inference_mode():
-            output = model(**batch)
-        if task.outputs:
-            outputs[name] = output.logits * task.target_std + task.target_mean
-        else:
-            mask = batch["attention_mask"][..., None]
-            mean = (output.last_hidden_state * mask).sum(1) / mask.sum(1)
-            outputs[name] = mean / mean.norm(dim=-1, keepdim=True)
+        found = outputs_of(model, TEXTS, encoder_dir(), task.outputs > 0)
+        outputs[name] = found * task.target_std + task.target_mean
     return folders, outputs
 
 

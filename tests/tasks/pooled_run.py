@@ -3,12 +3,16 @@ pooled_run.py WORK_DIR KILL_AT_STEP [ADAPTER].
 """
 
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftModel
+from torch import Tensor
+from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
 from emissary import model_files
 from emissary.serving.adapter_task import AdapterTask
@@ -66,6 +70,40 @@ ROWS = {"multiclass": MULTICLASS, "binary": BINARY, "numbers": NUMBERS, "pairs":
 def encoder_dir() -> Path:
     """Folder of the small encoder, fetched once where EMISSARY_MODELS does not have it."""
     return model_files.fetch(ENCODER, Settings())
+
+
+def plain_encoder(folder: Path) -> Path:
+    """The small encoder in `folder` without what sentence-transformers says of it."""
+    return shutil.copytree(encoder_dir(), folder, ignore=shutil.ignore_patterns("1_Pooling"))
+
+
+def new_model(model_dir: Path, outputs: int) -> Any:
+    """What README says an adapter of `outputs` outputs is for: with a head of transformers, or of ours."""
+    if outputs == 0:
+        return AutoModel.from_pretrained(model_dir)
+    if not (model_dir / "1_Pooling").exists():
+        return AutoModelForSequenceClassification.from_pretrained(model_dir, num_labels=outputs)
+    model = AutoModel.from_pretrained(model_dir)
+    model.score = torch.nn.Linear(model.config.hidden_size, outputs)
+    return model
+
+
+@torch.inference_mode()
+def outputs_of(model: Any, texts: list[str], model_dir: Path, head: bool) -> Tensor:
+    """Logits (texts, outputs), or without a `head` embeddings (texts, size) of length 1, of PEFT's `model`."""
+    batch = AutoTokenizer.from_pretrained(model_dir)(texts, return_tensors="pt", padding=True)
+    found = model(**batch)
+    if "logits" in found:
+        return found.logits
+    mask = batch["attention_mask"][..., None]
+    mean = (found.last_hidden_state * mask).sum(1) / mask.sum(1)
+    return model.score(mean) if head else mean / mean.norm(dim=-1, keepdim=True)
+
+
+def peft_outputs(model_dir: Path, adapter: Path, texts: list[str], outputs: int) -> Tensor:
+    """The same of the adapter in a folder, loaded by PEFT."""
+    model = PeftModel.from_pretrained(new_model(model_dir, outputs), adapter).eval()
+    return outputs_of(model, texts, model_dir, outputs > 0)
 
 
 def run(kind: str, work_dir: Path, **changed: Any) -> int:

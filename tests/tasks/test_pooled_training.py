@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from peft import PeftModel
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoTokenizer
 
 from emissary.errors import InvalidInput
 from emissary.serving.adapter_task import AdapterTask
@@ -17,7 +16,17 @@ from tasks.pooled_testing import predict_rows
 from tasks.pooled_training import first_bias
 from tasks.training_steps import FinishedCheckpoint
 from tests.tasks import pooled_run
-from tests.tasks.pooled_run import BINARY, MULTICLASS, NUMBERS, PAIRS, TASKS, encoder_dir, run
+from tests.tasks.pooled_run import (
+    BINARY,
+    MULTICLASS,
+    NUMBERS,
+    PAIRS,
+    TASKS,
+    encoder_dir,
+    peft_outputs,
+    plain_encoder,
+    run,
+)
 
 
 def trained(kind: str, work_dir: Path, **changed: Any) -> list[FinishedCheckpoint]:
@@ -45,15 +54,27 @@ def test_multiclass_learns_and_peft_loads_it_with_the_same_scores(tmp_path: Path
     assert {expected for expected, _ in answers} == {"food", "sport", "weather"}
     assert sum(expected == predicted for expected, predicted in answers) >= 11
 
-    model = PooledModel(encoder_dir(), "classification", torch.float32)
-    model.load_adapter("trained", last.folder)
+    assert_as_peft(encoder_dir(), last)
+
+
+def assert_as_peft(model_dir: Path, checkpoint: FinishedCheckpoint) -> None:
+    model = PooledModel(model_dir, "classification", torch.float32)
+    model.load_adapter("trained", checkpoint.folder)
     texts = [row["prompt"] for row in MULTICLASS]
     ours = torch.stack(model.run([model.row(text, "trained") for text in texts]))
-    base = AutoModelForSequenceClassification.from_pretrained(encoder_dir(), num_labels=3, dtype=torch.float32)
-    peft = PeftModel.from_pretrained(base, last.folder).eval()
-    with torch.inference_mode():
-        theirs = peft(**AutoTokenizer.from_pretrained(last.folder)(texts, return_tensors="pt", padding=True)).logits
-    assert torch.allclose(ours, theirs, atol=1e-4)
+    assert torch.allclose(ours, peft_outputs(model_dir, checkpoint.folder, texts, 3), atol=1e-4)
+
+
+def test_encoder_that_no_pooling_is_known_of_keeps_transformers_head(tmp_path: Path) -> None:
+    model_dir = plain_encoder(tmp_path / "model")
+    last = trained("multiclass", tmp_path, model_dir=model_dir, test_rows=[])[-1]
+    answers = answers_of(model_dir, last, "multiclass", MULTICLASS)
+    assert sum(expected == predicted for expected, predicted in answers) >= 11
+    assert_as_peft(model_dir, last)
+    with pytest.raises(InvalidInput, match=r"its head must be \(3, 384\), and is none"):
+        PooledModel(encoder_dir(), "classification").load_adapter("other", last.folder)
+    with pytest.raises(InvalidInput, match="does not fit the base model"):
+        trained("multiclass", tmp_path / "next", adapter_dir=last.folder)
 
 
 def test_binary_learns_positive_and_negative(tmp_path: Path) -> None:
