@@ -1,7 +1,7 @@
 """One pass over an uploaded dataset: is every row usable, for what, and what should its owner know?"""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from heapq import merge
 from itertools import islice
 from pathlib import Path
@@ -48,6 +48,10 @@ class DatasetReport(BaseModel):
     """For classification: every label that a row names, in alphabetical order; an adapter has an output for each."""
     class_counts: dict[str, int]
     """Rows per class; `positive` and `negative` if binary. A label that a row does not name is 0 there."""
+    label_lines: dict[str, int] = {}
+    """Where each label is first 1 or, of one that never is, first named, as `Problem.line` counts."""
+    number_means: NumberMeans = "Line"
+    """What these numbers count."""
     duplicates: int
     """Rows that repeat an earlier row exactly, in what is read of them."""
     warnings: list[str]
@@ -110,6 +114,8 @@ def validate(
         label_kind=label_kind,
         labels=sorted(classes.marked) if label_kind else [],
         class_counts=class_counts,
+        label_lines=classes.lines() if label_kind else {},
+        number_means=number_means,
         duplicates=repeated(np.concatenate([found for group in kept for found in group.hashes])),
         warnings=_warnings(rows, class_counts, names - FIELDS),
         on_invalid=on_invalid,
@@ -141,15 +147,15 @@ class _Group:
 
     def take_in(self, chunk: Chunk, indices: npt.NDArray[np.int64]) -> None:
         """Add rows that fit a task type."""
-        records = chunk.records
+        records, numbers = chunk.records, chunk.numbers
         if len(indices) < records.num_rows:
-            records = records.take(pa.array(indices))
+            records, numbers = records.take(pa.array(indices)), numbers[indices]
         self._explain((int(chunk.numbers[index]), chunk.row(int(index))) for index in indices)
         self.count += len(indices)
         self.meant[next(task for task in _MEANT if task in self.fits)] += len(indices)
         self.hashes.append(hashes(records))
         if "classification" in self.fits:
-            self.classes.add(records.column("labels"))
+            self.classes.add(records.column("labels"), numbers)
 
     def leave_out(self, unusable: Sequence[tuple[int, Row | str]]) -> None:
         """Add rows that fit no task type."""
@@ -206,6 +212,8 @@ class _Classes:
     def __init__(self) -> None:
         self.rows = 0
         self.marked: Counter[str] = Counter()
+        self.first_one: dict[str, int] = {}
+        self.first_named: dict[str, int] = {}
         self.always_one = True
 
     @classmethod
@@ -216,22 +224,23 @@ class _Classes:
         for part in parts:
             for label, count in part.marked.items():
                 whole.marked[label] += count  # also 0, which Counter's own + drops
+            _keep_first(whole.first_one, part.first_one)
+            _keep_first(whole.first_named, part.first_named)
         whole.always_one = all(part.always_one for part in parts)
         return whole
 
-    def add(self, column: pa.Array) -> None:
-        """Count rows, none of them null, in the form of the schema's `labels`."""
+    def add(self, column: pa.Array, numbers: npt.NDArray[np.int64]) -> None:
+        """Count rows (rows,) with their `numbers`, none of them null, in the form of the schema's `labels`."""
         pairs = column.flatten()
-        names, values = pairs.field(0), pairs.field(1)
+        names, ones = pairs.field(0), pairs.field(1).to_numpy() == 1
+        lengths = column.value_lengths().to_numpy()
+        at = np.repeat(numbers, lengths)
         self.rows += len(column)
-        for found in pc.value_counts(names).to_pylist():
-            self.marked[found["values"]] += 0
-        for found in pc.value_counts(names.filter(pc.equal(values, 1))).to_pylist():
-            self.marked[found["values"]] += found["counts"]
-        ends = np.cumsum(column.value_lengths().to_numpy())
-        ones = np.concatenate([[0], np.cumsum(values.to_numpy())])
-        starts = np.concatenate([[0], ends[:-1]])
-        self.always_one = self.always_one and bool((ones[ends] - ones[starts] == 1).all())
+        self.marked.update(dict.fromkeys(_counted(names, at, self.first_named), 0))
+        self.marked.update(_counted(names.filter(pa.array(ones)), at[ones], self.first_one))
+        ends = np.cumsum(lengths)
+        before = np.concatenate([[0], np.cumsum(ones)])
+        self.always_one = self.always_one and bool((before[ends] - before[ends - lengths] == 1).all())
 
     def kind(self) -> LabelKind:
         if len(self.marked) == 1:
@@ -243,6 +252,28 @@ class _Classes:
             (positive,) = self.marked.values()
             return {"positive": positive, "negative": self.rows - positive}
         return dict(self.marked)
+
+    def lines(self) -> dict[str, int]:
+        return self.first_named | self.first_one
+
+
+def _counted(names: pa.Array, at: npt.NDArray[np.int64], first: dict[str, int]) -> dict[str, int]:
+    """How often each of `names` (n,) occurs; one that `first` does not have yet goes there with its first `at` (n,)."""
+    values = pc.value_counts(names)
+    counts = dict(zip(values.field(0).to_pylist(), values.field(1).to_pylist(), strict=True))
+    if not counts.keys() <= first.keys():
+        codes = names.dictionary_encode()
+        found, places = np.unique(codes.indices.to_numpy(), return_index=True)
+        _keep_first(
+            first, dict(zip(codes.dictionary.take(pa.array(found)).to_pylist(), at[places].tolist(), strict=True))
+        )
+    return counts
+
+
+def _keep_first(first: dict[str, int], more: Mapping[str, int]) -> None:
+    """Add to the least number by label those of further rows."""
+    for label, number in more.items():
+        first[label] = min(number, first.get(label, number))
 
 
 def _warnings(rows: int, class_counts: dict[str, int], unused: set[str]) -> list[str]:

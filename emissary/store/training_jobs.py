@@ -130,8 +130,9 @@ def _check_classes(train: Dataset, test: Dataset | None) -> None:
     unknown = sorted(set(test.report["labels"]) - set(labels))
     if unknown:
         raise InvalidInput(
-            f"test_dataset_id: the dataset {test.name!r} has the label {unknown[0][:60]!r}, which {train.name!r} does "
-            "not have; add rows of it there, or leave it out."
+            f"test_dataset_id: the dataset {test.name!r} has the label {unknown[0][:60]!r}"
+            f"{_first_row(test, unknown[0])}, which {train.name!r} does not have; add rows of it there, or leave it "
+            "out."
         )
     learnt, asked = train.report["class_counts"], test.report["class_counts"]
     if test.report["label_kind"] == "binary":  # of one label, whose name it may not share with others
@@ -139,14 +140,20 @@ def _check_classes(train: Dataset, test: Dataset | None) -> None:
     unseen = [] if kind == "binary" else sorted(name for name in labels if asked.get(name) and not learnt[name])
     if unseen:
         raise InvalidInput(
-            f"test_dataset_id: the dataset {test.name!r} has rows of the label {unseen[0][:60]!r}, of which "
-            f"{train.name!r} has none; add some there, or leave it out."
+            f"test_dataset_id: the dataset {test.name!r} has rows of the label {unseen[0][:60]!r}"
+            f"{_first_row(test, unseen[0])}, of which {train.name!r} has none; add some there, or leave it out."
         )
     one_each = sum(asked.values()) == test.report["rows"] and test.report["label_kind"] != "multilabel"
     if kind == "multiclass" and not one_each:
         raise InvalidInput(
             f"test_dataset_id: every row of {train.name!r} has exactly one label, but not every row of {test.name!r}."
         )
+
+
+def _first_row(dataset: Dataset, label: str) -> str:
+    """Where it is in the file; nothing of a dataset uploaded to an earlier version."""
+    line = dataset.report.get("label_lines", {}).get(label)
+    return "" if line is None else f" (first in {dataset.report['number_means'].lower()} {line})"
 
 
 def _check_early_stopping(parameters: Mapping[str, Any], wanted: TrainingJobCreate) -> None:

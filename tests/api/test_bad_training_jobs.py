@@ -146,14 +146,14 @@ def test_classification_that_could_not_be_learnt_is_refused(client: Client, proj
     with refused(client, project, "train_dataset_id", "of one class"):
         create_job(client, project, job_body(of_one_class, {"task_type": "classification"}))
     others = classified(client, project, {"food": 1, "news": 0}, {"food": 0, "news": 1})
-    with refused(client, project, "test_dataset_id", "'news'"):
+    with refused(client, project, "test_dataset_id", "'news'", "first in line 2"):
         create_job(client, project, job_body(topics, {"task_type": "classification", "test_dataset_id": others}))
     several = classified(client, project, {"food": 1, "sport": 1})
     with refused(client, project, "test_dataset_id", "exactly one label"):
         create_job(client, project, job_body(topics, {"task_type": "classification", "test_dataset_id": several}))
     named_only = classified(client, project, {"food": 1, "news": 0}, {"sport": 1})
     news = classified(client, project, {"news": 1})
-    with refused(client, project, "test_dataset_id", "'news'", "has none"):
+    with refused(client, project, "test_dataset_id", "'news'", "first in line 1", "has none"):
         create_job(client, project, job_body(named_only, {"task_type": "classification", "test_dataset_id": news}))
     numbers = upload(client, project, b'{"prompt": "a", "completion": 1}\n')["id"]
     with refused(client, project, "test_dataset_id", "does not fit classification", "Line 1"):

@@ -210,3 +210,23 @@ def test_similarity_outside_its_range_is_named(similarities, outside, at):
     with TemporaryDirectory() as folder:
         sentence = f"Line {at + 1}: 'similarity' must be from -1 to 1, and is {outside:g}."
         assert refusal(Path(folder), rows).startswith(sentence)
+
+
+@given(
+    rows=st.lists(st.dictionaries(st.sampled_from("abcde"), st.integers(0, 1), min_size=1), min_size=1, max_size=20),
+    blank=st.booleans(),
+)
+@settings(deadline=None, max_examples=40)
+def test_first_line_of_each_label_is_where_it_is_one_or_else_named(rows, blank):
+    # A row that also fits another task type is counted apart from the rest.
+    uploaded = [{"prompt": "a", "completion": json.dumps(row) if index % 3 else row} for index, row in enumerate(rows)]
+    content = ("\n" if blank else "") + "\n".join(map(json.dumps, uploaded))
+    with TemporaryDirectory() as folder:
+        (Path(folder) / "upload").write_text(content)
+        found = validate(Path(folder) / "upload", "a.jsonl")
+    lines = {}
+    for wanted in ((1,), (0, 1)):
+        for line, row in enumerate(rows, 1 + blank):
+            lines |= {label: line for label, value in row.items() if value in wanted and label not in lines}
+    assert found.label_lines == lines
+    assert found.number_means == "Line"
