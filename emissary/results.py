@@ -139,12 +139,11 @@ def _answers(client: Client, console: Console, model: str, task_type: TaskType, 
 
 
 def _table(results: list[Result]) -> Table:
-    columns = ("task type", "dataset", "rows", "base model", "metric", "baselines", "best checkpoint", "seconds")
+    columns = ("example", "metric", "baselines", "best checkpoint", "seconds")
     table = Table(*columns, title="Results on held-out rows", show_lines=True)
     for row in results:
-        baselines = "\n".join(f"{name} {score:.3f}" for name, score in row.baselines.items())
-        table.add_row(
-            row.task_type, row.dataset, f"{row.train_rows} + {row.test_rows}", row.base_model, row.metric, baselines,
-            f"{row.score:.3f} (checkpoint {row.best_checkpoint})", f"{row.seconds:.0f}",
-        )  # fmt: skip
+        example = f"{row.dataset}, {row.train_rows} + {row.test_rows} rows\n{row.task_type}\n{row.base_model}"
+        baselines = "\n".join(f"{score:.3f} {name}" for name, score in row.baselines.items())
+        best = f"{row.score:.3f}\n(checkpoint {row.best_checkpoint})"
+        table.add_row(example, row.metric, baselines, best, f"{row.seconds:.0f}")
     return table
