@@ -139,11 +139,13 @@ def _answers(client: Client, console: Console, model: str, task_type: TaskType, 
 
 
 def _table(results: list[Result]) -> Table:
-    columns = ("example", "metric", "baselines", "best checkpoint", "seconds")
-    table = Table(*columns, title="Results on held-out rows", show_lines=True)
+    table = Table(title="Results on held-out rows", show_lines=True)
+    table.add_column("example", no_wrap=True)
+    for column in ("metric", "baselines", "best", "seconds"):
+        table.add_column(column)
     for row in results:
-        example = f"{row.dataset}, {row.train_rows} + {row.test_rows} rows\n{row.task_type}\n{row.base_model}"
+        example = (row.dataset, f"{row.train_rows} + {row.test_rows} rows", row.task_type, row.base_model)
         baselines = "\n".join(f"{score:.3f} {name}" for name, score in row.baselines.items())
         best = f"{row.score:.3f}\n(checkpoint {row.best_checkpoint})"
-        table.add_row(example, row.metric, baselines, best, f"{row.seconds:.0f}")
+        table.add_row("\n".join(example), row.metric, baselines, best, f"{row.seconds:.0f}")
     return table
