@@ -39,9 +39,9 @@ from prefect.workers.base import BaseWorker
 from prefect.workers.process import ProcessJobConfiguration, ProcessVariables, ProcessWorkerResult
 
 from emissary.fork_starter import ForkStarter, can_fork, warm_up
+from emissary.process_folders import worker_folders
 from emissary.processes import is_dead_here, process_identity
 from emissary.settings import PROJECT_ROOT, settings
-from emissary.worker_folders import worker_folders
 
 POOLS = ("training", "engines")
 # Together below the 20 seconds after which whoever stops the worker kills it.

@@ -88,10 +88,11 @@ async def _clear(leftover: Leftover) -> None:
 
 
 async def clear_for_ever() -> None:
-    """Go through what deleted things left, every ten seconds."""
+    """Go through what deleted things left, and publishers that were killed, every ten seconds."""
     while True:
         try:
             await clear_settled()
+            await run_in_threadpool(artifact_store().clear_drafts)
         except Exception as error:
             logger.warning("Leftovers of deleted things could not be removed (%s); trying again", error)
         await asyncio.sleep(_CLEAR_SECONDS)

@@ -1,16 +1,20 @@
 """The API's process: `python -m emissary.api.server FD` serves on the listening socket FD, which its starter holds.
 
 Connections that are made while it is restarted wait in that socket's queue, so none is refused. On SIGTERM it takes no
-more of them and answers what it has begun.
+more of them and answers what it has begun. Its temporary files lie in a folder of its own, which the next one removes
+where it was killed.
 """
 
 import os
 import socket
 import sys
+import tempfile
 
 import uvicorn
 
 from emissary.api.http_protocol import CLOSE, EnvelopeProtocol
+from emissary.process_folders import scratch_folder
+from emissary.settings import settings
 
 GRACE_SECONDS = 17
 """How long requests in flight may take to end; whoever stops the API kills it after 20 seconds."""
@@ -38,7 +42,9 @@ def main(descriptor: int) -> None:
         http=EnvelopeProtocol,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
-    _Server(config).run(sockets=[socket.socket(fileno=descriptor)])
+    with scratch_folder(settings()) as scratch:
+        os.environ["TMPDIR"] = tempfile.tempdir = str(scratch)
+        _Server(config).run(sockets=[socket.socket(fileno=descriptor)])
 
 
 if __name__ == "__main__":

@@ -95,6 +95,10 @@ class ArtifactStore(ABC):
         """Remove the artifact, or everything below a prefix of keys, also parts; the manifests go first."""
 
     @abstractmethod
+    def clear_drafts(self) -> None:
+        """Remove what publishers left that were killed, where the store can tell that they are dead."""
+
+    @abstractmethod
     def download_url(self, key: str, name: str, disposition: str, seconds: int) -> str | None:
         """A link to one file at the store itself; None where the store has none to give.
 

@@ -3,11 +3,14 @@
 import hashlib
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from emissary.errors import EmissaryError
+from emissary.processes import is_dead_here, process_identity
 from emissary.store.artifacts import (
     CHUNK_BYTES,
     MANIFEST,
@@ -25,12 +28,14 @@ from emissary.store.artifacts import (
 )
 from emissary.store.local_parts import LocalParts
 
+_DRAFT_SECONDS = 24 * 3600
+
 
 class LocalArtifactStore(ArtifactStore):
-    """A store in the folder `root`: an artifact is written to a draft folder and renamed."""
+    """A store in the folder `root`: an artifact is written to a draft, named by its publisher, and renamed."""
 
     def __init__(self, root: Path) -> None:
-        self._root = root
+        self._root, self._drafts = root, root / ".drafts"
         self.parts: LocalParts = LocalParts(self, root / ".arriving")
 
     def check(self) -> None:
@@ -72,7 +77,8 @@ class LocalArtifactStore(ArtifactStore):
         except CorruptArtifact:
             self.delete(key)
         target = self._folder(key)
-        draft = target.parent / f".{target.name}.{uuid.uuid4().hex}"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        draft = self._drafts / f"{process_identity()}.{uuid.uuid4().hex}"
         draft.mkdir(parents=True)
         try:
             files = {}
@@ -135,6 +141,16 @@ class LocalArtifactStore(ArtifactStore):
         for manifest in list(folder.rglob(MANIFEST)):
             manifest.unlink()
         shutil.rmtree(folder)
+
+    def clear_drafts(self) -> None:
+        """As `ArtifactStore.clear_drafts`. Of other machines that share the folder, those of a day ago are removed."""
+        if not self._drafts.is_dir():
+            return
+        for draft in self._drafts.iterdir():
+            with suppress(FileNotFoundError):  # it was published meanwhile
+                old = time.time() - draft.stat().st_mtime > _DRAFT_SECONDS
+                if old or is_dead_here(draft.name.rpartition(".")[0]):
+                    shutil.rmtree(draft, ignore_errors=True)
 
     def download_url(self, key: str, name: str, disposition: str, seconds: int) -> None:
         """None: the API sends files of this store itself."""

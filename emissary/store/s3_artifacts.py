@@ -5,8 +5,9 @@ The files of an artifact are at `<prefix>/<key>/<draft>/…`, where each publish
 """
 
 import hashlib
+import re
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -36,6 +37,11 @@ from emissary.store.s3_parts import S3Parts
 
 _MISSING = ("NoSuchKey", "404")
 _RACE_LOST = ("PreconditionFailed", "ConditionalRequestConflict")
+
+
+def _is_draft(name: str) -> bool:
+    """Whether a key, from its artifact's on, is of a file of a draft: `uuid4().hex` and the file's name."""
+    return re.match(r"[0-9a-f]{32}/", name) is not None
 
 
 class _Published(Manifest):
@@ -117,12 +123,20 @@ class S3ArtifactStore(ArtifactStore):
             with suppress(EmissaryError):
                 self._delete_below(self.object_key(key, draft))
             raise
+        if manifest.draft == draft:
+            with suppress(EmissaryError):
+                self._delete_below(self.object_key(key), lambda name: _is_draft(name) and not name.startswith(draft))
         if move:
             for source in sources:
                 source.unlink()
         return manifest
 
-    def put_manifest(self, key: str, draft: str, files: dict[str, ArtifactFile], notes: Notes) -> Manifest:
+    def clear_drafts(self) -> None:
+        """As `ArtifactStore.clear_drafts`: nothing, for here a draft lies below its key. Who publishes that key after
+        all removes it, as does who deletes it.
+        """
+
+    def put_manifest(self, key: str, draft: str, files: dict[str, ArtifactFile], notes: Notes) -> _Published:
         """Publish the files of a draft. When another was first, its manifest is returned and the draft removed."""
         mine = _Published(files=files, notes=notes, draft=draft)
         with told(self._client, self._bucket):
@@ -191,16 +205,16 @@ class S3ArtifactStore(ArtifactStore):
     def delete(self, key: str) -> None:
         """As `ArtifactStore.delete`, and its copy on this machine."""
         everything = self.object_key(key)
-        self._delete_below(everything, only=f"/{MANIFEST}")
+        self._delete_below(everything, lambda name: f"/{name}".endswith(f"/{MANIFEST}"))
         self.parts.forget(everything)
         self._delete_below(everything)
         self.copies.forget(key)
 
-    def _delete_below(self, folder: str, only: str = "") -> None:
-        """Delete the objects below `folder` whose keys end with `only`, up to 1,000 by a request."""
+    def _delete_below(self, folder: str, wanted: Callable[[str], bool] = bool) -> None:
+        """Delete the objects below `folder` whose keys from there on are `wanted`, up to 1,000 by a request."""
         with told(self._client, self._bucket):
             for page in self._objects_below(folder):
-                found = [{"Key": name} for name in page if name.endswith(only)]
+                found = [{"Key": name} for name in page if wanted(name.removeprefix(f"{folder}/"))]
                 if found:
                     answer = self._client.delete_objects(Bucket=self._bucket, Delete={"Objects": found, "Quiet": True})
                     for error in answer.get("Errors", []):

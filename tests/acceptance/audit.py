@@ -77,6 +77,8 @@ def _moving(platform: OwnPlatform) -> Iterator[str]:
     ):
         yield from (f"{row['id']} is {row['status']}" for row in rows[table] if row["status"] in words)
     yield from (f"{row['id']} is deleted, not all it left" for row in rows["leftovers"])
+    drafts = platform.home / "artifacts" / ".drafts"
+    yield from (f"{path.name} is a draft" for path in (drafts.iterdir() if drafts.is_dir() else ()))
     for run in flow_runs(platform.prefect):
         long = run["parameters"].get("engine_id") and run["state_type"] == "RUNNING"
         if run["state_type"] not in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED") and not long:

@@ -29,6 +29,7 @@ class Bucket(Kept):
     def __init__(self, client: Any, bucket: str, cache: Path) -> None:
         self.client, self.bucket, self.prefix = client, bucket, f"team/{uuid.uuid4().hex}"
         self.store = S3ArtifactStore(client, bucket, self.prefix, cache)
+        self.address = f"s3://{bucket}/{self.prefix}"
 
     def names(self) -> list[str]:
         below = {"Bucket": self.bucket, "Prefix": f"{self.prefix}/"}

@@ -122,6 +122,18 @@ def test_kill_of_the_api_fails_only_requests_in_flight(api: Api) -> None:
         assert len(caller.errors) <= 1, caller.errors
 
 
+def test_temporary_files_of_a_killed_api_are_removed_by_the_next(api: Api, backends: Backends) -> None:
+    (before,) = (backends.home / "scratch").iterdir()
+    (before / "emissary-upload-0").mkdir()
+    killed = api.pid()
+    os.kill(killed, signal.SIGKILL)
+    until(api.pid, lambda pid: pid != killed, 40)
+    assert httpx.get(f"{api.url}/v1/projects", headers=HEADERS, trust_env=False, timeout=120).status_code == 200
+    (after,) = (backends.home / "scratch").iterdir()
+    assert after != before
+    assert not list(after.iterdir())
+
+
 def test_request_in_flight_is_answered_before_the_api_ends(api: Api, backends: Backends) -> None:
     project = backends.request("POST", "/v1/projects", json={"name": "in-flight"}).json()["id"]
     form = (

@@ -1,6 +1,8 @@
 """What every artifact store must do: complete or not there, checked, published once."""
 
 import os
+import subprocess
+import sys
 import threading
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -18,6 +20,8 @@ class Kept(ABC):
     """A store, and how a test gets at what it keeps."""
 
     store: ArtifactStore
+    address: str
+    """As EMISSARY_ARTIFACTS has it."""
 
     @abstractmethod
     def names(self) -> list[str]:
@@ -42,6 +46,23 @@ def made(tmp_path: Path, name: str = "made", text: str = "weights") -> Path:
     (folder / "adapter.bin").write_text(text)
     (folder / "tokenizer" / "vocab.json").write_text("{}")
     return folder
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from emissary.store import artifacts
+store = artifacts.artifact_store()
+module = sys.modules[type(store).__module__]
+real, known = module.ArtifactFile, []
+def killing(**fields):
+    known.append(fields)
+    if len(known) == 2:
+        os.kill(os.getpid(), 9)
+    return real(**fields)
+module.ArtifactFile = killing
+store.publish(sys.argv[1], Path(sys.argv[2]))
+"""
 
 
 class ArtifactStoreSuite:
@@ -103,6 +124,17 @@ class ArtifactStoreSuite:
         assert store.file(KEY, "adapter.bin").read_text() == "weights"
         assert kept.names() == before
         assert len(before) == 3
+
+    def test_what_a_killed_publisher_left_is_removed(self, store: ArtifactStore, kept: Kept, tmp_path: Path) -> None:
+        environment = os.environ | {"EMISSARY_ARTIFACTS": kept.address}
+        command = [sys.executable, "-c", KILLED, KEY, str(made(tmp_path))]
+        assert subprocess.run(command, env=environment, check=False).returncode == -9
+        assert kept.names()
+        assert store.manifest(KEY) is None
+        store.publish(KEY, tmp_path / "made")
+        store.clear_drafts()
+        assert len(kept.names()) == 3
+        assert store.file(KEY, "adapter.bin").read_text() == "weights"
 
     def test_of_publishers_at_the_same_moment_one_wins_whole(
         self, store: ArtifactStore, kept: Kept, tmp_path: Path

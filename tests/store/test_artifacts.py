@@ -1,11 +1,14 @@
 """The artifact store in a local folder."""
 
+import os
+import time
 import uuid
 from pathlib import Path
 
 import pytest
 
 from emissary.errors import EmissaryError
+from emissary.processes import process_identity
 from emissary.settings import Settings
 from emissary.store.artifacts import ArtifactStore, open_store
 from emissary.store.local_artifacts import LocalArtifactStore
@@ -17,7 +20,7 @@ class Folder(Kept):
     """A local store."""
 
     def __init__(self, root: Path) -> None:
-        self.root, self.store = root, LocalArtifactStore(root)
+        self.root, self.store, self.address = root, LocalArtifactStore(root), str(root)
 
     def names(self) -> list[str]:
         return [path.relative_to(self.root).as_posix() for path in self.root.rglob("*") if path.is_file()]
@@ -63,6 +66,20 @@ def test_part_sent_again_replaces_the_first(tmp_path: Path) -> None:
 def test_publishing_leaves_no_draft(store: ArtifactStore, tmp_path: Path) -> None:
     store.publish(KEY, made(tmp_path))
     assert [path.name for path in (tmp_path / "artifacts/training-jobs/tr-1/checkpoints").iterdir()] == ["1"]
+    assert not list((tmp_path / "artifacts/.drafts").iterdir())
+
+
+def test_draft_stays_while_its_publisher_lives_and_that_of_another_machine_for_a_day(
+    store: ArtifactStore, tmp_path: Path
+) -> None:
+    drafts = tmp_path / "artifacts/.drafts"
+    mine, others, old = (drafts / f"{name}.0" for name in (process_identity(), "elsewhere:1:2.5", "elsewhere:3:4.5"))
+    for draft in (mine, others, old):
+        draft.mkdir(parents=True)
+    yesterday = time.time() - 25 * 3600
+    os.utime(old, (yesterday, yesterday))
+    store.clear_drafts()
+    assert sorted(drafts.iterdir()) == sorted([mine, others])
 
 
 def test_failing_publish_leaves_nothing(store: ArtifactStore, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ try:
         publish(f"training-jobs/tr-1/checkpoints/{number:02d}", made)
 except DiskFull as error:
     said.append(str(error))
-left = [path.name for path in (Path(os.environ["EMISSARY_HOME"]) / "artifacts").rglob(".*")]
+left = [path.name for path in (Path(os.environ["EMISSARY_HOME"]) / "artifacts" / ".drafts").iterdir()]
 complete = len(artifact_store().keys("training-jobs"))
 print(json.dumps({"said": said, "complete": complete, "number": number, "left": left}))
 """

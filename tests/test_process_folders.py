@@ -4,14 +4,14 @@ import sys
 import tempfile
 from pathlib import Path
 
+from emissary.process_folders import worker_folders
 from emissary.processes import process_identity
 from emissary.settings import Settings
-from emissary.worker_folders import worker_folders
 
 LEAVE = """
 import os
 from emissary.settings import Settings
-from emissary.worker_folders import worker_folders
+from emissary.process_folders import worker_folders
 with worker_folders(Settings()) as folders:
     (folders.scratch / "left").write_text("by a run")
     print(folders.sockets, flush=True)
