@@ -274,7 +274,7 @@ def test_an_endless_loop_ends_at_the_limit_with_all_its_processes(
 
 
 def test_a_slow_function_that_fails_is_told_to_be_corrected(score: Score) -> None:
-    with pytest.raises(TestingFailed, match="failed on .* rows, first on row 1: ValueError: slow"):
+    with pytest.raises(TestingFailed, match=r"failed on .* rows, first on row 1: ValueError: slow"):
         score("import time\ntime.sleep(0.05)\nraise ValueError('slow')", seconds=1.5)
 
 
