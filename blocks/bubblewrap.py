@@ -36,6 +36,7 @@ _OUTER_USERS = range(65_520, 65_534)
 
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
 _PROBE_SECONDS = 60.0
+_SYSCTL = Path("/proc/sys")
 
 
 async def start(libraries: Path | None) -> tuple[Process, int | None]:
@@ -122,7 +123,7 @@ def what_to_configure() -> str:
         ("kernel/apparmor_restrict_unprivileged_userns", "1", "0"),
     ):
         with suppress(OSError):
-            if Path("/proc/sys", name).read_text().strip() == refuses:
+            if (_SYSCTL / name).read_text().strip() == refuses:
                 return f"Allow user namespaces with `sysctl -w {name.replace('/', '.')}={allows}`"
     return (
         "Allow user namespaces (of a Docker container, with `--security-opt seccomp=unconfined --security-opt "

