@@ -206,7 +206,11 @@ ATTEMPTS = [
     Attempt("clone by clone3", "call(435, 0, 0)\nreturn 1", _NO_CALL),
     Attempt(
         "start threads without end",
-        "for _ in range(1000): threading.Thread(target=time.sleep, args=(9,), daemon=True).start()\nreturn 1",
+        """
+        threading.stack_size(2**16)  # so that their memory is not what ends it
+        for _ in range(1000): threading.Thread(target=time.sleep, args=(9,), daemon=True).start()
+        return 1
+        """,
         "can't start new thread",
     ),
     Attempt("signal the platform", "os.kill(target['pid'], 0)\nreturn 1", _NOBODY, works_outside=True),
