@@ -15,7 +15,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import textwrap
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -27,7 +26,7 @@ import psutil
 from blocks import seccomp
 from blocks.sandbox import run_rows
 from emissary.testing_function_files import TestingFunction
-from tests.blocks.attempts import ATTEMPTS, PRELUDE, Attempt
+from tests.blocks.attempts import ATTEMPTS, Attempt
 
 NOBODY = 65_534
 REPOSITORY = Path(__file__).parents[2]
@@ -54,7 +53,7 @@ async def outcomes(isolation: Isolation) -> dict[str, Outcome]:
     async def watch() -> None:
         while True:
             seen.update(psutil.Process().children(recursive=True))
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.3)
 
     watching = asyncio.create_task(watch())
     async with asyncio.TaskGroup() as group:
@@ -69,9 +68,7 @@ async def outcomes(isolation: Isolation) -> dict[str, Outcome]:
 
 
 async def _carried_out(attempt: Attempt, isolation: Isolation) -> Outcome:
-    body = f"target = json.loads(input_text)\n{textwrap.dedent(attempt.body).strip()}"
-    source = f"{PRELUDE}def attempt(input_text, expected_output, predicted_output):\n{textwrap.indent(body, '    ')}\n"
-    function = TestingFunction(name="attempt", content=source)
+    function = TestingFunction(name="attempt", content=attempt.source())
     with _targets() as (target, harm):
         (row,) = await run_rows(
             function,

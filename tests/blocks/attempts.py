@@ -1,10 +1,11 @@
 """What a hostile testing function tries. Each body returns a number where the attempt worked, and raises otherwise."""
 
 import re
+import textwrap
 from dataclasses import dataclass
 
-PRELUDE = """
-import ctypes, json, os, signal, socket, threading, time
+_CALLS = """
+import ctypes
 libc = ctypes.CDLL(None, use_errno=True)
 def checked(result):
     if result < 0: raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
@@ -25,6 +26,18 @@ class Attempt:
     error: str
     works_outside: bool = False
     seconds: float = 20.0
+
+    def source(self) -> str:
+        """A testing function `attempt`, whose input is `target` as JSON."""
+        body = textwrap.dedent(self.body).strip()
+        # Imports take longer than most attempts.
+        needed = [module for module in ("signal", "socket", "threading") if f"{module}." in body]
+        helpers = _CALLS if re.search(r"libc|call\(|ctypes", body) else ""
+        return (
+            f"import {', '.join(['json', 'os', 'time', *needed])}\n{helpers}"
+            "def attempt(input_text, expected_output, predicted_output):\n"
+            f"    target = json.loads(input_text)\n{textwrap.indent(body, '    ')}\n"
+        )
 
     def stopped_by(self, error: str) -> bool:
         """Whether `error` is what stops it."""
@@ -79,7 +92,8 @@ ATTEMPTS = [
     Attempt(
         "find the first key by searching all folders",
         """
-        for folder, _, files in os.walk('/'):
+        for folder, below, files in os.walk('/'):
+            if folder == '/': below.remove('usr')
             if 'api-key' in files: return 1
         raise LookupError('no key in any folder')
         """,
@@ -232,8 +246,8 @@ ATTEMPTS = [
             try: time.sleep(600)
             except BaseException: pass
         """,
-        "did not score the row within 2 s",
-        seconds=2,
+        "did not score the row within 1 s",
+        seconds=1,
     ),
     # Privileges and the kernel
     Attempt("become root", "os.setuid(0)\nreturn 1", f"{_REFUSED}|Invalid argument"),

@@ -96,20 +96,17 @@ def test_a_source_that_cannot_be_loaded_says_why(source: str, error: str) -> Non
         asyncio.run(score_rows(function, [("", "", "")], seconds=20, isolation="none", trusted=False))
 
 
-def test_dependencies_are_installed_and_seen_in_the_sandbox(score: Score, home: Path) -> None:
-    body = "import rapidfuzz\nreturn rapidfuzz.fuzz.ratio(input_text, 'input 3') + len(rapidfuzz.__file__)"
-    scores = score(body, rows=4, dependencies=["rapidfuzz"])
-    assert scores[3].score == 100 + len("/packages/rapidfuzz/__init__.py")
-    with pytest.raises(TestingFailed, match="Read-only file system"):
-        score("open('/packages/x', 'w')", dependencies=["rapidfuzz"])
-    with pytest.raises(TestingFailed, match="No module named 'rapidfuzz'"):
+def test_dependencies_are_installed_and_seen(score: Score, home: Path) -> None:
+    body = "import humanize\nreturn len(humanize.intcomma(int(predicted_output))) + len(humanize.__file__)"
+    scores = score(body, rows=1001, dependencies=["humanize"])
+    at = len("/packages/humanize/__init__.py")
+    assert (scores[999].score, scores[1000].score) == (at + 3, at + 5)
+    with pytest.raises(TestingFailed, match=r"Read-only file system|Permission denied"):
+        score("open('/packages/x', 'w')", dependencies=["humanize"])
+    with pytest.raises(TestingFailed, match="No module named 'humanize'"):
         score(body)
-
-
-def test_dependencies_are_seen_without_isolation_too(score_in: Score, home: Path) -> None:
-    body = "import humanize\nreturn len(humanize.intcomma(int(predicted_output)))"
-    scores = score_in(body, rows=1001, dependencies=["humanize"], isolation="none")
-    assert (scores[999].score, scores[1000].score) == (3.0, 5.0)
+    plain = score(body, rows=1, dependencies=["humanize"], isolation="none")
+    assert plain[0].score == 1 + len(str(next(home.glob("packages/*/humanize/__init__.py"))))
 
 
 def test_a_decorated_function_scores(score: Score) -> None:
