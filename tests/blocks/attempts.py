@@ -79,12 +79,11 @@ ATTEMPTS = [
     Attempt(
         "find descriptors that were left open",
         """
-        import stat
-        for descriptor in range(3, 1024):
-            try: mode = os.fstat(descriptor).st_mode
-            except OSError: continue
-            if not stat.S_ISFIFO(mode) and not stat.S_ISSOCK(mode) and not os.path.samestat(
-                os.fstat(descriptor), os.stat('/dev/null')): return 1
+        found, nowhere = [], os.stat('/dev/null')
+        for descriptor in range(1024):
+            try: found.append(os.fstat(descriptor))
+            except OSError: pass
+        if len([each for each in found if not os.path.samestat(each, nowhere)]) > 2: return 1
         raise LookupError('only its own pipes')
         """,
         "only its own pipes",
