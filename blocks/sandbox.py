@@ -191,7 +191,12 @@ class Sandbox:
         user = None
         if self._isolated:
             seen_at = None if self._libraries is None else bubblewrap.LIBRARIES
-            self._process, user = await bubblewrap.start(self._libraries)
+            try:
+                self._process, user = await bubblewrap.start(self._libraries)
+            except RuntimeError as error:
+                raise Unavailable(
+                    f"Testing function {self._function.name!r} was not run: {error}.", code="sandbox_unavailable"
+                ) from error
         else:
             seen_at = None if self._libraries is None else str(self._libraries)
             self._folder = self._folder or tempfile.TemporaryDirectory(ignore_cleanup_errors=True)

@@ -4,6 +4,7 @@ import asyncio
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -13,7 +14,7 @@ from blocks import bubblewrap
 from blocks.sandbox import Sandbox, refusal
 from emissary.testing_function_files import TestingFunction
 from tests.blocks.conftest import Score
-from tests.blocks.processes import descendants
+from tests.blocks.processes import descendants, running
 
 REPOSITORY = Path(__file__).parents[2]
 ONE = "def attempt(input_text, expected_output, predicted_output): return 1"
@@ -48,6 +49,36 @@ def test_it_has_namespaces_and_a_user_of_its_own(namespaces: None) -> None:
 
 def test_the_temporary_folder_can_be_written(score: Score) -> None:
     assert score("return open('/tmp/note', 'w').write('x')", rows=1)[0].score == 1.0
+
+
+STAYS = f"import threading, time\nthreading.Thread(target=time.sleep, args=(600,)).start()\n{ONE}"
+KEEPS_ONE = f"""
+import asyncio
+from blocks.sandbox import Sandbox
+from emissary.testing_function_files import TestingFunction
+
+async def keep():
+    function = TestingFunction(name="attempt", content={STAYS!r})
+    async with Sandbox(function, seconds=20, isolation="bwrap", trusted=False) as sandbox:
+        await sandbox.run([("", "", "")])
+        print("kept", flush=True)
+        await asyncio.sleep(600)
+
+asyncio.run(keep())
+"""
+
+
+def test_it_ends_with_the_process_that_started_it(namespaces: None) -> None:
+    with subprocess.Popen([sys.executable, "-c", KEEPS_ONE], cwd=REPOSITORY, stdout=subprocess.PIPE) as keeper:
+        assert keeper.stdout is not None
+        assert keeper.stdout.readline() == b"kept\n"
+        kept = descendants(keeper.pid)
+        assert len(kept) == 3  # bubblewrap, the first process of its namespace, the function's
+        keeper.kill()
+    deadline = time.monotonic() + 10
+    while any(running(process) for process in kept):
+        assert time.monotonic() < deadline, "processes of the sandbox are left"
+        time.sleep(0.02)
 
 
 def test_it_leaves_no_descriptor_open(score: Score) -> None:
