@@ -20,8 +20,11 @@ demo: install
 results: install
 	$(BIN)/emissary results $(if $(REPORT),--report $(REPORT))
 
+# Two processes, for much of the time goes by in waiting; the tests of a file share one.
+PARALLEL := -n 2 --dist loadfile
+
 test: install
-	$(BIN)/python -m pytest -m "not acceptance and not matrix and not long"
+	$(BIN)/python -m pytest $(PARALLEL) -m "not acceptance and not matrix and not long"
 
 check: install
 	$(BIN)/ruff format --check .
@@ -29,7 +32,7 @@ check: install
 	$(BIN)/mypy
 
 acceptance: install
-	$(BIN)/python -m pytest -m acceptance
+	$(BIN)/python -m pytest $(PARALLEL) -m acceptance
 
 # One storm of kills and its audit. SEED=… does what an earlier one did.
 MINUTES ?= 30

@@ -7,6 +7,7 @@ On SIGTERM the worker takes no more runs, has those that it runs save what they 
 """
 
 import asyncio
+import math
 import signal
 import socket
 import sys
@@ -66,14 +67,22 @@ class WarmWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, ProcessWo
     _display_name = "Warm process"
 
     def __init__(self, scratch: Path, **arguments: Any) -> None:
-        super().__init__(**arguments)
+        super().__init__(limit=1, **arguments)  # set to the pool's at every look for work
         self._scratch = scratch
         self._running: set[_Run] = set()
         self._leaving = False
 
     async def get_and_submit_flow_runs(self) -> list[FlowRun]:
-        """Prefect's round of looking for work; none is taken once the worker is to end."""
-        return [] if self._leaving else await super().get_and_submit_flow_runs()
+        """Prefect's round of looking for work; none is taken once the worker is to end.
+
+        While a run is being claimed, Prefect does not count it yet and lists the next one, so this worker counts too.
+        """
+        if self._leaving:
+            return []
+        if self._work_pool is not None:
+            limit = self._work_pool.concurrency_limit
+            self.limiter.total_tokens = math.inf if limit is None else max(1, limit)
+        return await super().get_and_submit_flow_runs()
 
     async def look_when_told(self) -> None:
         """Look for work as soon as Prefect's event stream tells of a run, for ever; the rounds go on beside it."""

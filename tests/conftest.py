@@ -4,8 +4,10 @@ import logging
 import socket
 import tempfile
 import threading
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -20,6 +22,21 @@ hypothesis.settings.register_profile("project", deadline=None)
 hypothesis.settings.load_profile("project")
 
 BASE_MODEL = "SmolLM2-135M-Instruct"
+SHOWN = "shown: "
+"""What a test records as a property `shown: TITLE` is printed at the end under that title, whichever process ran it."""
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Print it."""
+    shown: dict[str, list[str]] = defaultdict(list)
+    for report in (report for reports in terminalreporter.stats.values() for report in reports):
+        if getattr(report, "when", "") == "call":
+            for name, text in report.user_properties:
+                if name.startswith(SHOWN):
+                    shown[name.removeprefix(SHOWN)].append(text)
+    for title, texts in shown.items():
+        terminalreporter.section(title)
+        terminalreporter.write("\n".join(texts) + "\n")
 
 
 @pytest.fixture(scope="session")

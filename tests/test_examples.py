@@ -103,9 +103,9 @@ def test_examples_fit_their_task_types_and_share_no_text(example: Example) -> No
 @pytest.mark.parametrize(
     ("name", "parameters"),
     [
-        ("town-hall", {"num_train_epochs": 3}),
+        ("town-hall", {"num_train_epochs": 2}),
         ("repair-hours", {"num_train_epochs": 3}),
-        pytest.param("review-aspects", {"num_train_epochs": 10}, marks=pytest.mark.acceptance),
+        pytest.param("review-aspects", {"num_train_epochs": 4}, marks=pytest.mark.acceptance),
     ],
 )
 def test_small_encoder_beats_the_baselines(name: str, parameters: dict[str, Any], tmp_path: Path) -> None:

@@ -45,7 +45,8 @@ async def end_run(client: PrefectClient, flow_run_id: UUID) -> State[Any] | None
         state = (await client.read_flow_run(flow_run_id)).state
         if state is None or state.is_final() or state.type == StateType.CANCELLING:
             return state
-        return (await client.set_flow_run_state(flow_run_id, ending_state(state))).state or state
+        await client.set_flow_run_state(flow_run_id, ending_state(state))
+        return (await client.read_flow_run(flow_run_id)).state  # it may have ended by itself just before
     except ObjectNotFound:
         return None
 
@@ -92,7 +93,8 @@ async def carry_out_cancels(client: PrefectClient) -> None:
 async def _carry_out(client: PrefectClient, row: FlowBacked) -> None:
     flow_run_id = row.flow_run_id or await _submitted_unnoticed(client, row)
     state = None if flow_run_id is None else await end_run(client, flow_run_id)
-    if flow_run_id is not None and state is not None and state.type == StateType.CRASHED:
+    if flow_run_id is not None and state is not None and state.is_final() and state.type != StateType.CANCELLED:
+        # It ended otherwise in the moment before, and the row, of which Cancelled was said, stays that.
         await client.set_flow_run_state(flow_run_id, Cancelled(), force=True)
     at = datetime.now(UTC) if state is None else state.timestamp
     kind = type(row)

@@ -52,9 +52,9 @@ def s3_server() -> Iterator[S3Server]:
         log = Path(folder, "log").open("wb")  # noqa: SIM115 - closed when the server has ended
         process = subprocess.Popen(
             [
-                str(Path(sys.executable).parent / "weed"), "server", f"-dir={folder}/data", "-ip=127.0.0.1",
-                "-ip.bind=127.0.0.1", "-filer=true", "-s3", f"-s3.config={folder}/s3.json", "-volume.max=20",
-                "-master.volumeSizeLimitMB=64", "-master.volumePreallocate=false",
+                str(Path(sys.executable).parent / "weed"), "-logtostderr=true", "server", f"-dir={folder}/data",
+                "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer=true", "-s3", f"-s3.config={folder}/s3.json",
+                "-volume.max=20", "-master.volumeSizeLimitMB=64", "-master.volumePreallocate=false",
                 *(f"-{name}.port={port}" for name, port in ports.items()),
             ],
             cwd=folder, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,

@@ -3,14 +3,14 @@
 Some cells belong to `make acceptance`; `make matrix` runs all of them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
-from rich.console import Console
 
 from tests.acceptance.kill_matrix import KILLED, STEPS, TOLD, Matrix
 from tests.acceptance.own_platform import OwnPlatform
 from tests.acceptance.small_jobs import ALL, CLASSES, SFT, Small
+from tests.conftest import SHOWN
 
 _QUICK = {
     (SFT.name, "between saved states", "run"),
@@ -35,17 +35,17 @@ def _cells() -> Iterator[object]:
 
 
 @pytest.fixture(scope="module")
-def matrix(own: OwnPlatform, request: pytest.FixtureRequest) -> Iterator[Matrix]:
-    """The matrix, printed at the end."""
-    made = Matrix(own)
-    yield made
-    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
-        Console(width=160).print(made.table())
+def matrix(own: OwnPlatform) -> Matrix:
+    """The matrix, whose undisturbed jobs are run once."""
+    return Matrix(own)
 
 
 @pytest.mark.parametrize(("small", "step", "killed"), list(_cells()))
-def test_killed_job_ends_with_the_bytes_of_one_left_alone(matrix: Matrix, small: Small, step: str, killed: str) -> None:
+def test_killed_job_ends_with_the_bytes_of_one_left_alone(
+    matrix: Matrix, small: Small, step: str, killed: str, record_property: Callable[[str, str], None]
+) -> None:
     cell = matrix.run(small, step, killed)
+    record_property(f"{SHOWN}kill matrix: flow, killed when, process, after step, resumed at, adapters", cell.line())
     assert (cell.status, cell.same) == ("Success", "same bytes"), cell
     # One that is told to end finishes what it is about to.
     finished = killed == TOLD and step == "picking the best" and cell.resumed == "went on"

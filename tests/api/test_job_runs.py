@@ -33,7 +33,7 @@ def runs_named(backends: Backends, name: str) -> list[FlowRun]:
     return backends.prefect(lambda client: client.read_flow_runs(flow_run_filter=wanted))
 
 
-@pytest.mark.parametrize("state", [None, Scheduled(name="AwaitingRetry"), Crashed()])
+@pytest.mark.parametrize("state", [None, Scheduled(name="AwaitingRetry"), Crashed(), Completed(), Failed()])
 def test_job_whose_run_has_no_process_is_cancelled_at_once(backends: Backends, state: State | None) -> None:
     path = backends.new_job()
     run_id = backends.run_id(path)

@@ -15,7 +15,6 @@ import httpx
 import pytest
 
 from emissary.processes import Supervised, Supervisor, listening_socket
-from emissary.settings import settings
 from tests.api.backends import KEY, Backends
 from tests.api.refusals import GOOD
 from tests.conftest import free_port
@@ -43,12 +42,12 @@ class Api:
 @pytest.fixture(scope="module")
 def api(backends: Backends) -> Iterator[Api]:
     environment = os.environ | {
-        "EMISSARY_DATABASE_URL": str(settings().database_url),
-        "EMISSARY_HOME": str(settings().home),
+        "EMISSARY_DATABASE_URL": backends.database_url,
+        "EMISSARY_HOME": str(backends.home),
         "PREFECT_API_URL": backends.prefect_url,
     }
     port = free_port()
-    supervisor = Supervisor(settings().home / "logs", environment)
+    supervisor = Supervisor(backends.home / "logs", environment)
     with listening_socket("127.0.0.1", port) as listener, supervisor.keep():
         descriptor = listener.fileno()
         process = supervisor.start(

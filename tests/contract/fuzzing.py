@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 from emissary.client import Client
 from emissary.settings import PROJECT_ROOT
@@ -133,7 +132,7 @@ def fuzz(
     return said
 
 
-def summary(said: str) -> list[str]:
-    """The lines of a run's output from its summary on."""
-    found: Any = re.search(r"=+ SUMMARY =+", said)
-    return said[found.start() :].splitlines() if found else said.splitlines()[-20:]
+def summary(said: str) -> str:
+    """A run's output from its summary on."""
+    found = re.search(r"=+ SUMMARY =+", said)
+    return said[found.start() :] if found else "\n".join(said.splitlines()[-20:])

@@ -1,6 +1,6 @@
 """Generated requests, bounded: no 5xx, no answer outside its schema, nothing accepted that should be refused."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -8,7 +8,7 @@ import pytest
 from emissary.api.app import create_app
 from emissary.client import Client
 from emissary.up import Platform
-from tests.contract.conftest import SUMMARIES
+from tests.conftest import SHOWN
 from tests.contract.fuzzing import PHASES, clean, fuzz, fuzzable_contract, prepare, summary
 
 
@@ -23,7 +23,7 @@ def prepared(platform: Platform) -> Iterator[tuple[Client, dict[str, str]]]:
 def test_nothing_generated_breaks_the_api(
     prepared: tuple[Client, dict[str, str]],
     tmp_path: Path,
-    pytestconfig: pytest.Config,
+    record_property: Callable[[str, str], None],
     which: str,
 ) -> None:
     client, ids = prepared
@@ -31,4 +31,4 @@ def test_nothing_generated_breaks_the_api(
     document = ours if which == "our document" else fuzzable_contract(ours)
     options = ("--generation-deterministic", "--phases", PHASES[which])
     said = fuzz(client, ids, document, tmp_path, *options, examples=3, scenarios=15)
-    pytestconfig.stash.setdefault(SUMMARIES, {})[which] = summary(said)
+    record_property(f"{SHOWN}schemathesis by {which}", summary(said))
