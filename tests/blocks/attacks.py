@@ -42,6 +42,11 @@ class Outcome:
     harm: str = ""
 
 
+def contained(attempt: Attempt, outcome: Outcome) -> bool:
+    """Whether the attempt was stopped, by what is to stop it, and did no harm."""
+    return outcome.error is not None and attempt.stopped_by(outcome.error) and not outcome.harm
+
+
 async def outcomes(isolation: Isolation) -> dict[str, Outcome]:
     """What becomes of each attempt, by name; without isolation, of those that do no harm then."""
     few, found, seen = asyncio.Semaphore(_AT_ONCE), {}, set()
@@ -167,7 +172,7 @@ def _table() -> str:
         cells = [attempt.name]
         for found in columns.values():
             outcome = found[attempt.name]
-            held = outcome.error is not None and not outcome.harm and attempt.stopped_by(outcome.error)
+            held = contained(attempt, outcome)
             cells.append(f"contained: {outcome.error}"[:90] if held else f"NOT CONTAINED: {outcome}")
         lines.append(" | ".join(cells))
     return "\n".join(lines)
