@@ -1,11 +1,12 @@
 """The dependencies of testing functions: installed from wheels alone, so that no code of theirs runs by it.
 
-A set of requirements is resolved once per Python and platform, and published to the artifact store as one archive.
-From then on every machine unpacks those very versions, whatever is released later; newer ones are had by asking for
-them, which makes another set.
+A set of requirements is resolved once per Python and platform, and published to the artifact store as one archive,
+beside it the versions and hashes of the wheels that are in it. From then on every machine unpacks those very files,
+whatever is released later; newer ones are had by asking for them, which makes another set.
 """
 
 import asyncio
+import json
 import os
 import platform
 import shutil
@@ -26,7 +27,8 @@ from emissary.store.artifacts import artifact_store, sealed_notes
 
 INSTALL_SECONDS = 120.0
 MAX_BYTES = 512 * 2**20
-_ARCHIVE = "packages.tar.gz"
+MAX_PACKAGES = 64
+_ARCHIVE, _LOCK = "packages.tar.gz", "requirements.lock"
 _SHOWN_LINES = 5
 
 
@@ -34,7 +36,8 @@ async def installed(requirements: Sequence[str]) -> Path:
     """A folder with the packages of `requirements` and what they need, to be put on Python's path.
 
     Requirements are as pip takes them, without addresses. Raises InvalidInput with pip's words where they cannot be
-    installed from wheels or take more than 512 MiB, and Unavailable when it takes longer than two minutes.
+    installed from wheels, or are more than 64 packages or 512 MiB with what they need, and Unavailable when it takes
+    longer than two minutes.
     """
     wanted = sorted({str(Requirement(requirement)) for requirement in requirements})
     digest = sealed_notes([wanted, platform.python_implementation(), sys.version_info[:2], sysconfig.get_platform()])
@@ -51,27 +54,38 @@ async def _fetch(wanted: list[str], key: str, draft: Path, folder: Path) -> None
     """Make `folder` of the published archive; install and publish first where there is none."""
     store = artifact_store()
     if await asyncio.to_thread(store.manifest, key) is None:
-        await _install(wanted, draft / "installed")
-        await asyncio.to_thread(_publish, key, draft / "installed", draft / "artifact")
+        lock = await _install(wanted, draft / "installed", draft / "report.json")
+        await asyncio.to_thread(_publish, key, draft / "installed", lock, draft / "artifact")
     archive = await asyncio.to_thread(store.folder, key)
     unpacked = draft / "unpacked"
     await asyncio.to_thread(shutil.unpack_archive, archive / _ARCHIVE, unpacked, filter="data")
+    await asyncio.to_thread(_open_to_all, unpacked)
     # Another process may have been at the same: what is there is the same then.
     with suppress(OSError):
         unpacked.rename(folder)
 
 
-def _publish(key: str, installed: Path, artifact: Path) -> None:
+def _open_to_all(folder: Path) -> None:
+    """Let everybody read it, whatever this process's umask: in the sandbox it is somebody else who does."""
+    for path in (folder, *folder.rglob("*")):
+        if not path.is_symlink():
+            path.chmod(path.stat().st_mode | (0o555 if path.is_dir() else 0o444))
+
+
+def _publish(key: str, installed: Path, lock: str, artifact: Path) -> None:
     installed.mkdir(exist_ok=True)  # pip makes none where markers leave nothing to install
     artifact.mkdir()
+    (artifact / _LOCK).write_text(lock)
     shutil.make_archive(str(artifact / _ARCHIVE.removesuffix(".tar.gz")), "gztar", installed)
     artifact_store().publish(key, artifact)
 
 
-async def _install(wanted: list[str], target: Path) -> None:
-    """Have pip install `wanted` into `target`, from where the operator's configuration of pip says."""
+async def _install(wanted: list[str], target: Path, report: Path) -> str:
+    """Have pip install `wanted` into `target`, from where the operator's configuration of pip says, and account for it
+    in `report`. Returns a requirements file that pins each wheel by its hash.
+    """
     pip = [sys.executable, "-I", "-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"]
-    where = ["--only-binary", ":all:", "--target", str(target)]
+    where = ["--only-binary", ":all:", "--target", str(target), "--report", str(report)]
     process = await asyncio.create_subprocess_exec(
         *pip, *where, "--", *wanted, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT, start_new_session=True
     )
@@ -91,11 +105,28 @@ async def _install(wanted: list[str], target: Path) -> None:
             await process.wait()
     if process.returncode != 0:
         raise InvalidInput(f"dependencies: {', '.join(wanted)} cannot be installed from wheels: {_reason(said)}")
+    lock = await asyncio.to_thread(_pinned, report)
+    if len(lock) > MAX_PACKAGES:
+        raise InvalidInput(
+            f"dependencies: {', '.join(wanted)} are {len(lock)} packages with what they need; at most {MAX_PACKAGES} "
+            "are allowed."
+        )
     size = await asyncio.to_thread(_bytes_below, target)
     if size > MAX_BYTES:
         raise InvalidInput(
             f"dependencies: {', '.join(wanted)} take {size // 2**20} MiB; at most {MAX_BYTES // 2**20} are allowed."
         )
+    return "".join(lock)
+
+
+def _pinned(report: Path) -> list[str]:
+    """A line for each wheel, from pip's account (https://pip.pypa.io/en/stable/reference/installation-report/)."""
+    installed = json.loads(report.read_bytes())["install"]
+    return sorted(
+        f"{wheel['metadata']['name']}=={wheel['metadata']['version']} "
+        f"--hash=sha256:{wheel['download_info']['archive_info']['hashes']['sha256']}\n"
+        for wheel in installed
+    )
 
 
 def _reason(said: bytes) -> str:

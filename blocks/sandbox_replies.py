@@ -3,49 +3,76 @@
 import json
 import math
 from asyncio.subprocess import Process
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from blocks import sandbox_runner
 from emissary.errors import InvalidInput
 
-MAX_REPLY_BYTES = 64 * 1024  # of one line: an error and prints of 2,000 characters each, escaped to 12 bytes, fit
-
-
-class TestingFailed(InvalidInput):
-    """A testing function gave no usable scores."""
-
-    __test__ = False  # pytest takes classes named Test… for tests
-    code = "testing_failed"
+MAX_REPLY_BYTES = 128 * 1024  # of one line: error, traceback and prints, each character escaped to 12 bytes, fit
 
 
 @dataclass(frozen=True)
 class RowScore:
-    """What a testing function said of one row: a finite score, or else the error it ended with; what it printed."""
+    """What a testing function said of one row: a finite score, or else the error it ended with and its traceback, where
+    the function's own code has one; and what it printed.
+    """
 
     score: float | None
     error: str | None
     printed: str = ""
+    traceback: str = ""
 
 
-async def read_scores(process: Process, name: str, count: int, scores: list[RowScore]) -> None:
-    """Append the scores of `count` rows to `scores`, each when it comes.
+class TestingFailed(InvalidInput):
+    """A testing function gave no usable scores; `traceback` is that of the first error, empty where it has none."""
 
-    Raises TestingFailed where testing function `name` cannot be loaded, ends the process or writes what is no reply.
-    """
-    loaded = await _reply(process, name, "it was loaded")
+    __test__ = False  # pytest takes classes named Test… for tests
+    code = "testing_failed"
+
+    def __init__(self, sentence: str, traceback: str = "") -> None:
+        super().__init__(sentence)
+        self.traceback = traceback
+
+
+class OutOfTime(TestingFailed):
+    """A testing function did not score all rows within its time; `scores` are those that it did, from the first on."""
+
+    def __init__(self, sentence: str, scores: Sequence[RowScore]) -> None:
+        super().__init__(sentence)
+        self.scores = scores
+
+
+class ProcessLost(Exception):
+    """The process ended, or says what the runner never would; the message is the error of the row that did it."""
+
+
+async def read_loaded(process: Process, name: str) -> None:
+    """Wait until the function is loaded. Raises TestingFailed where it cannot be."""
+    try:
+        loaded = await _reply(process)
+    except ProcessLost as lost:
+        raise TestingFailed(f"Testing function {name!r} cannot be loaded: {lost}.") from None
     if loaded.get("error") is not None:
-        raise TestingFailed(f"Testing function {name!r} cannot be loaded: {one_line(str(loaded['error']))}.")
-    for number in range(1, count + 1):
-        reply = await _reply(process, name, f"it scored row {number}")
-        score, printed = reply.get("score"), _lines(str(reply.get("stdout", "")))
-        if type(score) is float and math.isfinite(score):
-            scores.append(RowScore(score, None, printed))
-        else:
-            scores.append(RowScore(None, one_line(str(reply.get("error", "no score"))), printed))
+        raise TestingFailed(
+            f"Testing function {name!r} cannot be loaded: {one_line(str(loaded['error']))}.",
+            _lines(str(loaded.get("trace", ""))),
+        )
 
 
-async def _reply(process: Process, name: str, before: str) -> dict[str, object]:
-    """The next reply; TestingFailed where there is none or it is no reply."""
+async def read_score(process: Process, number: int) -> RowScore:
+    """The score of the row that was sent as `number`, which is the next. Raises ProcessLost."""
+    reply = await _reply(process)
+    if reply.get("row") != number:
+        raise ProcessLost("the function wrote to the sandbox's own pipe")
+    score, printed = reply.get("score"), _lines(str(reply.get("stdout", "")))
+    if type(score) is float and math.isfinite(score):
+        return RowScore(score, None, printed)
+    error, trace = one_line(str(reply.get("error", "no score"))), str(reply.get("trace", ""))
+    return RowScore(None, error, printed, _lines(trace, sandbox_runner.MAX_TRACE_CHARS))
+
+
+async def _reply(process: Process) -> dict[str, object]:
     assert process.stdout is not None
     assert process.stderr is not None
     try:
@@ -57,12 +84,12 @@ async def _reply(process: Process, name: str, before: str) -> dict[str, object]:
     except (ValueError, RecursionError):  # longer than the limit, or not JSON
         line = b"?"
     if line:
-        raise TestingFailed(f"Testing function {name!r} wrote to the sandbox's own pipe before {before}.")
+        raise ProcessLost("the function wrote to the sandbox's own pipe")
     stderr = one_line((await process.stderr.read(MAX_REPLY_BYTES)).decode(errors="replace"))
     status = await process.wait()
-    raise TestingFailed(
-        f"Testing function {name!r} ended its process (status {status}) before {before}: it left, crashed or ran "
-        f"out of memory. {stderr}".strip()
+    raise ProcessLost(
+        f"the function ended its process (status {status}): it left, crashed, or used more memory or CPU time than it "
+        f"may. {stderr}".removesuffix(". ")
     )
 
 
@@ -72,7 +99,7 @@ def one_line(text: str) -> str:
     return " ".join(printable.split())[: sandbox_runner.MAX_ERROR_CHARS]
 
 
-def _lines(text: str) -> str:
-    """Printable text of at most 2,000 characters, in lines."""
+def _lines(text: str, longest: int = sandbox_runner.MAX_PRINTED_CHARS) -> str:
+    """Printable text of at most so many characters, in lines."""
     kept = "".join(character if character.isprintable() or character in "\n\t" else " " for character in text)
-    return kept[: sandbox_runner.MAX_PRINTED_CHARS]
+    return kept[:longest]

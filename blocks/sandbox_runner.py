@@ -1,18 +1,21 @@
 """The program inside the sandbox: calls one testing function on every row. Standard library only.
 
-Started by `blocks/sandbox.py` as `python -I -S sandbox_runner.py`. All messages are lines of JSON:
+Started as `python -I -S sandbox_runner.py`. All messages are lines of JSON:
 
-    stdin   {"name": …, "source": …, "limits": {"RLIMIT_AS": bytes, …}, "packages": folder or null},
-            then [input, expected, predicted] per row
-    stdout  {"error": null or why the function cannot be loaded},
-            then {"score": number, "stdout": text} or {"error": text, "stdout": text} per row
+    stdin   {"name": …, "source": …, "user": uid or null, "limits": {"RLIMIT_AS": bytes, …},
+             "packages": folder or null}, then [number, input, expected, predicted] per row
+    stdout  {"error": null or why the function cannot be loaded, "trace": text}, then per row
+            {"row": number, "score": number, "stdout": text} or
+            {"row": number, "error": text, "trace": text, "stdout": text}
 
-Nothing here is a defence once the function's code runs, for it shares this process: the defence is the sandbox
-around it and the reader's suspicion of every reply. The limits are set before, and cannot be raised again.
+It ends with its stdin. Nothing here is a defence once the function's code runs, for it shares this process: the defence
+is the sandbox around it and the reader's suspicion of every reply. User and limits are set before, and cannot be
+changed back.
 """
 
 import io
 import json
+import linecache
 import math
 import os
 import resource
@@ -23,20 +26,19 @@ from contextlib import redirect_stdout
 from types import CodeType, FunctionType, ModuleType
 
 MAX_ERROR_CHARS = 2_000
+MAX_TRACE_CHARS = 4_000
 MAX_PRINTED_CHARS = 2_000
+PRINTED_LIMIT = 2**20
 _STARRED = 0x04 | 0x08  # flags of code that takes *args or **kwargs
 PARAMETERS = ("input_text", "expected_output", "predicted_output")
 
 
 def main() -> None:
     """Answer every row of stdin on stdout."""
+    os.closerange(3, 1024)  # what bubblewrap leaves open
     rows, reply = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb", buffering=0)
     header = json.loads(rows.readline())
-    for name, limit in header["limits"].items():
-        number = getattr(resource, name)
-        hard = resource.getrlimit(number)[1]
-        lowest = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
-        resource.setrlimit(number, (lowest, lowest))
+    confine(header["user"], header["limits"])
     # From here on, what the function prints or reads touches neither the replies nor the rows.
     nowhere = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1, 2):
@@ -51,22 +53,55 @@ def main() -> None:
     try:
         function = load(header["name"], header["source"], file)
     except BaseException as error:  # SystemExit too: whatever it raises, there is a reply
-        answer({"error": describe(error, file)})
+        answer(described(error, file))
         return
     answer({"error": None})
-    for row in rows:
-        printed = io.StringIO()
+    for line in rows:
+        number, *row = json.loads(line)
+        printed = Printed()
         try:
             with redirect_stdout(printed):
-                value = function(*json.loads(row))
+                value = function(*row)
+            printed.check()
             outcome: dict[str, float | str | None] = {"score": number_of(value)}
         except BaseException as error:
-            outcome = {"error": describe(error, file, function)}
-        answer(outcome | {"stdout": printed.getvalue()[:MAX_PRINTED_CHARS]})
+            outcome = described(error, file, function)
+        answer({"row": number, **outcome, "stdout": printed.getvalue()[:MAX_PRINTED_CHARS]})
+
+
+def confine(user: int | None, limits: dict[str, int]) -> None:
+    """Become `user`, where one is given, and lower the limits of this process for good."""
+    if user is not None:
+        os.setgroups([])
+        os.setresgid(user, user, user)
+        os.setresuid(user, user, user)
+    for name, limit in limits.items():
+        number = getattr(resource, name)
+        hard = resource.getrlimit(number)[1]
+        lowest = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+        resource.setrlimit(number, (lowest, lowest))
+
+
+class Printed(io.StringIO):
+    """What a call prints, up to a limit."""
+
+    exceeded = False
+
+    def write(self, text: str) -> int:
+        """As of any text stream; raises ValueError above the limit."""
+        self.exceeded |= self.tell() + len(text) > PRINTED_LIMIT
+        self.check()
+        return super().write(text)
+
+    def check(self) -> None:
+        """Raises ValueError where more than the limit was printed."""
+        if self.exceeded:
+            raise ValueError(f"the function must not print more than {PRINTED_LIMIT:,} characters a row")
 
 
 def load(name: str, source: str, file: str) -> Callable[..., object]:
     """The function `name` of the three parameters that `source` defines."""
+    linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)  # tracebacks show lines of it
     module = ModuleType("testing_function")
     sys.modules[module.__name__] = module  # dataclasses and pickle look the module up
     exec(compile(source, file, "exec", dont_inherit=True), module.__dict__)  # noqa: S102 - the purpose
@@ -107,15 +142,29 @@ def number_of(value: object) -> float:
     return number
 
 
-def describe(error: BaseException, file: str, function: object = None) -> str:
-    """The traceback's last line, with the line number in the source: the error's, else where `function` begins."""
+def described(error: BaseException, file: str, function: object = None) -> dict[str, float | str | None]:
+    """The traceback's last line, with the line number in the source: the error's, else where `function` begins; and
+    the end of the traceback through the source, where it goes there.
+    """
     text = traceback.format_exception_only(type(error), error)[-1].strip()[:MAX_ERROR_CHARS]
-    lines = [line for frame, line in traceback.walk_tb(error.__traceback__) if frame.f_code.co_filename == file]
-    if isinstance(error, SyntaxError) and error.filename == file and error.lineno:
-        lines.append(error.lineno)
+    frames = error.__traceback__
+    while frames is not None and frames.tb_frame.f_code.co_filename != file:
+        frames = frames.tb_next
+    lines = [line for frame, line in traceback.walk_tb(frames) if frame.f_code.co_filename == file]
+    wrong = error if isinstance(error, SyntaxError) and error.filename == file else None
+    if wrong is not None and wrong.lineno:
+        lines.append(wrong.lineno)
     if not lines and (code := _code(function)) is not None:
         lines.append(code.co_firstlineno)
-    return f"{text} (line {lines[-1]})" if lines else text
+    if lines:
+        text += f" (line {lines[-1]})"
+    if wrong is not None and wrong.text:
+        text += f": {wrong.text.strip()[:100]}"
+    if isinstance(error, ModuleNotFoundError):
+        text += "; name its package in `dependencies`"
+    if frames is None and wrong is None:
+        return {"error": text}
+    return {"error": text, "trace": "".join(traceback.format_exception(type(error), error, frames))[-MAX_TRACE_CHARS:]}
 
 
 if __name__ == "__main__":

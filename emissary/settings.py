@@ -60,6 +60,11 @@ class Settings(BaseSettings):
     testing_seconds: float = Field(
         default=60.0, gt=0, description="Time limit of one testing function over one checkpoint's rows, in seconds."
     )
+    testing_row_seconds: float = Field(
+        default=10.0,
+        gt=0,
+        description="Time limit of one testing function on one row, in seconds; then that row fails.",
+    )
     cold_start_hold: float = Field(
         default=30.0,
         ge=0,

@@ -58,14 +58,16 @@ def write_results(
     tested: Sequence[tuple[str, str, str]],
     scores: Mapping[str, Sequence[float | None]],
     predictions: Predictions | None = None,
+    errors: Mapping[str, Sequence[str | None]] | None = None,
 ) -> None:
     """Write results.csv and results.parquet to `folder`, a line per row of `tested` (input, expected output, output).
 
     Beside them, `means.json` has the scores' means.
 
     Columns: input, expected_output, output, of `predictions` of a classification the probability of each label as a
-    JSON object, and each testing function's score, empty where it gave none. Texts are exactly as they were, also those
-    that a spreadsheet takes for formulas.
+    JSON object, and each testing function's score, empty where it gave none; where there are any `errors` (of each
+    function, per row), these as a JSON object by function. Texts are exactly as they were, also those that a
+    spreadsheet takes for formulas.
     """
     inputs, expected, outputs = zip(*tested, strict=True)
     table = pa.table(
@@ -74,6 +76,7 @@ def write_results(
             "expected_output": pa.array(expected, pa.string()),
             "output": pa.array(outputs, pa.string()),
             **_probabilities(predictions),
+            **_errors(errors or {}),
             **{function: pa.array(values, pa.float64()) for function, values in scores.items()},
         }
     )
@@ -89,6 +92,16 @@ def _probabilities(predictions: Predictions | None) -> dict[str, pa.Array]:
     labels = predictions.task.labels
     rows = ({label: float(f"{p:.6g}") for label, p in zip(labels, row, strict=True)} for row in predictions.predicted)
     return {"probabilities": pa.array([json.dumps(row, ensure_ascii=False) for row in rows], pa.string())}
+
+
+def _errors(errors: Mapping[str, Sequence[str | None]]) -> dict[str, pa.Array]:
+    rows = [
+        {name: error for name, error in zip(errors, row, strict=True) if error is not None}
+        for row in zip(*errors.values(), strict=True)
+    ]
+    if not any(rows):
+        return {}
+    return {"errors": pa.array([json.dumps(row, ensure_ascii=False) if row else "" for row in rows], pa.string())}
 
 
 @dataclass(frozen=True)

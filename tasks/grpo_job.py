@@ -7,6 +7,7 @@ from pathlib import Path
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
+from blocks.sandbox_replies import TestingFailed
 from emissary.store import testing_functions
 from emissary.store.tables import TrainingJob
 from tasks.catalogue import in_catalogue
@@ -22,7 +23,13 @@ async def train_on_rewards(job: TrainingJob, model_dir: Path, rows: list[Convers
     killed.
     """
     adapter_dir = await starting_adapter(job)
-    await run_trainer(job, await reward_trainer(job, model_dir, adapter_dir, rows, get_run_logger().warning))
+    log = get_run_logger()
+    try:
+        await run_trainer(job, await reward_trainer(job, model_dir, adapter_dir, rows, log.warning))
+    except TestingFailed as error:
+        if error.traceback:
+            log.error("%s", error.traceback)
+        raise
 
 
 async def reward_trainer(

@@ -59,7 +59,8 @@ def train_grpo(
     `work_dir`, it goes on from the last checkpoint's trainer state, samples the same completions and ends in the
     same bytes. A prompt that leaves no room for a completion in `max_length` or the model's context loses its
     beginning. Returns the number of prompts so cut. Raises InvalidInput when there are fewer rows than a step takes
-    prompts, a row does not suit the model's chat template, or the loss is no longer finite.
+    prompts, a row does not suit the model's chat template, a function fails where `on_reward_failure` is "stop", or
+    the loss is no longer finite.
     """
     disable_progress_bar()
     target = device()
@@ -104,7 +105,10 @@ def train_grpo(
         target_modules="all-linear",
         task_type="CAUSAL_LM",
     )
-    with Rewards(functions) as rewards, warnings.catch_warnings():
+    with (
+        Rewards(functions, group=parameters["num_generations"], on_failure=parameters["on_reward_failure"]) as rewards,
+        warnings.catch_warnings(),
+    ):
         # TRL asks by the old name, at every generation.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
         trainer = _Trainer(

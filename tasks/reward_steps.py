@@ -47,7 +47,8 @@ class RewardSteps(Steps):
         failures, self._failures = self._rewards.failures - self._failures, self._rewards.failures
         if failures:
             self._on_warning(
-                f"Up to step {point.step}, testing functions failed {failures} times more; each counts as 0. "
+                f"Up to step {point.step}, testing functions failed {failures} times more; each counts as the lowest "
+                "of its group. "
                 f"The last was {self._rewards.last_failure}"
             )
         if logs["frac_reward_zero_std"] < 1:

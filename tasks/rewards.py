@@ -3,76 +3,88 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
-from blocks.sandbox import score_rows
-from blocks.sandbox_replies import RowScore, TestingFailed
+from blocks.sandbox import Row, Sandbox
+from blocks.sandbox_replies import OutOfTime, RowScore, TestingFailed
 from emissary.settings import settings
 from emissary.testing_function_files import TestingFunction, shipped
 
-Triple = tuple[str, str, str]
-"""(input, expected output, predicted output)"""
-
 
 class Rewards:
-    """The testing functions of one run, as reward functions that TRL calls; open while it trains.
+    """The testing functions of one run, as reward functions that TRL calls; open while it trains, in one thread.
 
-    A completion on which a function fails or runs out of time scores 0 and is counted in `failures`; `last_failure`
-    says which function and why.
+    `group` is how many completions in a row are of the same prompt. A completion on which a function fails or runs out
+    of time is counted in `failures`, and `last_failure` says which function and why. With `on_failure` "lowest" it gets
+    the lowest score of its group, 0 where there is none: whatever the function's range, a failure is no success. With
+    "stop" it raises TestingFailed.
     """
 
-    def __init__(self, functions: Sequence[TestingFunction]) -> None:
-        self._functions = functions
+    def __init__(
+        self, functions: Sequence[TestingFunction], *, group: int, on_failure: Literal["lowest", "stop"]
+    ) -> None:
+        self._functions, self._group, self._on_failure = functions, group, on_failure
         self.failures, self.last_failure = 0, ""
 
     def __enter__(self) -> Self:
         # One event loop for the run: sandboxes live no longer than the thread that starts them.
         self._runner = asyncio.Runner()
+        self._sandboxes = [
+            Sandbox(
+                function,
+                seconds=settings().testing_seconds,
+                row_seconds=settings().testing_row_seconds,
+                isolation=settings().sandbox,
+                trusted=function.name in shipped(),
+            )
+            for function in self._functions
+        ]
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._runner.close()
+        with self._runner as runner:
+            for sandbox in self._sandboxes:
+                runner.run(sandbox.close())
 
     def callables(self) -> list[Callable[..., list[float]]]:
         """A reward function of TRL for each testing function, named like it."""
-        return [self._reward(function) for function in self._functions]
+        return [self._reward(*each) for each in zip(self._functions, self._sandboxes, strict=True)]
 
-    def _reward(self, function: TestingFunction) -> Callable[..., list[float]]:
+    def _reward(self, function: TestingFunction, sandbox: Sandbox) -> Callable[..., list[float]]:
         def reward(
             *, completions: list[str], input_text: list[str], expected_output: list[str], **_: Any
         ) -> list[float]:
-            triples = list(zip(input_text, expected_output, completions, strict=True))
-            scores = self._runner.run(_score(function, triples))
-            for row in scores:
-                if row.score is None:
-                    self.failures += 1
-                    self.last_failure = f"{function.name}: {row.error}"
-            return [row.score if row.score is not None else 0.0 for row in scores]
+            rows = list(zip(input_text, expected_output, completions, strict=True))
+            scored = self._runner.run(_score(sandbox, rows))
+            failed = [row for row in scored if row.score is None]
+            if failed:
+                self.failures += len(failed)
+                self.last_failure = f"{function.name}: {failed[-1].error}"
+                if self._on_failure == "stop":
+                    raise TestingFailed(
+                        f"Testing function {function.name!r} failed on {len(failed)} of {len(scored)} completions of a "
+                        f"step: {failed[0].error}. Correct the function, or train with on_reward_failure `lowest`.",
+                        failed[0].traceback,
+                    )
+            groups = [scored[at : at + self._group] for at in range(0, len(scored), self._group)]
+            return [score for rows in groups for score in _with_lowest([row.score for row in rows])]
 
         reward.__name__ = function.name
         return reward
 
 
-async def _score(function: TestingFunction, triples: Sequence[Triple]) -> list[RowScore]:
-    """Every row's score, or the error it ended with.
+def _with_lowest(scores: Sequence[float | None]) -> list[float]:
+    """The scores, the lowest of them where there is none."""
+    lowest = min((score for score in scores if score is not None), default=0.0)
+    return [lowest if score is None else score for score in scores]
 
-    The sandbox gives up on all rows where too many fail; each then gets a process and its share of the time.
-    """
+
+async def _score(sandbox: Sandbox, rows: Sequence[Row]) -> list[RowScore]:
+    """Every row's score, or its error, also where the function cannot be loaded or is too slow for all of them."""
+    scores: list[RowScore] = []
     try:
-        return await _sandboxed(function, triples, settings().testing_seconds)
-    except TestingFailed:
-        seconds = settings().testing_seconds / len(triples)
-        return [await _score_alone(function, triple, seconds) for triple in triples]
-
-
-async def _score_alone(function: TestingFunction, triple: Triple, seconds: float) -> RowScore:
-    try:
-        return (await _sandboxed(function, [triple], seconds))[0]
+        return await sandbox.run(rows)
     except TestingFailed as error:
-        return RowScore(None, str(error))
-
-
-async def _sandboxed(function: TestingFunction, triples: Sequence[Triple], seconds: float) -> list[RowScore]:
-    return await score_rows(
-        function, triples, seconds=seconds, isolation=settings().sandbox, trusted=function.name in shipped()
-    )
+        if isinstance(error, OutOfTime):
+            scores = list(error.scores)
+        return scores + [RowScore(None, str(error), traceback=error.traceback)] * (len(rows) - len(scores))

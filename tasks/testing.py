@@ -15,6 +15,7 @@ from prefect.cache_policies import NO_CACHE
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from blocks.sandbox import score_rows
+from blocks.sandbox_replies import RowScore, TestingFailed
 from emissary.serving.generation import Generator
 from emissary.serving.pooled import PooledModel
 from emissary.settings import settings
@@ -84,10 +85,10 @@ async def test_checkpoint(
         model.load_adapter(adapter, await anyio.to_thread.run_sync(artifact_store().folder, checkpoint.artifact))
         tested, predictions = await anyio.to_thread.run_sync(partial(_answers, job, model, rows, adapter, on_progress))
         model.unload_adapter(adapter)
-        scores = await _score(job, tested)
+        scored = await _score(job, tested)
         with tempfile.TemporaryDirectory(prefix="emissary-results-") as folder:
             scratch = Path(folder)
-            await anyio.to_thread.run_sync(partial(_write, scratch, tested, scores, predictions))
+            await anyio.to_thread.run_sync(partial(_write, scratch, tested, scored, predictions))
             results = read_results(scratch)
             await anyio.to_thread.run_sync(partial(publish, key, scratch))
     await in_catalogue(_record_results, job, checkpoint, key, results)
@@ -100,13 +101,15 @@ async def test_checkpoint(
 def _write(
     folder: Path,
     tested: list[tuple[str, str, str]],
-    scores: dict[str, list[float | None]],
+    scored: dict[str, list[RowScore]],
     predictions: Predictions | None,
 ) -> None:
     # Here, for with it comes scikit-learn: a third of a second before a run's first step.
     from tasks import checkpoint_report
 
-    write_results(folder, tested, scores, predictions)
+    scores = {name: [row.score for row in rows] for name, rows in scored.items()}
+    errors = {name: [row.traceback or row.error for row in rows] for name, rows in scored.items()}
+    write_results(folder, tested, scores, predictions, errors)
     if predictions is None:
         checkpoint_report.of_texts(tested, scores).write(folder)
     else:
@@ -156,20 +159,29 @@ def _answers(
     return tested, None
 
 
-async def _score(job: TrainingJob, tested: list[tuple[str, str, str]]) -> dict[str, list[float | None]]:
-    """Each testing function's score per row; None where it failed on the row."""
-    functions = await in_catalogue(testing_functions.of_job, job)
-    scores: dict[str, list[float | None]] = {}
-    for function in functions:
-        found = await score_rows(
-            function,
-            tested,
-            seconds=settings().testing_seconds,
-            isolation=settings().sandbox,
-            trusted=function.name in shipped(),
-        )
-        scores[function.name] = [row.score for row in found]
-    return scores
+async def _score(job: TrainingJob, tested: list[tuple[str, str, str]]) -> dict[str, list[RowScore]]:
+    """Each testing function's score per row, or its error; the run's log tells of errors."""
+    scored: dict[str, list[RowScore]] = {}
+    for function in await in_catalogue(testing_functions.of_job, job):
+        try:
+            scored[function.name] = await score_rows(
+                function,
+                tested,
+                seconds=settings().testing_seconds,
+                row_seconds=settings().testing_row_seconds,
+                isolation=settings().sandbox,
+                trusted=function.name in shipped(),
+            )
+        except TestingFailed as error:
+            if error.traceback:
+                get_run_logger().error("testing function %s: %s", function.name, error.traceback)
+            raise
+        failed = [row for row in scored[function.name] if row.error is not None]
+        if failed:
+            told = "testing function %s failed on %d of %d rows, which have no score of it; the first: %s"
+            first = failed[0].traceback or failed[0].error
+            get_run_logger().warning(told, function.name, len(failed), len(tested), first)
+    return scored
 
 
 @task(task_run_name="pick-best", cache_policy=NO_CACHE)

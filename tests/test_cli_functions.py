@@ -28,6 +28,12 @@ def test_function_is_added_tried_replaced_and_deleted(platform: Platform, tmp_pa
     file.write_text(SOURCE.replace("/ len(expected_output)", "* 1.0"))
     fine(platform, "testing-functions", "update", str(file))
     assert "2.0" in fine(platform, "testing-functions", "try", "length_ratio", str(rows))
+    rows.write_text('{"input_text": "Say it.", "expected_output": "", "predicted_output": "re"}\n')
+    file.write_text(SOURCE.replace("return ", "return len(input_text) if expected_output else 1 / "))
+    fine(platform, "testing-functions", "update", str(file))
+    failed = emissary(platform, "testing-functions", "try", "length_ratio", str(rows))
+    assert "ZeroDivisionError" in failed.stdout
+    assert "in length_ratio" in failed.stderr
     fine(platform, "testing-functions", "delete", "length_ratio")
     assert emissary(platform, "testing-functions", "show", "length_ratio").returncode == 3
     assert emissary(platform, "testing-functions", "delete", "exact_match_shared").returncode == 1

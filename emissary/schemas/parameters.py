@@ -109,6 +109,10 @@ class GrpoParameters(_LoraParameters):
         description="How token losses are summed up: mean per completion (grpo), mean over all tokens (dapo, "
         "arXiv:2503.14476), or without any bias by length or spread of rewards (dr_grpo, arXiv:2503.20783)."
     )
+    on_reward_failure: Literal["lowest", "stop"] = Field(
+        description="A completion on which a testing function fails counts as the lowest of its group (lowest), or the "
+        "job fails (stop)."
+    )
     adam_beta1: float = Field(ge=0, lt=1, description="Decay of AdamW's mean of gradients.")
     adam_beta2: float = Field(ge=0, lt=1, description="Decay of AdamW's mean of squared gradients.")
     max_grad_norm: float = Field(gt=0, le=1000, description="Gradients of a larger norm are scaled down to it.")

@@ -11,7 +11,10 @@ from emissary.schemas.fields import UnixTime
 MAX_CONTENT_BYTES = 64 * 1024
 SHIPPED_SUFFIX = "_shared"
 _COLUMNS = frozenset(
-    {"input", "output", "input_text", "expected_output", "predicted_output", "probabilities", "checkpoint", "best"}
+    {
+        *("input", "output", "input_text", "expected_output", "predicted_output", "probabilities", "errors"),
+        *("checkpoint", "best"),
+    }
 )
 """Columns of the tables of results, in which each function has a column of its name."""
 
@@ -127,4 +130,5 @@ class TriedRow(BaseModel):
 
     score: float | None
     error: str | None
+    traceback: str | None = Field(description="Where in the source the error was raised, its last 4,000 characters.")
     stdout: str = Field(description="What it printed, at most 2,000 characters.")

@@ -116,7 +116,7 @@ class RewardPoint(LossPoint):
     equal_groups: float = Field(
         description="Share of prompts whose completions all got the same reward, of which nothing is learnt."
     )
-    reward_failures: int = Field(description="How often a testing function failed on a completion, scored 0.")
+    reward_failures: int = Field(description="How often a testing function failed on a completion.")
     completion_length: float = Field(description="Tokens per completion.")
     entropy: float = Field(description="Entropy of the model's next token, in nats.")
     kl: float | None = Field(

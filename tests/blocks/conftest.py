@@ -56,20 +56,26 @@ def score_in() -> Score:
 
 
 @pytest.fixture
-def score(score_in: Score) -> Score:
-    """The same in the sandbox; where this machine refuses one, the test is skipped with a warning."""
+def namespaces() -> None:
+    """Where this machine refuses a sandbox, the test is skipped with a warning."""
     refused = refusal()
     if refused is not None:
         warnings.warn(f"THE SANDBOX IS NOT TESTED: this machine refuses namespaces: {refused}", stacklevel=1)
         pytest.skip(refused)
+
+
+@pytest.fixture
+def score(namespaces: None, score_in: Score) -> Score:
+    """As `score_in`, in the sandbox."""
     return score_in
 
 
 @pytest.fixture
-def score_rows_of(score: Score) -> Score:
-    """The same for two rows, of which any may fail."""
+def score_each(namespaces: None) -> Score:
+    """The same, where any number of rows may fail."""
 
-    def run(body: str) -> list[RowScore]:
-        return asyncio.run(run_rows(_function(body, ()), _rows(2), seconds=20, isolation="bwrap", trusted=False))
+    def run(body: str, rows: int = 2, row_seconds: float = 20) -> list[RowScore]:
+        limits = {"seconds": 30, "row_seconds": row_seconds}
+        return asyncio.run(run_rows(_function(body, ()), _rows(rows), **limits, isolation="bwrap", trusted=False))
 
     return run

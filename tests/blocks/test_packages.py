@@ -1,6 +1,8 @@
 """Installing the dependencies of testing functions, from the package index that pip is configured for."""
 
 import asyncio
+import os
+import re
 import shutil
 import zipfile
 from pathlib import Path
@@ -19,15 +21,25 @@ def files(folder: Path) -> set[str]:
 def test_a_set_is_installed_once_and_unpacked_where_its_folder_is_missing(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = asyncio.run(installed(["humanize", "rapidfuzz>=3"]))
+    before = os.umask(0o077)
+    try:
+        folder = asyncio.run(installed(["humanize", "rapidfuzz>=3"]))
+    finally:
+        os.umask(before)
+    for path in (folder, *folder.rglob("*")):  # in the sandbox it is another user who reads them
+        readable = 0o555 if path.is_dir() else 0o444
+        assert path.stat().st_mode & readable == readable, path
     assert {"humanize/__init__.py", "rapidfuzz/__init__.py"} <= files(folder)
-    before = files(folder)
+    there = files(folder)
     monkeypatch.setattr(packages, "INSTALL_SECONDS", 0.0)  # from here on, pip could not be run
     assert asyncio.run(installed(["rapidfuzz >= 3", "humanize"])) == folder
     shutil.rmtree(folder)  # another machine
     assert asyncio.run(installed(["humanize", "rapidfuzz>=3"])) == folder
-    assert files(folder) == before
+    assert files(folder) == there
     assert [path.name for path in (home / "packages").iterdir()] == [folder.name]
+    (lock,) = (home / "artifacts").rglob("requirements.lock")
+    names = re.findall(r"^(\S+)==[0-9.]+ --hash=sha256:[0-9a-f]{64}$", lock.read_text(), re.MULTILINE)
+    assert sorted(map(str.lower, names)) == ["humanize", "rapidfuzz"]
 
 
 def test_two_at_once_get_the_same_folder(home: Path) -> None:
@@ -72,7 +84,14 @@ def test_an_installation_that_takes_too_long_is_ended(home: Path, monkeypatch: p
     assert not list((home / "packages").iterdir())
 
 
-def test_a_set_that_is_too_large_is_refused(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packages, "MAX_BYTES", 1000)
-    with pytest.raises(InvalidInput, match="at most 0 are allowed"):
+@pytest.mark.parametrize(
+    ("limit", "most", "sentence"),
+    [("MAX_BYTES", 1000, "take .* MiB; at most 0 are allowed"), ("MAX_PACKAGES", 0, "are 1 packages .* at most 0 are")],
+)
+def test_a_set_that_is_too_large_is_refused(
+    limit: str, most: int, sentence: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packages, limit, most)
+    with pytest.raises(InvalidInput, match=sentence):
         asyncio.run(installed(["humanize"]))
+    assert not list((home / "packages").iterdir())

@@ -27,6 +27,7 @@ PARAMETERS: dict[str, Any] = {
     "temperature": 1.0,
     "beta": 0.01,
     "loss_type": "dapo",
+    "on_reward_failure": "lowest",
     "lr_scheduler_type": "linear",
     "warmup_ratio": 0.1,
     "weight_decay": 0.0,

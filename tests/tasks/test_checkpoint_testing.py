@@ -81,6 +81,18 @@ def test_results_hold_exact_texts_and_scores(tmp_path: Path) -> None:
     assert read.to_dict("records")[1] == {**records[1], "exact": ""}
 
 
+def test_results_have_the_errors_of_rows_where_there_are_any(tmp_path: Path) -> None:
+    tested, scores = [("in", "a", "b"), ("in", "a", "a")], {"exact": [None, 1.0], "length": [1.0, 2.0]}
+    errors = {"exact": ["Traceback …\nValueError: ß\n", None], "length": [None, None]}
+    write_results(tmp_path, tested, scores, errors=errors)
+    first, second = pq.read_table(tmp_path / "results.parquet").to_pylist()
+    assert json.loads(first["errors"]) == {"exact": "Traceback …\nValueError: ß\n"}
+    assert second["errors"] == ""
+    assert pd.read_csv(tmp_path / "results.csv", keep_default_na=False)["errors"][0] == first["errors"]
+    write_results(tmp_path, tested, {"length": [1.0, 2.0]}, errors={"length": [None, None]})
+    assert "errors" not in pq.read_table(tmp_path / "results.parquet").column_names
+
+
 def test_results_of_a_classification_have_each_labels_probability(tmp_path: Path) -> None:
     task = AdapterTask(task_type="classification", label_kind="multiclass", labels=["b", "a"])
     predictions = Predictions(task, np.array([[1.0, 0.0]]), np.array([[0.75, 0.25]]))

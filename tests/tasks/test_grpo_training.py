@@ -10,7 +10,9 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from blocks.sandbox_replies import TestingFailed
 from emissary.errors import InvalidInput
+from emissary.testing_function_files import TestingFunction
 from tasks import reward_steps
 from tasks.reward_steps import RewardPoint
 from tasks.training_steps import LossPoint
@@ -116,12 +118,36 @@ def test_failing_functions_and_equal_rewards_are_counted_and_warned_of(
     assert point.kl is None
     failed, idle = warnings
     assert failed.startswith(
-        "Up to step 1, testing functions failed 2 times more; each counts as 0. The last was picky:"
+        "Up to step 1, testing functions failed 2 times more; each counts as the lowest of its group. "
+        "The last was picky:"
     )
     assert "ZeroDivisionError: division by zero (line 2)" in failed
     assert idle.startswith(
         "Of the steps 1 to 1 nothing was learnt: all completions of each prompt got the same reward."
     )
+
+
+def test_a_failure_counts_within_the_completions_of_its_prompt(tmp_path: Path) -> None:
+    points: list[RewardPoint] = []
+    # One of the two completions of each prompt fails, and so gets the score of the other.
+    body = "calls = []\ndef half(input_text, expected_output, predicted_output):\n    calls.append(1)\n"
+    body += "    return (5 if expected_output == 'red' else -5) if len(calls) % 2 else None\n"
+    run(
+        tmp_path,
+        train_rows=[row("Say it.", "red"), row("Say it.", "green")],
+        functions=[TestingFunction(name="half", content=body)],
+        weights={"half": 1.0},
+        parameters={"num_train_epochs": 1},
+        on_log=lambda point: points.append(reward_point(point)),
+    )
+    (point,) = points
+    assert (point.reward, point.reward_failures, point.equal_groups) == (0.0, 2, 1.0)
+
+
+def test_a_failure_ends_the_training_where_that_is_wanted(tmp_path: Path) -> None:
+    parameters = {"on_reward_failure": "stop"}
+    with pytest.raises(TestingFailed, match=r"'broken' failed on 4 of 4 completions of a step: ZeroDivisionError"):
+        run(tmp_path, functions=[function("broken", "1 / 0")], weights={"broken": 1.0}, parameters=parameters)
 
 
 def test_long_prompts_lose_their_beginning_and_are_counted(tmp_path: Path) -> None:

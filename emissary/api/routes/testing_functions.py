@@ -111,4 +111,7 @@ async def delete_testing_function(own: OwnFunction) -> None:
 async def try_testing_function(function: AnyFunction, body: TestingFunctionTry) -> list[TriedRow]:
     """The score of each row, or the error that the function ended with. 400 where it gives no answer at all."""
     scores = await function_trials.run(function, body.rows)
-    return [TriedRow(score=row.score, error=row.error, stdout=row.printed) for row in scores]
+    return [
+        TriedRow(score=row.score, error=row.error, traceback=row.traceback or None, stdout=row.printed)
+        for row in scores
+    ]
