@@ -106,7 +106,10 @@ def train_grpo(
         task_type="CAUSAL_LM",
     )
     with (
-        Rewards(functions, group=parameters["num_generations"], on_failure=parameters["on_reward_failure"]) as rewards,
+        # A job made by an earlier version has no word on failures.
+        Rewards(
+            functions, group=parameters["num_generations"], on_failure=parameters.get("on_reward_failure", "lowest")
+        ) as rewards,
         warnings.catch_warnings(),
     ):
         # TRL asks by the old name, at every generation.
