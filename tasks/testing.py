@@ -21,7 +21,7 @@ from emissary.settings import settings
 from emissary.store import job_events, testing_functions, training_jobs
 from emissary.store.artifacts import artifact_store
 from emissary.store.tables import Checkpoint, TrainingJob
-from emissary.testing_function_files import goodness, shipped
+from emissary.testing_function_files import goodness, is_trusted
 from tasks import job_artifacts
 from tasks.attempt import Interrupted, end_if_interrupted, raise_if_interrupted
 from tasks.catalogue import in_catalogue
@@ -166,7 +166,7 @@ async def _score(job: TrainingJob, tested: list[tuple[str, str, str]]) -> dict[s
             tested,
             seconds=settings().testing_seconds,
             isolation=settings().sandbox,
-            trusted=function.name in shipped(),
+            trusted=is_trusted(function.name),
         )
         scores[function.name] = [row.score for row in found]
     return scores

@@ -8,7 +8,7 @@ from blocks.sandbox_replies import RowScore, TestingFailed
 from emissary.errors import InvalidInput, Unavailable
 from emissary.schemas.testing_functions import TestingRow
 from emissary.settings import settings
-from emissary.testing_function_files import TestingFunction, shipped
+from emissary.testing_function_files import TestingFunction, is_trusted
 
 AT_ONCE = 2
 SECONDS = 10.0
@@ -36,7 +36,7 @@ async def run(function: TestingFunction, rows: Sequence[TestingRow]) -> list[Row
             triples,
             seconds=SECONDS,
             isolation=settings().sandbox,
-            trusted=function.name in shipped(),
+            trusted=is_trusted(function.name),
         )
     finally:
         _slots.release()
