@@ -3,14 +3,17 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
+import anyio.from_thread
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from emissary.store import testing_functions
+from emissary.store import job_events, testing_functions
 from emissary.store.tables import TrainingJob
 from tasks.catalogue import in_catalogue
 from tasks.grpo_training import train_grpo
+from tasks.reward_steps import OnWarning
 from tasks.sft_rows import Conversation
 from tasks.starting import starting_adapter
 from tasks.training import run_trainer
@@ -19,10 +22,19 @@ from tasks.training import run_trainer
 @task(task_run_name="train", cache_policy=NO_CACHE)
 async def train_on_rewards(job: TrainingJob, model_dir: Path, rows: list[Conversation]) -> None:
     """Train the job's adapter on its reward, listing each checkpoint when it is published; goes on where it was
-    killed.
+    killed. The log has every warning about the rewards, the job's events the first one of each kind.
     """
+    log = get_run_logger()
+
+    async def record_warning(about: str, message: str) -> None:
+        log.warning(message)
+        await in_catalogue(job_events.record, job.id, "warning", {"about": about}, message=message)
+
+    def on_warning(about: Literal["reward_failures", "equal_rewards"], message: str) -> None:
+        anyio.from_thread.run(record_warning, about, message)
+
     adapter_dir = await starting_adapter(job)
-    await run_trainer(job, await reward_trainer(job, model_dir, adapter_dir, rows, get_run_logger().warning))
+    await run_trainer(job, await reward_trainer(job, model_dir, adapter_dir, rows, on_warning))
 
 
 async def reward_trainer(
@@ -30,7 +42,7 @@ async def reward_trainer(
     model_dir: Path,
     adapter_dir: Path | None,
     rows: list[Conversation],
-    on_warning: Callable[[str], None],
+    on_warning: OnWarning,
 ) -> Callable[..., int]:
     """`train_grpo` for the job, but for what `run_trainer` gives it."""
     return partial(

@@ -27,7 +27,7 @@ from emissary.serving.architecture import context_of
 from emissary.serving.causal_models import load_causal_model
 from emissary.testing_function_files import TestingFunction
 from tasks.adapter_folders import last_state, load_adapter, save_adapter
-from tasks.reward_steps import RewardSteps
+from tasks.reward_steps import OnWarning, RewardSteps
 from tasks.rewards import Rewards
 from tasks.sft_rows import Conversation, prompt_ids
 from tasks.training_steps import Caller, FinishedCheckpoint, Stopped, mean_loss, once_each
@@ -43,7 +43,7 @@ def train_grpo(
     parameters: dict[str, Any],
     work_dir: Path,
     adapter_dir: Path | None = None,
-    on_warning: Callable[[str], None],
+    on_warning: OnWarning,
     caller: Caller,
 ) -> int:
     """Train a LoRA adapter of the model in `model_dir` to answer the rows' prompts with a high reward: a new one, or
@@ -52,8 +52,8 @@ def train_grpo(
     The reward is the sum of the `functions`' scores, each with its weight in `weights`; those without one are
     measured only. The functions get the row's last assistant turn as the expected output. Every `save_steps` steps,
     and each epoch when that is sooner, an adapter lies in `work_dir`/checkpoints/<n>, with `model_name` as its base
-    model. The caller's `on_log` gets RewardPoints, `on_warning` sentences about functions that fail and rewards that
-    teach nothing.
+    model. The caller's `on_log` gets RewardPoints; `on_warning` is told of functions that fail and of rewards that
+    teach nothing, each time.
 
     Resumption and what the caller is told are as in `train_sft`: called again with the same
     `work_dir`, it goes on from the last checkpoint's trainer state, samples the same completions and ends in the

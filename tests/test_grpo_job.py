@@ -21,6 +21,7 @@ TINY = {
     "save_steps": 2,
 }
 SECONDS = 300.0
+SAMPLE = {"input_text": "Say red.", "expected_output": "red", "predicted_output": "red"}
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +60,37 @@ def test_job_trains_on_its_rewards_and_tests_every_checkpoint(client: Client, pr
         assert row["test_loss"] is None
     assert job["best_checkpoint"] in (1, 2)
     assert created["id"] in {row["id"] for row in client.get(path) if row["training_technique"] == "GRPO"}
+
+
+UNSTEADY = """def unsteady(input_text, expected_output, predicted_output):
+    return 1.0 if input_text == "Say red." else 1 / 0
+"""
+
+
+def test_events_warn_once_of_functions_that_fail_and_of_rewards_that_teach_nothing(
+    client: Client, project: str
+) -> None:
+    client.post("/v1/testing-functions", {"name": "unsteady", "content": UNSTEADY, "sample": SAMPLE})
+    body = {
+        "base_model": "SmolLM2-135M-Instruct",
+        "train_dataset_id": upload(client, project, ROWS[:4], "four-colours"),
+        "test_functions": ["unsteady"],
+        "reward": {"unsteady": 1.0},
+        "parameters": TINY
+        | {"num_train_epochs": 6, "per_device_train_batch_size": 2, "max_completion_length": 2, "save_steps": 100},
+    }
+    path = f"/v1/projects/{project}/training-jobs"
+    path = f"{path}/{client.post(f'{path}/grpo', body)['id']}"
+    job = until(lambda: client.get(path), ended, SECONDS)
+    assert job["status"] == "Success", job["error"]
+    assert sum(point["reward_failures"] > 0 for point in job["training_loss"]) == 18
+    warnings = [event["details"] for event in client.get(f"{path}/events") if event["kind"] == "warning"]
+    assert [warning["about"] for warning in warnings] == ["reward_failures", "equal_rewards"]
+    failed, idle = (warning["message"] for warning in warnings)
+    assert "Try the function on such rows, and correct it or them. The last was unsteady: " in failed
+    assert "ZeroDivisionError: division by zero (line 2)" in failed
+    assert idle.startswith("Of the steps 1 to 20 nothing was learnt")
+    assert "Raise temperature or num_generations" in idle
 
 
 def test_run_started_from_prefects_form_registers_its_own_grpo_job(

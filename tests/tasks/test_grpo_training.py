@@ -69,6 +69,8 @@ def test_points_report_rewards_of_all_functions_and_what_the_model_does(grpo_tra
     assert points[-1].kl > 0
     assert all(0 <= point.equal_groups <= 1 for point in points)
     assert {point.reward_failures for point in points} == {0}
+    assert {point.clip_ratio for point in points} == {0.0}  # each step samples anew, so no ratio is far from 1
+    assert points[1].learning_rate > points[-1].learning_rate > 0
     json.dumps([asdict(point) for point in points], allow_nan=False)
 
 
@@ -100,7 +102,7 @@ def test_failing_functions_and_equal_rewards_are_counted_and_warned_of(
 ) -> None:
     monkeypatch.setattr(reward_steps, "IDLE_STEPS", 1)
     points: list[RewardPoint] = []
-    warnings: list[str] = []
+    warnings: list[tuple[str, str]] = []
     picky = function("picky", "1.0 if 'red' in expected_output else 1 / 0")
     run(
         tmp_path,
@@ -109,14 +111,16 @@ def test_failing_functions_and_equal_rewards_are_counted_and_warned_of(
         weights={"picky": 1.0},
         parameters={"num_train_epochs": 1, "loss_type": "dr_grpo", "beta": 0.0},
         on_log=lambda point: points.append(reward_point(point)),
-        on_warning=warnings.append,
+        on_warning=lambda about, sentence: warnings.append((about, sentence)),
     )
     (point,) = points
     assert (point.reward, point.reward_failures, point.equal_groups) == (0.5, 2, 1.0)
     assert point.kl is None
-    failed, idle = warnings
+    (failures_about, failed), (idle_about, idle) = warnings
+    assert (failures_about, idle_about) == ("reward_failures", "equal_rewards")
     assert failed.startswith(
-        "Up to step 1, testing functions failed 2 times more; each counts as 0. The last was picky:"
+        "Up to step 1, testing functions failed 2 times more; each counts as 0. Try the function on such rows, and "
+        "correct it or them. The last was picky:"
     )
     assert "ZeroDivisionError: division by zero (line 2)" in failed
     assert idle.startswith(
