@@ -13,7 +13,9 @@ from emissary.store import job_events, testing_functions
 from emissary.store.tables import TrainingJob
 from tasks.catalogue import in_catalogue
 from tasks.grpo_training import train_grpo
+from tasks.job_artifacts import show_completions
 from tasks.reward_steps import OnWarning
+from tasks.sampled_completions import Rows
 from tasks.sft_rows import Conversation
 from tasks.starting import starting_adapter
 from tasks.training import run_trainer
@@ -33,8 +35,11 @@ async def train_on_rewards(job: TrainingJob, model_dir: Path, rows: list[Convers
     def on_warning(about: Literal["reward_failures", "equal_rewards"], message: str) -> None:
         anyio.from_thread.run(record_warning, about, message)
 
+    def on_completions(table: Rows) -> None:
+        anyio.from_thread.run_sync(show_completions, job, table)
+
     adapter_dir = await starting_adapter(job)
-    await run_trainer(job, await reward_trainer(job, model_dir, adapter_dir, rows, on_warning))
+    await run_trainer(job, await reward_trainer(job, model_dir, adapter_dir, rows, on_warning, on_completions))
 
 
 async def reward_trainer(
@@ -43,6 +48,7 @@ async def reward_trainer(
     adapter_dir: Path | None,
     rows: list[Conversation],
     on_warning: OnWarning,
+    on_completions: Callable[[Rows], None],
 ) -> Callable[..., int]:
     """`train_grpo` for the job, but for what `run_trainer` gives it."""
     return partial(
@@ -53,4 +59,5 @@ async def reward_trainer(
         functions=await in_catalogue(testing_functions.of_job, job),
         weights=job.reward_functions or {},
         on_warning=on_warning,
+        on_completions=on_completions,
     )

@@ -1,5 +1,6 @@
 """GRPO on the whole platform: a tiny job from the request to tested checkpoints."""
 
+import json
 from typing import Any
 
 import httpx
@@ -29,7 +30,9 @@ def project(client: Client) -> str:
     return str(client.post("/v1/projects", {"name": "grpo"})["id"])
 
 
-def test_job_trains_on_its_rewards_and_tests_every_checkpoint(client: Client, project: str) -> None:
+def test_job_trains_on_its_rewards_tests_every_checkpoint_and_is_shown_in_prefect(
+    client: Client, platform: Platform, project: str
+) -> None:
     weights = {"exact_match_shared": 0.25, "test_similarity_shared": 0.75}
     body = {
         "name": "rewarded",
@@ -53,6 +56,8 @@ def test_job_trains_on_its_rewards_and_tests_every_checkpoint(client: Client, pr
         assert 0 < point["completion_length"] <= 8
         assert point["kl"] is not None
         assert point["reward_failures"] == 0
+        assert point["clip_ratio"] == 0
+        assert point["learning_rate"] is not None
     checkpoints = client.get(f"{path}/{job['id']}/checkpoints")
     assert [row["checkpoint"] for row in checkpoints] == [1, 2]
     for row in checkpoints:
@@ -60,6 +65,26 @@ def test_job_trains_on_its_rewards_and_tests_every_checkpoint(client: Client, pr
         assert row["test_loss"] is None
     assert job["best_checkpoint"] in (1, 2)
     assert created["id"] in {row["id"] for row in client.get(path) if row["training_technique"] == "GRPO"}
+    shown = artifacts(platform, job["flow_run_id"])
+    key = job["id"].lower().replace("_", "-")
+    assert {f"{name}-{key}" for name in ("loss", "reward", "policy", "completions", "checkpoints")} <= set(shown)
+    assert shown[f"reward-{key}"][-1]["data"].startswith("data:image/png;base64,")
+    rows = json.loads(shown[f"completions-{key}"][-1]["data"])
+    assert [row["at step"] for row in rows] == [1] * 4 + [2] * 4 + [3] * 4 + [4] * 4
+    for row in rows:
+        assert row["input"] == f"Say {row['expected_output']}."
+        parts = [weight * row[name] for name, weight in weights.items()]
+        assert row["weighted sum"] == pytest.approx(sum(parts), abs=1e-3)
+
+
+def artifacts(platform: Platform, flow_run_id: str) -> dict[str, list[dict[str, Any]]]:
+    """What Prefect shows of the run: key to versions, the newest last."""
+    wanted = {"artifacts": {"flow_run_id": {"any_": [flow_run_id]}}, "sort": "CREATED_DESC"}
+    found = httpx.post(f"{platform.prefect_url}/api/artifacts/filter", json=wanted, trust_env=False).json()
+    shown: dict[str, list[dict[str, Any]]] = {}
+    for artifact in reversed(found):
+        shown.setdefault(artifact["key"], []).append(artifact)
+    return shown
 
 
 UNSTEADY = """def unsteady(input_text, expected_output, predicted_output):

@@ -29,6 +29,7 @@ def grpo_trained(single_thread: None, base_model_dir: Path, tmp_path_factory: py
         on_log=done.points.append,
         on_progress=done.progress.append,
         on_checkpoint=done.checkpoints.append,
+        on_completions=done.tables.append,
     )
     return done
 
@@ -74,6 +75,20 @@ def test_points_report_rewards_of_all_functions_and_what_the_model_does(grpo_tra
     json.dumps([asdict(point) for point in points], allow_nan=False)
 
 
+def test_tables_have_completions_of_every_point_with_their_rewards(grpo_trained: Trained) -> None:
+    assert [len(table) for table in grpo_trained.tables] == [4, 8, 16]
+    table = grpo_trained.tables[-1]
+    assert [entry["at step"] for entry in table] == [1] * 4 + [2] * 4 + [3] * 4 + [4] * 4
+    asked = {row["messages"][-2]["content"]: row["messages"][-1]["content"] for row in ROWS[:4]}
+    for entry in table:
+        assert asked[entry["input"]] == entry["expected_output"]
+        assert entry["length"] == len(entry["output"])
+        assert entry["weighted sum"] == entry["share_of_e"]
+    for point in map(reward_point, grpo_trained.points):
+        scores = [entry["length"] for entry in table if entry["at step"] == point.step]
+        assert point.rewards["length"] == pytest.approx(sum(scores) / 4)
+
+
 @pytest.mark.acceptance
 def test_killed_training_resumes_to_the_same_completions_and_bytes(grpo_trained: Trained, tmp_path: Path) -> None:
     killed = subprocess.run([sys.executable, "-m", grpo_run.__name__, str(tmp_path), "3"], check=False)
@@ -81,7 +96,14 @@ def test_killed_training_resumes_to_the_same_completions_and_bytes(grpo_trained:
     assert (tmp_path / "complete" / "1").exists()
     assert not (tmp_path / "checkpoints" / "2").exists()
     again = Trained(tmp_path)
-    run(tmp_path, on_log=again.points.append, on_progress=again.progress.append, on_checkpoint=again.checkpoints.append)
+    run(
+        tmp_path,
+        on_log=again.points.append,
+        on_progress=again.progress.append,
+        on_checkpoint=again.checkpoints.append,
+        on_completions=again.tables.append,
+    )
+    assert again.tables == grpo_trained.tables[2:]
     assert again.progress == [2 / 4, 3 / 4, 1.0]
     assert [checkpoint.number for checkpoint in again.checkpoints] == [2]
     repeated = [replace(point, timestamp=0) for point in again.points]
