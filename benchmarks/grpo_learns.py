@@ -83,6 +83,7 @@ def _train(weights: dict[str, float], steps: int, work_dir: Path, model_dir: Pat
         parameters=parameters,
         work_dir=work_dir,
         on_warning=print,
+        on_completions=lambda _: None,
         caller=Caller(
             on_log=points.append,
             on_progress=lambda _: None,

@@ -24,7 +24,12 @@ class TestingFunction(BaseModel):
     higher_is_better: bool = True
 
 
-_DEPENDENCIES = {"chrf_shared": ["sacrebleu>=2.6,<3"]}
+_DEPENDENCIES = {
+    "chrf_shared": ["sacrebleu>=2.6,<3"],
+    "json_schema_shared": ["jsonschema>=4.26,<5"],
+    "rouge_l_shared": ["rapidfuzz>=3.14,<4"],
+}
+_RUNNING_CODE = frozenset({"code_tests_shared"})
 LOWER_IS_BETTER = frozenset({"regression_mae_shared"})
 """Those that ship and score an error. Of an organization's own, a higher score is always the better one."""
 
@@ -32,6 +37,11 @@ LOWER_IS_BETTER = frozenset({"regression_mae_shared"})
 def goodness(name: str, score: float) -> float:
     """A score of the testing function `name` so that more is better, also where it scores an error."""
     return -score if name in LOWER_IS_BETTER else score
+
+
+def is_trusted(name: str) -> bool:
+    """Whether the testing function ships and runs no code of the rows: it may run where nothing can be isolated."""
+    return name in shipped() and name not in _RUNNING_CODE
 
 
 def shipped() -> dict[str, TestingFunction]:

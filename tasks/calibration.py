@@ -83,7 +83,7 @@ async def _calibrate(job: TrainingJob, folder: Path) -> None:
     if needed > memory_bytes():
         return
     if job.training_technique == "GRPO":
-        trainer = await reward_trainer(job, model_dir, adapter_dir, train_rows, print)
+        trainer = await reward_trainer(job, model_dir, adapter_dir, train_rows, print, _nothing)
     else:
         trainer = partial(
             trainer_of(task), model_dir=model_dir, adapter_dir=adapter_dir, train_rows=train_rows, test_rows=[]
@@ -103,10 +103,7 @@ def _measured(trainer: Any, model_name: str, parameters: dict[str, Any]) -> dict
         if len(ended) > 1 and time.time() > give_up:
             raise Stopped
 
-    def nothing(_: object) -> None:
-        return
-
-    caller = Caller(nothing, step, nothing, nothing, should_stop=lambda: False, should_save=lambda: False)
+    caller = Caller(_nothing, step, _nothing, _nothing, should_stop=lambda: False, should_save=lambda: False)
     with tempfile.TemporaryDirectory(prefix="emissary-calibration-") as scratch:
         trainer(model_name=model_name, parameters=parameters, work_dir=Path(scratch), caller=caller)
     # The first step has the longest rows, and what is done once.
@@ -120,6 +117,10 @@ def _measured(trainer: Any, model_name: str, parameters: dict[str, Any]) -> dict
         else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "device": torch.cuda.get_device_name() if on_gpu else f"CPU, {torch.get_num_threads()} threads",
     }
+
+
+def _nothing(_: object) -> None:
+    return
 
 
 def _tell(folder: Path, what: str, content: dict[str, Any]) -> None:

@@ -3,15 +3,20 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
+import anyio.from_thread
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from blocks.sandbox_replies import TestingFailed
-from emissary.store import testing_functions
+from emissary.store import job_events, testing_functions
 from emissary.store.tables import TrainingJob
 from tasks.catalogue import in_catalogue
 from tasks.grpo_training import train_grpo
+from tasks.job_artifacts import show_completions
+from tasks.reward_steps import OnWarning
+from tasks.sampled_completions import Rows
 from tasks.sft_rows import Conversation
 from tasks.starting import starting_adapter
 from tasks.training import run_trainer
@@ -20,12 +25,23 @@ from tasks.training import run_trainer
 @task(task_run_name="train", cache_policy=NO_CACHE)
 async def train_on_rewards(job: TrainingJob, model_dir: Path, rows: list[Conversation]) -> None:
     """Train the job's adapter on its reward, listing each checkpoint when it is published; goes on where it was
-    killed.
+    killed. The log has every warning about the rewards, the job's events the first one of each kind.
     """
-    adapter_dir = await starting_adapter(job)
     log = get_run_logger()
+
+    async def record_warning(about: str, message: str) -> None:
+        log.warning(message)
+        await in_catalogue(job_events.record, job.id, "warning", {"about": about}, message=message)
+
+    def on_warning(about: Literal["reward_failures", "equal_rewards"], message: str) -> None:
+        anyio.from_thread.run(record_warning, about, message)
+
+    def on_completions(table: Rows) -> None:
+        anyio.from_thread.run_sync(show_completions, job, table)
+
+    adapter_dir = await starting_adapter(job)
     try:
-        await run_trainer(job, await reward_trainer(job, model_dir, adapter_dir, rows, log.warning))
+        await run_trainer(job, await reward_trainer(job, model_dir, adapter_dir, rows, on_warning, on_completions))
     except TestingFailed as error:
         if error.traceback:
             log.error("%s", error.traceback)
@@ -37,7 +53,8 @@ async def reward_trainer(
     model_dir: Path,
     adapter_dir: Path | None,
     rows: list[Conversation],
-    on_warning: Callable[[str], None],
+    on_warning: OnWarning,
+    on_completions: Callable[[Rows], None],
 ) -> Callable[..., int]:
     """`train_grpo` for the job, but for what `run_trainer` gives it."""
     return partial(
@@ -48,4 +65,5 @@ async def reward_trainer(
         functions=await in_catalogue(testing_functions.of_job, job),
         weights=job.reward_functions or {},
         on_warning=on_warning,
+        on_completions=on_completions,
     )

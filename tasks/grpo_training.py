@@ -27,8 +27,9 @@ from emissary.serving.architecture import context_of
 from emissary.serving.causal_models import load_causal_model
 from emissary.testing_function_files import TestingFunction
 from tasks.adapter_folders import last_state, load_adapter, save_adapter
-from tasks.reward_steps import RewardSteps
+from tasks.reward_steps import OnWarning, RewardSteps
 from tasks.rewards import Rewards
+from tasks.sampled_completions import Rows, SampledCompletions
 from tasks.sft_rows import Conversation, prompt_ids
 from tasks.training_steps import Caller, FinishedCheckpoint, Stopped, mean_loss, once_each
 
@@ -43,7 +44,8 @@ def train_grpo(
     parameters: dict[str, Any],
     work_dir: Path,
     adapter_dir: Path | None = None,
-    on_warning: Callable[[str], None],
+    on_warning: OnWarning,
+    on_completions: Callable[[Rows], None],
     caller: Caller,
 ) -> int:
     """Train a LoRA adapter of the model in `model_dir` to answer the rows' prompts with a high reward: a new one, or
@@ -52,8 +54,8 @@ def train_grpo(
     The reward is the sum of the `functions`' scores, each with its weight in `weights`; those without one are
     measured only. The functions get the row's last assistant turn as the expected output. Every `save_steps` steps,
     and each epoch when that is sooner, an adapter lies in `work_dir`/checkpoints/<n>, with `model_name` as its base
-    model. The caller's `on_log` gets RewardPoints, `on_warning` sentences about functions that fail and rewards that
-    teach nothing.
+    model. The caller's `on_log` gets RewardPoints; `on_warning` is told of functions that fail and of rewards that
+    teach nothing, each time; `on_completions` gets a table of some that were sampled.
 
     Resumption and what the caller is told are as in `train_sft`: called again with the same
     `work_dir`, it goes on from the last checkpoint's trainer state, samples the same completions and ends in the
@@ -114,6 +116,8 @@ def train_grpo(
     ):
         # TRL asks by the old name, at every generation.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        state = last_state(work_dir / "trainer")
+        sampled = SampledCompletions(weights, on_completions, state)
         trainer = _Trainer(
             # Given a model with an adapter, TRL keeps a copy of that adapter as the reference.
             model=model if adapter_dir is None else load_adapter(model, adapter_dir, dropout=0.0),
@@ -123,6 +127,7 @@ def train_grpo(
             peft_config=lora if adapter_dir is None else None,
             reward_funcs=rewards.callables(),
             epoch_steps=epoch_steps,
+            sampled=sampled,
         )
         trainer.remove_callback(PrinterCallback)
 
@@ -132,9 +137,11 @@ def train_grpo(
             return FinishedCheckpoint(number, folder, trainer.state.epoch, train_loss, None)
 
         finish = once_each(work_dir, caller, make)
+        # First, for the other hands the saved state over.
+        trainer.add_callback(sampled)
         trainer.add_callback(RewardSteps(rewards, on_warning, checkpoint_steps, caller, finish))
         with suppress(Stopped):
-            trainer.train(resume_from_checkpoint=last_state(work_dir / "trainer"))
+            trainer.train(resume_from_checkpoint=state)
     return cut
 
 
@@ -182,9 +189,9 @@ class _EpochSampler(RepeatSampler):  # type: ignore[misc]
 
 
 class _Trainer(GRPOTrainer):  # type: ignore[misc]
-    def __init__(self, *, epoch_steps: int, **arguments: Any) -> None:
+    def __init__(self, *, epoch_steps: int, sampled: SampledCompletions, **arguments: Any) -> None:
         super().__init__(**arguments)
-        self._epoch_steps = epoch_steps
+        self._epoch_steps, self._sampled = epoch_steps, sampled
 
     def _get_train_sampler(self, dataset: Dataset | None = None) -> _EpochSampler:
         return _EpochSampler(
@@ -195,6 +202,14 @@ class _Trainer(GRPOTrainer):  # type: ignore[misc]
             seed=self.args.seed,
             epoch=lambda: self.state.global_step // self._epoch_steps,
         )
+
+    def _calculate_rewards(
+        self, inputs: list[dict[str, Any]], prompts: Any, completions: list[str], completion_ids: Any
+    ) -> torch.Tensor:
+        rewards: torch.Tensor = super()._calculate_rewards(inputs, prompts, completions, completion_ids)
+        by_name = [dict(zip(self.reward_func_names, row, strict=True)) for row in rewards.tolist()]
+        self._sampled.note(inputs, completions, by_name)
+        return rewards
 
     def _tokenize_prompts(self, prompts: list[list[int]]) -> tuple[list[list[int]], None, dict[str, Any]]:
         """The prompts are token ids already, made and cut exactly as for SFT and testing."""

@@ -1,8 +1,11 @@
-"""What a person sees of a training job in the Prefect UI: progress, loss, checkpoints, and plots of their tests."""
+"""What a person sees of a training job in the Prefect UI: progress, loss and rewards, completions that GRPO sampled,
+checkpoints, and plots of their tests.
+"""
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Any
 from uuid import UUID
 
 from prefect.artifacts import (
@@ -14,7 +17,9 @@ from prefect.artifacts import (
 
 from emissary.store import training_jobs
 from emissary.store.tables import TrainingJob
+from tasks import reward_plots
 from tasks.catalogue import in_catalogue
+from tasks.drawing import png
 from tasks.loss_plot import loss_curve_png
 from tasks.reporting import report
 
@@ -45,8 +50,15 @@ class Progress:
 
 
 def show_loss_curve(job_id: str) -> None:
-    """Show the training loss so far as a picture, and the reward where there is one."""
+    """Show the training loss so far as a picture; of GRPO the rewards too, and how the model changes."""
     report("The loss curve", partial(_publish_loss_curve, job_id))
+
+
+def show_completions(job: TrainingJob, rows: Sequence[dict[str, Any]]) -> None:
+    """Show completions that GRPO sampled as a table, of which these are all rows now."""
+    title = f"Completions that {job.name} sampled, with their rewards"
+    show = partial(acreate_table_artifact, table=list(rows), key=_key(job.id, "completions"), description=title)
+    report("The table of completions", show)
 
 
 def show_checkpoints(job_id: str) -> None:
@@ -76,11 +88,14 @@ async def _publish_loss_curve(job_id: str) -> None:
     job = await in_catalogue(training_jobs.get, job_id)
     if not job.training_loss:
         return
-    shown = {"loss": f"Training loss of {job.name}"}
-    if "reward" in job.training_loss[0]:
-        shown["reward"] = f"Reward of {job.name}"
-    for value, title in shown.items():
-        await _publish_picture(_key(job_id, value), loss_curve_png(job.training_loss, title, value), title)
+    title = f"Training loss of {job.name}"
+    await _publish_picture(_key(job_id, "loss"), loss_curve_png(job.training_loss, title), title)
+    if "reward" not in job.training_loss[0]:
+        return
+    title = f"Rewards of {job.name}"
+    await _publish_picture(_key(job_id, "reward"), png(reward_plots.rewards(job.training_loss, title)), title)
+    title = f"KL divergence, entropy and completion length of {job.name}"
+    await _publish_picture(_key(job_id, "policy"), png(reward_plots.policy(job.training_loss, title)), title)
 
 
 async def _publish_checkpoint_table(job_id: str) -> None:

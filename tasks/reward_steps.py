@@ -2,13 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from tasks.rewards import Rewards
 from tasks.training_steps import LossPoint, Steps
 
 IDLE_STEPS = 20
 """Steps without any difference between rewards after which there is a warning."""
+
+OnWarning = Callable[[Literal["reward_failures", "equal_rewards"], str], None]
+"""Gets what a warning is about, and the sentence."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,8 @@ class RewardPoint(LossPoint):
     `reward` is the weighted sum, `reward_std` its standard deviation over a step's completions, `rewards` the score
     of each testing function, `equal_groups` the share of prompts whose completions all got the same reward (of which
     nothing is learnt), `reward_failures` how often a function failed on a completion, `completion_length` in tokens,
-    `entropy` of the next token in nats, `kl` the divergence from the base model in nats per token (None with beta 0).
+    `entropy` of the next token in nats, `kl` the divergence from the base model in nats per token (None with beta 0),
+    `clip_ratio` the share of tokens whose probability ratio was clipped: 0 where every step samples anew.
     """
 
     reward: float
@@ -29,12 +33,13 @@ class RewardPoint(LossPoint):
     completion_length: float
     entropy: float
     kl: float | None
+    clip_ratio: float
 
 
 class RewardSteps(Steps):
     """As Steps, with RewardPoints, and with warnings of functions that fail and of rewards without differences."""
 
-    def __init__(self, rewards: Rewards, on_warning: Callable[[str], None], *arguments: Any) -> None:
+    def __init__(self, rewards: Rewards, on_warning: OnWarning, *arguments: Any) -> None:
         super().__init__(*arguments)
         self._rewards, self._on_warning = rewards, on_warning
         self._failures, self._idle_since = 0, 0
@@ -47,17 +52,19 @@ class RewardSteps(Steps):
         failures, self._failures = self._rewards.failures - self._failures, self._rewards.failures
         if failures:
             self._on_warning(
+                "reward_failures",
                 f"Up to step {point.step}, testing functions failed {failures} times more; each counts as the lowest "
-                "of its group. "
-                f"The last was {self._rewards.last_failure}"
+                "of its group. Try the function on such rows, and correct it or them. The last was "
+                f"{self._rewards.last_failure}",
             )
         if logs["frac_reward_zero_std"] < 1:
             self._idle_since = point.step
         elif point.step - self._idle_since >= IDLE_STEPS:
             self._on_warning(
+                "equal_rewards",
                 f"Of the steps {self._idle_since + 1} to {point.step} nothing was learnt: all completions of each "
                 "prompt got the same reward. Raise temperature or num_generations, reward what is nearly right too, "
-                "or train by SFT first."
+                "or train by SFT first.",
             )
             self._idle_since = point.step
         return RewardPoint(
@@ -74,4 +81,5 @@ class RewardSteps(Steps):
             completion_length=logs["completions/mean_length"],
             entropy=logs["entropy"],
             kl=logs.get("kl"),
+            clip_ratio=logs["clip_ratio/region_mean"],
         )

@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 from blocks.sandbox import Row, Sandbox
 from blocks.sandbox_replies import OutOfTime, RowScore, TestingFailed
 from emissary.settings import settings
-from emissary.testing_function_files import TestingFunction, shipped
+from emissary.testing_function_files import TestingFunction, is_trusted
 
 
 class Rewards:
@@ -35,7 +35,7 @@ class Rewards:
                 seconds=settings().testing_seconds,
                 row_seconds=settings().testing_row_seconds,
                 isolation=settings().sandbox,
-                trusted=function.name in shipped(),
+                trusted=is_trusted(function.name),
             )
             for function in self._functions
         ]

@@ -22,7 +22,7 @@ from emissary.settings import settings
 from emissary.store import job_events, testing_functions, training_jobs
 from emissary.store.artifacts import artifact_store
 from emissary.store.tables import Checkpoint, TrainingJob
-from emissary.testing_function_files import goodness, shipped
+from emissary.testing_function_files import goodness, is_trusted
 from tasks import job_artifacts
 from tasks.attempt import Interrupted, end_if_interrupted, raise_if_interrupted
 from tasks.catalogue import in_catalogue
@@ -170,7 +170,7 @@ async def _score(job: TrainingJob, tested: list[tuple[str, str, str]]) -> dict[s
                 seconds=settings().testing_seconds,
                 row_seconds=settings().testing_row_seconds,
                 isolation=settings().sandbox,
-                trusted=function.name in shipped(),
+                trusted=is_trusted(function.name),
             )
         except TestingFailed as error:
             if error.traceback:

@@ -1,5 +1,6 @@
 """GRPO on the whole platform: a tiny job from the request to tested checkpoints."""
 
+import json
 from typing import Any
 
 import httpx
@@ -21,6 +22,7 @@ TINY = {
     "save_steps": 2,
 }
 SECONDS = 300.0
+SAMPLE = {"input_text": "Say red.", "expected_output": "red", "predicted_output": "red"}
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +30,9 @@ def project(client: Client) -> str:
     return str(client.post("/v1/projects", {"name": "grpo"})["id"])
 
 
-def test_job_trains_on_its_rewards_and_tests_every_checkpoint(client: Client, project: str) -> None:
+def test_job_trains_on_its_rewards_tests_every_checkpoint_and_is_shown_in_prefect(
+    client: Client, platform: Platform, project: str
+) -> None:
     weights = {"exact_match_shared": 0.25, "test_similarity_shared": 0.75}
     body = {
         "name": "rewarded",
@@ -52,6 +56,8 @@ def test_job_trains_on_its_rewards_and_tests_every_checkpoint(client: Client, pr
         assert 0 < point["completion_length"] <= 8
         assert point["kl"] is not None
         assert point["reward_failures"] == 0
+        assert point["clip_ratio"] == 0
+        assert point["learning_rate"] is not None
     checkpoints = client.get(f"{path}/{job['id']}/checkpoints")
     assert [row["checkpoint"] for row in checkpoints] == [1, 2]
     for row in checkpoints:
@@ -59,6 +65,57 @@ def test_job_trains_on_its_rewards_and_tests_every_checkpoint(client: Client, pr
         assert row["test_loss"] is None
     assert job["best_checkpoint"] in (1, 2)
     assert created["id"] in {row["id"] for row in client.get(path) if row["training_technique"] == "GRPO"}
+    shown = artifacts(platform, job["flow_run_id"])
+    key = job["id"].lower().replace("_", "-")
+    assert {f"{name}-{key}" for name in ("loss", "reward", "policy", "completions", "checkpoints")} <= set(shown)
+    assert shown[f"reward-{key}"][-1]["data"].startswith("data:image/png;base64,")
+    rows = json.loads(shown[f"completions-{key}"][-1]["data"])
+    assert [row["at step"] for row in rows] == [1] * 4 + [2] * 4 + [3] * 4 + [4] * 4
+    for row in rows:
+        assert row["input"] == f"Say {row['expected_output']}."
+        parts = [weight * row[name] for name, weight in weights.items()]
+        assert row["weighted sum"] == pytest.approx(sum(parts), abs=1e-3)
+
+
+def artifacts(platform: Platform, flow_run_id: str) -> dict[str, list[dict[str, Any]]]:
+    """What Prefect shows of the run: key to versions, the newest last."""
+    wanted = {"artifacts": {"flow_run_id": {"any_": [flow_run_id]}}, "sort": "CREATED_DESC"}
+    found = httpx.post(f"{platform.prefect_url}/api/artifacts/filter", json=wanted, trust_env=False).json()
+    shown: dict[str, list[dict[str, Any]]] = {}
+    for artifact in reversed(found):
+        shown.setdefault(artifact["key"], []).append(artifact)
+    return shown
+
+
+UNSTEADY = """def unsteady(input_text, expected_output, predicted_output):
+    return 1.0 if input_text == "Say red." else 1 / 0
+"""
+
+
+def test_events_warn_once_of_functions_that_fail_and_of_rewards_that_teach_nothing(
+    client: Client, project: str
+) -> None:
+    client.post("/v1/testing-functions", {"name": "unsteady", "content": UNSTEADY, "sample": SAMPLE})
+    body = {
+        "base_model": "SmolLM2-135M-Instruct",
+        "train_dataset_id": upload(client, project, ROWS[:4], "four-colours"),
+        "test_functions": ["unsteady"],
+        "reward": {"unsteady": 1.0},
+        "parameters": TINY
+        | {"num_train_epochs": 6, "per_device_train_batch_size": 2, "max_completion_length": 2, "save_steps": 100},
+    }
+    path = f"/v1/projects/{project}/training-jobs"
+    path = f"{path}/{client.post(f'{path}/grpo', body)['id']}"
+    job = until(lambda: client.get(path), ended, SECONDS)
+    assert job["status"] == "Success", job["error"]
+    assert sum(point["reward_failures"] > 0 for point in job["training_loss"]) == 18
+    warnings = [event["details"] for event in client.get(f"{path}/events") if event["kind"] == "warning"]
+    assert [warning["about"] for warning in warnings] == ["reward_failures", "equal_rewards"]
+    failed, idle = (warning["message"] for warning in warnings)
+    assert "Try the function on such rows, and correct it or them. The last was unsteady: " in failed
+    assert "ZeroDivisionError: division by zero (line 2)" in failed
+    assert idle.startswith("Of the steps 1 to 20 nothing was learnt")
+    assert "Raise temperature or num_generations" in idle
 
 
 def test_run_started_from_prefects_form_registers_its_own_grpo_job(

@@ -8,7 +8,7 @@ from blocks.sandbox_replies import RowScore, TestingFailed
 from emissary.errors import InvalidInput, Unavailable
 from emissary.schemas.testing_functions import TestingRow
 from emissary.settings import settings
-from emissary.testing_function_files import TestingFunction, shipped
+from emissary.testing_function_files import TestingFunction, is_trusted
 
 AT_ONCE = 2
 SECONDS, ROW_SECONDS = 10.0, 5.0
@@ -37,7 +37,7 @@ async def run(function: TestingFunction, rows: Sequence[TestingRow]) -> list[Row
             seconds=SECONDS,
             row_seconds=min(ROW_SECONDS, settings().testing_row_seconds),
             isolation=settings().sandbox,
-            trusted=function.name in shipped(),
+            trusted=is_trusted(function.name),
         )
     finally:
         _slots.release()

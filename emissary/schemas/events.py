@@ -35,7 +35,7 @@ class TrainingJobEvent(BaseModel):
         description="By kind: `epoch` and its losses; `checkpoint` (also of tested and best), `scores` and "
         "`metrics`; what was `chosen` for hyperparameters that were `auto`, and the `reason`; how many `rows` were "
         "truncated; `epoch`, `metric` and `best` of a job that stopped early; the `reason` of a failure; a "
-        "warning's `message`.",
+        "warning's `message`, and what it is `about` where training goes on: `reward_failures`, `equal_rewards`.",
         examples=[{"checkpoint": 2, "scores": {"exact_match_shared": 0.75}, "metrics": {"accuracy": 0.75}}],
     )
     created_at: UnixTime

@@ -105,6 +105,7 @@ class LossPoint(BaseModel):
     loss: float
     step: int
     epoch: float
+    learning_rate: float | None = Field(default=None, description="The learning rate of AdamW in this step.")
 
 
 class RewardPoint(LossPoint):
@@ -121,6 +122,11 @@ class RewardPoint(LossPoint):
     entropy: float = Field(description="Entropy of the model's next token, in nats.")
     kl: float | None = Field(
         description="KL divergence from the model that training started from, in nats per token; null with beta 0."
+    )
+    clip_ratio: float | None = Field(
+        default=None,
+        description="Share of tokens whose probability ratio was clipped; 0 as long as every step samples anew. Null "
+        "where an earlier version trained.",
     )
 
 

@@ -10,11 +10,10 @@ import pytest
 
 from blocks.sandbox import Sandbox, run_rows, score_rows
 from blocks.sandbox_replies import RowScore, TestingFailed
-from emissary.testing_function_files import TestingFunction, shipped
+from emissary.testing_function_files import TestingFunction
 from tests.blocks.conftest import Score
 from tests.blocks.processes import descendants, running
 
-NUMERIC = {"regression_mae_shared": [0.0, 2.0], "cosine_closeness_shared": [1.0, 0.0]}
 THREE = "input_text, expected_output, predicted_output"
 
 
@@ -23,15 +22,6 @@ def test_a_thousand_rows_are_scored_in_order(score: Score) -> None:
     scores = score("return int(predicted_output)", rows=1000)
     assert [row.score for row in scores] == list(map(float, range(1000)))
     assert time.monotonic() - started < 10
-
-
-@pytest.mark.parametrize("name", sorted(shipped()))
-def test_a_shipped_function_scores_in_the_sandbox(name: str, score: Score) -> None:
-    rows, expected = [("in", "same", " same "), ("in", "abc", "xyz"), ("\ud800", "\x00é\n", "\x00é")], [1.0, 0.0, 1.0]
-    if name in NUMERIC:
-        rows, expected = [("in", "0.5", " 0.5 "), ("in", "-1", "1")], NUMERIC[name]
-    scores = asyncio.run(score_rows(shipped()[name], rows, seconds=20, isolation="bwrap", trusted=True))
-    assert [row.score for row in scores] == expected
 
 
 def test_no_rows_have_no_scores(score_in: Score) -> None:

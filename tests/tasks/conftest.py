@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tasks.sampled_completions import Rows
 from tasks.training_steps import FinishedCheckpoint, LossPoint
 from tests.tasks.sft_run import run
 
@@ -19,6 +20,7 @@ class Trained:
     points: list[LossPoint] = field(default_factory=list)
     progress: list[float] = field(default_factory=list)
     checkpoints: list[FinishedCheckpoint] = field(default_factory=list)
+    tables: list[Rows] = field(default_factory=list)
 
 
 @pytest.fixture(scope="package", autouse=True)

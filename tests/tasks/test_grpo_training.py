@@ -31,6 +31,7 @@ def grpo_trained(single_thread: None, base_model_dir: Path, tmp_path_factory: py
         on_log=done.points.append,
         on_progress=done.progress.append,
         on_checkpoint=done.checkpoints.append,
+        on_completions=done.tables.append,
     )
     return done
 
@@ -71,7 +72,23 @@ def test_points_report_rewards_of_all_functions_and_what_the_model_does(grpo_tra
     assert points[-1].kl > 0
     assert all(0 <= point.equal_groups <= 1 for point in points)
     assert {point.reward_failures for point in points} == {0}
+    assert {point.clip_ratio for point in points} == {0.0}  # each step samples anew, so no ratio is far from 1
+    assert points[1].learning_rate > points[-1].learning_rate > 0
     json.dumps([asdict(point) for point in points], allow_nan=False)
+
+
+def test_tables_have_completions_of_every_point_with_their_rewards(grpo_trained: Trained) -> None:
+    assert [len(table) for table in grpo_trained.tables] == [4, 8, 16]
+    table = grpo_trained.tables[-1]
+    assert [entry["at step"] for entry in table] == [1] * 4 + [2] * 4 + [3] * 4 + [4] * 4
+    asked = {row["messages"][-2]["content"]: row["messages"][-1]["content"] for row in ROWS[:4]}
+    for entry in table:
+        assert asked[entry["input"]] == entry["expected_output"]
+        assert entry["length"] == len(entry["output"])
+        assert entry["weighted sum"] == entry["share_of_e"]
+    for point in map(reward_point, grpo_trained.points):
+        scores = [entry["length"] for entry in table if entry["at step"] == point.step]
+        assert point.rewards["length"] == pytest.approx(sum(scores) / 4)
 
 
 @pytest.mark.acceptance
@@ -81,7 +98,14 @@ def test_killed_training_resumes_to_the_same_completions_and_bytes(grpo_trained:
     assert (tmp_path / "complete" / "1").exists()
     assert not (tmp_path / "checkpoints" / "2").exists()
     again = Trained(tmp_path)
-    run(tmp_path, on_log=again.points.append, on_progress=again.progress.append, on_checkpoint=again.checkpoints.append)
+    run(
+        tmp_path,
+        on_log=again.points.append,
+        on_progress=again.progress.append,
+        on_checkpoint=again.checkpoints.append,
+        on_completions=again.tables.append,
+    )
+    assert again.tables == grpo_trained.tables[2:]
     assert again.progress == [2 / 4, 3 / 4, 1.0]
     assert [checkpoint.number for checkpoint in again.checkpoints] == [2]
     repeated = [replace(point, timestamp=0) for point in again.points]
@@ -102,7 +126,7 @@ def test_failing_functions_and_equal_rewards_are_counted_and_warned_of(
 ) -> None:
     monkeypatch.setattr(reward_steps, "IDLE_STEPS", 1)
     points: list[RewardPoint] = []
-    warnings: list[str] = []
+    warnings: list[tuple[str, str]] = []
     picky = function("picky", "1.0 if 'red' in expected_output else 1 / 0")
     run(
         tmp_path,
@@ -111,15 +135,16 @@ def test_failing_functions_and_equal_rewards_are_counted_and_warned_of(
         weights={"picky": 1.0},
         parameters={"num_train_epochs": 1, "loss_type": "dr_grpo", "beta": 0.0},
         on_log=lambda point: points.append(reward_point(point)),
-        on_warning=warnings.append,
+        on_warning=lambda about, sentence: warnings.append((about, sentence)),
     )
     (point,) = points
     assert (point.reward, point.reward_failures, point.equal_groups) == (0.5, 2, 1.0)
     assert point.kl is None
-    failed, idle = warnings
+    (failures_about, failed), (idle_about, idle) = warnings
+    assert (failures_about, idle_about) == ("reward_failures", "equal_rewards")
     assert failed.startswith(
-        "Up to step 1, testing functions failed 2 times more; each counts as the lowest of its group. "
-        "The last was picky:"
+        "Up to step 1, testing functions failed 2 times more; each counts as the lowest of its group. Try the "
+        "function on such rows, and correct it or them. The last was picky:"
     )
     assert "ZeroDivisionError: division by zero (line 2)" in failed
     assert idle.startswith(

@@ -8,8 +8,8 @@ from PIL import Image
 from tasks.loss_plot import loss_curve_png
 
 
-def picture(points: list[dict[str, Any]], title: str = "t", value: str = "loss") -> Any:
-    return np.asarray(Image.open(io.BytesIO(loss_curve_png(points, title, value))))
+def picture(points: list[dict[str, Any]], title: str = "t") -> Any:
+    return np.asarray(Image.open(io.BytesIO(loss_curve_png(points, title))))
 
 
 def test_curve_is_a_png_of_the_points() -> None:
@@ -31,10 +31,3 @@ def test_a_repeated_step_counts_once_and_order_does_not_matter() -> None:
 @pytest.mark.parametrize("title", ["costs $5 and $x_", "ticket_to_json"])
 def test_titles_are_taken_literally_and_no_points_is_no_error(title: str) -> None:
     assert picture([], title).size
-
-
-def test_another_value_is_drawn_under_its_name() -> None:
-    points = [{"step": 1, "loss": 0.0, "reward": -2.0}, {"step": 2, "loss": 0.0, "reward": 1.0}]
-    rewards = picture(points, value="reward")
-    assert (rewards != picture(points)).any()
-    assert (rewards != picture([points[0], points[1] | {"reward": 2.0}], value="reward")).any()
