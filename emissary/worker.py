@@ -7,7 +7,6 @@ On SIGTERM the worker takes no more runs, has those that it runs save what they 
 """
 
 import asyncio
-import math
 import signal
 import socket
 import sys
@@ -67,22 +66,30 @@ class WarmWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, ProcessWo
     _display_name = "Warm process"
 
     def __init__(self, scratch: Path, **arguments: Any) -> None:
-        super().__init__(limit=1, **arguments)  # set to the pool's at every look for work
+        super().__init__(**arguments)
         self._scratch = scratch
+        self._looking = anyio.Lock()
+        self._claiming: set[UUID] = set()
         self._running: set[_Run] = set()
         self._leaving = False
 
     async def get_and_submit_flow_runs(self) -> list[FlowRun]:
-        """Prefect's round of looking for work; none is taken once the worker is to end.
+        """Prefect's round of looking for work; none is taken once the worker is to end, nor while it claims runs.
 
-        While a run is being claimed, Prefect does not count it yet and lists the next one, so this worker counts too.
+        Prefect does not count these yet, skips them where their rows are locked, and would list others over the limit.
         """
-        if self._leaving:
-            return []
-        if self._work_pool is not None:
-            limit = self._work_pool.concurrency_limit
-            self.limiter.total_tokens = math.inf if limit is None else max(1, limit)
-        return await super().get_and_submit_flow_runs()
+        async with self._looking:
+            if self._leaving or self._claiming & self._submitting_flow_run_ids:
+                return []
+            found = await super().get_and_submit_flow_runs()
+            self._claiming = {run.id for run in found}
+            return found
+
+    async def _propose_pending_state(self, flow_run: FlowRun) -> bool:
+        try:
+            return bool(await super()._propose_pending_state(flow_run))
+        finally:
+            self._claiming.discard(flow_run.id)
 
     async def look_when_told(self) -> None:
         """Look for work as soon as Prefect's event stream tells of a run, for ever; the rounds go on beside it."""

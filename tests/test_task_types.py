@@ -168,7 +168,7 @@ NUMBER_ROWS = [
 def test_chain_of_jobs_trains_one_adapter_on(
     client: Client, project: str, task_type: str, rows: list[dict[str, Any]]
 ) -> None:
-    parameters = QUICK | {"num_train_epochs": 1, "logging_steps": 1}
+    parameters = QUICK | {"num_train_epochs": 1, "logging_steps": 1, "learning_rate": 1e-3}
     first = train(client, project, task_type, rows, name=f"{task_type}-1", parameters=parameters)
     jobs = [first]
     for depth in (2, 3):

@@ -54,7 +54,8 @@ def s3_server() -> Iterator[S3Server]:
             [
                 str(Path(sys.executable).parent / "weed"), "-logtostderr=true", "server", f"-dir={folder}/data",
                 "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer=true", "-s3", f"-s3.config={folder}/s3.json",
-                "-volume.max=20", "-master.volumeSizeLimitMB=64", "-master.volumePreallocate=false",
+                "-s3.port.iceberg=0", "-s3.port.lance=0", "-volume.max=20", "-master.volumeSizeLimitMB=64",
+                "-master.volumePreallocate=false",
                 *(f"-{name}.port={port}" for name, port in ports.items()),
             ],
             cwd=folder, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
@@ -77,7 +78,8 @@ def s3_server() -> Iterator[S3Server]:
             boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1", **secrets).create_bucket(Bucket=BUCKET)
             yield S3Server(KEYS | {"AWS_ENDPOINT_URL": endpoint, "AWS_DEFAULT_REGION": "us-east-1"}, BUCKET)
         finally:
-            os.killpg(process.pid, signal.SIGKILL)
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             log.close()
             for port in ports.values():

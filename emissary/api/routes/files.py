@@ -9,7 +9,8 @@ from emissary.api.archive import zip_chunks
 from emissary.store.artifacts import artifact_store, not_complete
 
 router = APIRouter(tags=["Files"])
-_BINARY = {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
+_TYPES = ("application/octet-stream", "application/zip", "image/png")
+_BINARY = {"content": {media_type: {"schema": {"type": "string", "format": "binary"}} for media_type in _TYPES}}
 
 
 @router.get("/v1/files/{token}", summary="Download by signed link", response_class=Response, responses={200: _BINARY})
