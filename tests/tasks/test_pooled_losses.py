@@ -104,6 +104,7 @@ def test_dynamic_loss_is_pulled_less_by_an_outlier(tmp_path: Path) -> None:
     rows = [*NUMBERS, {"prompt": "the price is 70 euros", "target": 1000.0}]
     error = {}
     for dynamic in (False, True):
-        answers = predictions("numbers", tmp_path / str(dynamic), rows, NUMBERS[:6], dynamic_loss=dynamic)
+        work_dir = tmp_path / str(dynamic)
+        answers = predictions("numbers", work_dir, rows, NUMBERS[:6], num_train_epochs=8, dynamic_loss=dynamic)
         error[dynamic] = sum(abs(float(expected) - float(predicted)) for expected, predicted in answers)
     assert error[True] < error[False]
