@@ -20,7 +20,8 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.table import Table
 
-from blocks.sandbox import Row, Sandbox, refusal
+from blocks.bubblewrap import refusal
+from blocks.sandbox import Row, Sandbox
 from emissary.settings import settings
 from emissary.testing_function_files import TestingFunction
 

@@ -17,13 +17,10 @@ from types import TracebackType
 from typing import Literal, Self
 
 from blocks import bubblewrap, packages
-from blocks.bubblewrap import refusal
 from blocks.sandbox_process import end, header, send, start_plain
 from blocks.sandbox_replies import OutOfTime, ProcessLost, RowScore, TestingFailed, read_loaded, read_score
 from emissary.errors import Unavailable
 from emissary.testing_function_files import TestingFunction
-
-__all__ = ["ROW_SECONDS", "Row", "Sandbox", "refusal", "run_rows", "score_rows"]
 
 Row = tuple[str, str, str]
 """(input, expected output, predicted output)"""
@@ -222,7 +219,7 @@ def _isolates(name: str, isolation: Literal["bwrap", "none"], trusted: bool) -> 
             name,
         )
         return False
-    refused = refusal()
+    refused = bubblewrap.refusal()
     if refused is None:
         return True
     if not trusted:

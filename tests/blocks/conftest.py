@@ -9,7 +9,8 @@ from typing import Literal
 
 import pytest
 
-from blocks.sandbox import refusal, run_rows, score_rows
+from blocks.bubblewrap import refusal
+from blocks.sandbox import run_rows, score_rows
 from blocks.sandbox_replies import RowScore
 from emissary.settings import settings
 from emissary.testing_function_files import TestingFunction

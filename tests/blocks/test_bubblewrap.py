@@ -11,7 +11,8 @@ import psutil
 import pytest
 
 from blocks import bubblewrap
-from blocks.sandbox import Sandbox, refusal
+from blocks.bubblewrap import refusal
+from blocks.sandbox import Sandbox
 from emissary.testing_function_files import TestingFunction
 from tests.blocks.conftest import Score
 from tests.blocks.processes import descendants, running

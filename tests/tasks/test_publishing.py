@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from blocks.sandbox import refusal
+from blocks.bubblewrap import refusal
 from emissary.settings import PROJECT_ROOT
 
 FILL = """
