@@ -40,11 +40,11 @@ def test_function_is_added_tried_replaced_and_deleted(platform: Platform, tmp_pa
 
 
 def test_events_and_logs_of_a_job_are_listed(platform: Platform, client: Client) -> None:
-    project = client.post("/v1/projects", {"name": "events"})["id"]
+    project = client.post("/v1/projects", {"name": "cli-events"})["id"]
     body = {"base_model": MODEL, "train_dataset_id": upload(client, project, ROWS), "name": "eventful"}
     path = f"/v1/projects/{project}/training-jobs"
     client.post(f"{path}/{client.post(path, body)['id']}/cancel")
-    shown = fine(platform, "jobs", "events", "eventful", "--project", "events")
+    shown = fine(platform, "jobs", "events", "eventful", "--project", "cli-events")
     assert "queued" in shown
     assert "cancelled" in shown
-    assert isinstance(answer(platform, "jobs", "logs", "eventful", "--project", "events"), list)
+    assert isinstance(answer(platform, "jobs", "logs", "eventful", "--project", "cli-events"), list)
