@@ -27,6 +27,22 @@ class ApiError(EmissaryError):
         self.status = response.status_code
 
 
+@contextmanager
+def opened(link: str) -> Iterator[httpx.Response]:
+    """The file behind a signed link, to be read within; the key is not sent, for a link needs none.
+
+    Raises EmissaryError where it cannot be fetched, Unavailable where the transfer breaks off.
+    """
+    try:
+        with httpx.stream("GET", link, timeout=60, trust_env=False, follow_redirects=True) as response:
+            if response.is_error:
+                response.read()
+                raise EmissaryError(f"The file cannot be fetched (status {response.status_code}): {response.text}")
+            yield response
+    except httpx.TransportError as error:
+        raise Unavailable(f"The download broke off ({error}); try again.") from error
+
+
 def _parsed(response: httpx.Response) -> Any:
     try:
         return response.json()

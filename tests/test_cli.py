@@ -41,6 +41,7 @@ def test_help_names_every_resource_and_the_exit_codes(platform: Platform) -> Non
     shown = fine(platform, "--help")
     for word in (
         *RESOURCES,
+        "report",
         "chat",
         "up",
         "worker",

@@ -1,12 +1,15 @@
 """GRPO on the whole platform: a tiny job from the request to tested checkpoints."""
 
 import json
+import time
 from typing import Any
 
 import httpx
 import pytest
 
 from emissary.client import Client
+from emissary.report.gathering import gather
+from emissary.report.page import page
 from emissary.up import Platform
 from tests.jobs import ROWS, ended, until, upload
 
@@ -22,6 +25,7 @@ TINY = {
     "save_steps": 2,
 }
 SECONDS = 300.0
+WEIGHTS = {"exact_match_shared": 0.25, "test_similarity_shared": 0.75}
 SAMPLE = {"input_text": "Say red.", "expected_output": "red", "predicted_output": "red"}
 
 
@@ -30,24 +34,30 @@ def project(client: Client) -> str:
     return str(client.post("/v1/projects", {"name": "grpo"})["id"])
 
 
-def test_job_trains_on_its_rewards_tests_every_checkpoint_and_is_shown_in_prefect(
-    client: Client, platform: Platform, project: str
-) -> None:
-    weights = {"exact_match_shared": 0.25, "test_similarity_shared": 0.75}
+@pytest.fixture(scope="module")
+def rewarded(client: Client, project: str) -> dict[str, Any]:
+    """A finished job with two checkpoints, tested by the functions that reward it."""
     body = {
         "name": "rewarded",
         "base_model": "SmolLM2-135M-Instruct",
         "train_dataset_id": upload(client, project, ROWS),
         "test_dataset_id": upload(client, project, ROWS[:3], "colours-test"),
         "test_functions": ["test_similarity_shared", "exact_match_shared"],
-        "reward": weights,
+        "reward": WEIGHTS,
         "parameters": TINY,
     }
     path = f"/v1/projects/{project}/training-jobs"
     created = client.post(f"{path}/grpo", body)
-    assert (created["status"], created["training_technique"], created["reward"]) == ("Pending", "GRPO", weights)
+    assert (created["status"], created["training_technique"], created["reward"]) == ("Pending", "GRPO", WEIGHTS)
     job = until(lambda: client.get(f"{path}/{created['id']}"), ended, SECONDS)
     assert job["status"] == "Success", job["error"]
+    return dict(job)
+
+
+def test_job_trains_on_its_rewards_tests_every_checkpoint_and_is_shown_in_prefect(
+    client: Client, platform: Platform, project: str, rewarded: dict[str, Any]
+) -> None:
+    job, weights, path = rewarded, WEIGHTS, f"/v1/projects/{project}/training-jobs"
     assert (job["progress"], job["reward"], job["hyper_parameters"]["num_generations"]) == (100, weights, 2)
     assert [point["step"] for point in job["training_loss"]] == [1, 2, 3, 4]
     for point in job["training_loss"]:
@@ -64,7 +74,7 @@ def test_job_trains_on_its_rewards_tests_every_checkpoint_and_is_shown_in_prefec
         assert set(row["test_results"]["aggregated_test_result"]) == set(weights)
         assert row["test_loss"] is None
     assert job["best_checkpoint"] in (1, 2)
-    assert created["id"] in {row["id"] for row in client.get(path) if row["training_technique"] == "GRPO"}
+    assert job["id"] in {row["id"] for row in client.get(path) if row["training_technique"] == "GRPO"}
     shown = artifacts(platform, job["flow_run_id"])
     key = job["id"].lower().replace("_", "-")
     assert {f"{name}-{key}" for name in ("loss", "reward", "policy", "completions", "checkpoints")} <= set(shown)
@@ -75,6 +85,14 @@ def test_job_trains_on_its_rewards_tests_every_checkpoint_and_is_shown_in_prefec
         assert row["input"] == f"Say {row['expected_output']}."
         parts = [weight * row[name] for name, weight in weights.items()]
         assert row["weighted sum"] == pytest.approx(sum(parts), abs=1e-3)
+
+
+def test_report_shows_the_rewards(client: Client, project: str, rewarded: dict[str, Any]) -> None:
+    html = page(gather(client, project, rewarded["id"]), time.time())
+    for title in ("Training loss", "Rewards", "Policy"):
+        assert f'alt="{title}"' in html
+    for function, weight in WEIGHTS.items():
+        assert f"reward: {function}</th><td>{weight}" in html
 
 
 def artifacts(platform: Platform, flow_run_id: str) -> dict[str, list[dict[str, Any]]]:

@@ -18,6 +18,7 @@ from emissary.cli import (
     models,
     platform,
     projects,
+    report,
     testing_functions,
 )
 from emissary.cli.connection import Connection
@@ -33,6 +34,7 @@ _EPILOG = """\
 - `emissary datasets upload tickets.jsonl`
 - `emissary jobs create --base-model SmolLM2-135M-Instruct --train-dataset tickets --test-split 20 --name triage`
 - `emissary jobs watch triage`
+- `emissary report triage`
 - `emissary deployments create --job triage --checkpoint best --name triage`
 - `emissary chat triage "Where is my invoice?"`
 - `emissary jobs list --json | jq -r '.[].id'`
@@ -102,4 +104,5 @@ for panel, name, commands in (
     (PLATFORM, "keys", keys.app),
 ):
     app.add_typer(commands, name=name, rich_help_panel=panel)
+app.command(rich_help_panel=TRAIN)(report.report)
 app.command(rich_help_panel=SERVE)(chat.chat)

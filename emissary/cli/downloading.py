@@ -9,7 +9,8 @@ import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
 from emissary.cli.output import clean, messages, say
-from emissary.errors import EmissaryError, Unavailable
+from emissary.client import opened
+from emissary.errors import EmissaryError
 
 Output = Annotated[
     Path | None, typer.Option("--output", "-o", help="File to write; default the name that the API gives it.")
@@ -21,17 +22,11 @@ def download(url: str, output: Path | None) -> None:
 
     Raises EmissaryError when the file exists already or cannot be fetched.
     """
-    try:
-        with httpx.stream("GET", url, timeout=60, trust_env=False, follow_redirects=True) as response:
-            if response.is_error:
-                response.read()
-                raise EmissaryError(f"The file cannot be fetched (status {response.status_code}): {response.text}")
-            target = output or Path(_suggested_name(response))
-            if target.exists():
-                raise EmissaryError(f"{target} exists already; name another file with --output.")
-            _write(response, target)
-    except httpx.TransportError as error:
-        raise Unavailable(f"The download broke off ({error}); try again.") from error
+    with opened(url) as response:
+        target = output or Path(_suggested_name(response))
+        if target.exists():
+            raise EmissaryError(f"{target} exists already; name another file with --output.")
+        _write(response, target)
     say(f"Saved {target}")
 
 
