@@ -156,7 +156,7 @@ async def _require_live_judges(session: AsyncSession, functions: Sequence[AnyFun
 
 
 async def of_job(session: AsyncSession, job: TrainingJob) -> list[AnyFunction]:
-    """The functions that score the job, in its order. Raises InvalidInput where one, or a judge's deployment, is gone."""
+    """The functions that score the job, in its order. Raises InvalidInput where one or a judge's deployment is gone."""
     project = await session.get_one(Project, job.project_id)
     return await resolve(session, project.organization_id, job.test_functions)
 
