@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -56,7 +57,7 @@ def deployment(client: Client, project: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def sporty(client: Client, deployment: dict[str, Any]) -> str:
+def sporty(client: Client, deployment: dict[str, Any]) -> Iterator[str]:
     """The name of the judge that says how much of sport is in an answer."""
     judge = {"deployment_id": "topic", "label": "sport", "input": "{predicted_output}"}
     made = client.post(PATH, {"name": "sporty", "judge": judge})
@@ -64,7 +65,8 @@ def sporty(client: Client, deployment: dict[str, Any]) -> str:
     assert (made["dependencies"], made["higher_is_better"], "content" in made) == ([], True, False)
     assert client.get(f"{PATH}/sporty") == made
     assert made in client.get(PATH)
-    return "sporty"
+    yield "sporty"
+    client.call("DELETE", f"{PATH}/sporty")
 
 
 def trying(*answers: str) -> dict[str, Any]:
