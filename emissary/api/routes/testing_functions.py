@@ -42,7 +42,7 @@ FoundFunction = Annotated[AnyFunction, Depends(_any)]
 
 
 def _shipped(function: TestingFunction) -> TestingFunctionSummary:
-    return TestingFunctionSummary(**function.model_dump(), read_only=True)
+    return TestingFunctionSummary(**function.model_dump(), judge=None, read_only=True)
 
 
 @router.get("", operation_id="listTestFunctions", summary="List Testing Functions")
