@@ -5,6 +5,8 @@ from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
+from prefect.logging import disable_run_logger
 from sqlalchemy import delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -14,7 +16,8 @@ from emissary.store import judges, tables, testing_functions
 from emissary.store.database import dispose, transaction
 from emissary.store.tables import Dataset, Deployment, Engine, Organization, Project, TrainingJob
 from emissary.store.users import Caller, ensure_user
-from tasks import judging
+from tasks import judging, serving
+from tasks.catalogue import in_catalogue
 from tests.engine_life import closed
 from tests.own_home import own_catalogue
 
@@ -208,3 +211,29 @@ def test_an_engine_outside_its_schedule_is_not_started(caller: Caller) -> None:
     with pytest.raises(Unavailable, match="dp-price: The engine engine-regression runs by a schedule") as refused:
         asyncio.run(_asked(price))
     assert refused.value.code == "outside_schedule"
+
+
+def test_an_idle_engine_goes_on_while_it_judges(judge: JudgeFunction) -> None:
+    app = FastAPI()
+    app.state.last_access = lambda: 0
+    engine = Engine(
+        id="engine-classification",
+        base_model="all-MiniLM-L6-v2",
+        resource_management_config=TIMEOUT | {"management_config": {"inactive_duration": 1}},
+    )
+
+    async def set_status(session: AsyncSession, status: str) -> None:
+        await session.execute(update(TrainingJob).where(TrainingJob.id == "tr-1").values(status=status))
+
+    async def run() -> str:
+        await in_catalogue(set_status, "Testing")
+        with disable_run_logger():
+            idle = asyncio.create_task(serving.until_idle.fn(engine, app))
+            ended, _ = await asyncio.wait({idle}, timeout=2.5)  # more than it would take to end
+            assert not ended
+            await in_catalogue(set_status, "Success")
+            said = await asyncio.wait_for(idle, 60)
+        await dispose()
+        return said
+
+    assert asyncio.run(run()) == "No request for 1 s."
