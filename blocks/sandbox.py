@@ -18,13 +18,20 @@ from typing import Literal, Self
 
 from blocks import bubblewrap, packages
 from blocks.sandbox_process import end, header, send, start_plain
-from blocks.sandbox_replies import OutOfTime, ProcessLost, RowScore, TestingFailed, read_loaded, read_score
+from blocks.sandbox_replies import (
+    MAX_FAILED_SHARE,
+    OutOfTime,
+    ProcessLost,
+    RowScore,
+    raise_if_many_failed,
+    read_loaded,
+    read_score,
+)
 from emissary.errors import Unavailable
 from emissary.testing_function_files import TestingFunction
 
 Row = tuple[str, str, str]
 """(input, expected output, predicted output)"""
-MAX_FAILED_SHARE = 0.1
 ROW_SECONDS = 10.0
 
 log = logging.getLogger(__name__)
@@ -50,14 +57,7 @@ async def score_rows(
             scores = await sandbox.run(rows, tolerated=MAX_FAILED_SHARE)
         except OutOfTime as error:
             late, scores = error, list(error.scores)
-    failed = [(number, row) for number, row in enumerate(scores, 1) if row.error is not None]
-    if len(failed) > MAX_FAILED_SHARE * len(rows):
-        number, first = failed[0]
-        raise TestingFailed(
-            f"Testing function {function.name!r} failed on {len(failed)} of {len(scores)} rows, first on row "
-            f"{number}: {first.error}. Correct the function.",
-            first.traceback,
-        )
+    raise_if_many_failed(function.name, scores, len(rows))
     if late is not None:
         raise late
     return scores

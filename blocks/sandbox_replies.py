@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from blocks import sandbox_runner
 from emissary.errors import InvalidInput
 
+MAX_FAILED_SHARE = 0.1
 MAX_REPLY_BYTES = 128 * 1024  # of one line: error, traceback and prints, each character escaped to 12 bytes, fit
 
 
@@ -45,6 +46,18 @@ class OutOfTime(TestingFailed):
 
 class ProcessLost(Exception):
     """The process ended, or says what the runner never would; the message is the error of the row that did it."""
+
+
+def raise_if_many_failed(name: str, scores: Sequence[RowScore], rows: int) -> None:
+    """Raises TestingFailed where testing function `name` failed on more than a tenth of its `rows`."""
+    failed = [(number, row) for number, row in enumerate(scores, 1) if row.error is not None]
+    if len(failed) > MAX_FAILED_SHARE * rows:
+        number, first = failed[0]
+        raise TestingFailed(
+            f"Testing function {name!r} failed on {len(failed)} of {len(scores)} rows, first on row {number}: "
+            f"{first.error}. Correct the function.",
+            first.traceback,
+        )
 
 
 async def read_loaded(process: Process, name: str) -> None:

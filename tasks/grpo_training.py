@@ -23,9 +23,9 @@ from trl.trainer.utils import RepeatSampler
 from emissary import job_size
 from emissary.errors import InvalidInput
 from emissary.hardware import default_dtype, device
+from emissary.judges import AnyFunction
 from emissary.serving.architecture import context_of
 from emissary.serving.causal_models import load_causal_model
-from emissary.testing_function_files import TestingFunction
 from tasks.adapter_folders import last_state, load_adapter, save_adapter
 from tasks.reward_steps import OnWarning, RewardSteps
 from tasks.rewards import Rewards
@@ -39,7 +39,7 @@ def train_grpo(
     model_dir: Path,
     model_name: str,
     train_rows: Sequence[Conversation],
-    functions: Sequence[TestingFunction],
+    functions: Sequence[AnyFunction],
     weights: Mapping[str, float],
     parameters: dict[str, Any],
     work_dir: Path,
@@ -62,7 +62,7 @@ def train_grpo(
     same bytes. A prompt that leaves no room for a completion in `max_length` or the model's context loses its
     beginning. Returns the number of prompts so cut. Raises InvalidInput when there are fewer rows than a step takes
     prompts, a row does not suit the model's chat template, a function fails where `on_reward_failure` is "stop", or
-    the loss is no longer finite.
+    the loss is no longer finite; Unavailable where a judge is not to be had.
     """
     disable_progress_bar()
     target = device()

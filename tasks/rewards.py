@@ -1,14 +1,20 @@
-"""Testing functions as the rewards of GRPO: each scores the completions of a step, in the sandbox."""
+"""Testing functions as the rewards of GRPO: each scores the completions of a step, in the sandbox or as a judge."""
 
 import asyncio
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self
 
+import anyio.from_thread
+
 from blocks.sandbox import Row, Sandbox
 from blocks.sandbox_replies import OutOfTime, RowScore, TestingFailed
+from emissary.judges import AnyFunction, JudgeFunction
 from emissary.settings import settings
-from emissary.testing_function_files import TestingFunction, is_trusted
+from emissary.testing_function_files import is_trusted
+from tasks import judging
+from tasks.attempt import Interrupted
+from tasks.training_steps import Stopped
 
 
 class Rewards:
@@ -17,20 +23,19 @@ class Rewards:
     `group` is how many completions in a row are of the same prompt. A completion on which a function fails or runs out
     of time is counted in `failures`, and `last_failure` says which function and why. With `on_failure` "lowest" it gets
     the lowest score of its group, 0 where there is none: whatever the function's range, a failure is no success. With
-    "stop" it raises TestingFailed.
+    "stop" it raises TestingFailed. A judge is asked from the event loop whose worker thread this is; one that is not to
+    be had raises Unavailable.
     """
 
-    def __init__(
-        self, functions: Sequence[TestingFunction], *, group: int, on_failure: Literal["lowest", "stop"]
-    ) -> None:
+    def __init__(self, functions: Sequence[AnyFunction], *, group: int, on_failure: Literal["lowest", "stop"]) -> None:
         self._functions, self._group, self._on_failure = functions, group, on_failure
         self.failures, self.last_failure = 0, ""
 
     def __enter__(self) -> Self:
         # One event loop for the run: sandboxes live no longer than the thread that starts them.
         self._runner = asyncio.Runner()
-        self._sandboxes = [
-            Sandbox(
+        self._sandboxes = {
+            function.name: Sandbox(
                 function,
                 seconds=settings().testing_seconds,
                 row_seconds=settings().testing_row_seconds,
@@ -38,24 +43,25 @@ class Rewards:
                 trusted=is_trusted(function.name),
             )
             for function in self._functions
-        ]
+            if not isinstance(function, JudgeFunction)
+        }
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         with self._runner as runner:
-            for sandbox in self._sandboxes:
+            for sandbox in self._sandboxes.values():
                 runner.run(sandbox.close())
 
     def callables(self) -> list[Callable[..., list[float]]]:
         """A reward function of TRL for each testing function, named like it."""
-        return [self._reward(*each) for each in zip(self._functions, self._sandboxes, strict=True)]
+        return [self._reward(function) for function in self._functions]
 
-    def _reward(self, function: TestingFunction, sandbox: Sandbox) -> Callable[..., list[float]]:
+    def _reward(self, function: AnyFunction) -> Callable[..., list[float]]:
         def reward(
             *, completions: list[str], input_text: list[str], expected_output: list[str], **_: Any
         ) -> list[float]:
             rows = list(zip(input_text, expected_output, completions, strict=True))
-            scored = self._runner.run(_score(sandbox, rows))
+            scored = self._scores(function, rows)
             failed = [row for row in scored if row.score is None]
             if failed:
                 self.failures += len(failed)
@@ -71,6 +77,14 @@ class Rewards:
 
         reward.__name__ = function.name
         return reward
+
+    def _scores(self, function: AnyFunction, rows: Sequence[Row]) -> list[RowScore]:
+        if not isinstance(function, JudgeFunction):
+            return self._runner.run(_score(self._sandboxes[function.name], rows))
+        try:
+            return anyio.from_thread.run(judging.score, function, rows)
+        except Interrupted:
+            raise Stopped from None  # while it waited for the judge
 
 
 def _with_lowest(scores: Sequence[float | None]) -> list[float]:

@@ -24,7 +24,7 @@ from emissary.serving.pooled_batching import PooledBatcher
 from emissary.serving.server import create_engine_app
 from emissary.serving.token import engine_token
 from emissary.settings import settings
-from emissary.store import deployments, engines
+from emissary.store import deployments, engines, judges
 from emissary.store.artifacts import artifact_store
 from emissary.store.tables import Checkpoint, Deployment, Engine
 from tasks.attempt import must_save, must_stop
@@ -111,18 +111,20 @@ async def artifact_of(session: AsyncSession, deployment: Deployment) -> str | No
 
 @task(task_run_name="serve", cache_policy=NO_CACHE)
 async def until_idle(engine: Engine, app: FastAPI) -> str:
-    """Wait until no request came for the engine's inactive duration, or the run is to stop; says so. By a
-    schedule it goes on until the end of the window, when `stop_engine` cancels the run.
+    """Wait until no request came for the engine's inactive duration and no job needs it as its judge, or the run is to
+    stop; says so. By a schedule it goes on until the end of the window, when `stop_engine` cancels the run.
     """
     limit = engine.resource_management_config["management_config"].get("inactive_duration", math.inf)
     log = get_run_logger()
-    recorded = 0.0
+    recorded = needed = 0.0
     until = "the end of its schedule's window" if math.isinf(limit) else f"{limit} s without a request"
     log.info("Serving %s until %s", engine.base_model, until)
     while not (must_stop() or must_save()):
-        last = app.state.last_access()
+        last = max(app.state.last_access(), needed)
         if time.time() - last >= limit:
-            return f"No request for {limit} s."
+            if not await in_catalogue(judges.engine_in_use, engine.id):
+                return f"No request for {limit} s."
+            needed = time.time()
         if time.time() - recorded >= _RECORD_SECONDS:
             recorded = time.time()
             await in_catalogue(engines.record_access, engine.id, last)

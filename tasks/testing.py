@@ -15,7 +15,8 @@ from prefect.cache_policies import NO_CACHE
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from blocks.sandbox import score_rows
-from blocks.sandbox_replies import RowScore, TestingFailed
+from blocks.sandbox_replies import RowScore, TestingFailed, raise_if_many_failed
+from emissary.judges import AnyFunction, JudgeFunction
 from emissary.serving.generation import Generator
 from emissary.serving.pooled import PooledModel
 from emissary.settings import settings
@@ -23,7 +24,7 @@ from emissary.store import job_events, testing_functions, training_jobs
 from emissary.store.artifacts import artifact_store
 from emissary.store.tables import Checkpoint, TrainingJob
 from emissary.testing_function_files import goodness, is_trusted
-from tasks import job_artifacts
+from tasks import job_artifacts, judging
 from tasks.attempt import Interrupted, end_if_interrupted, raise_if_interrupted
 from tasks.catalogue import in_catalogue
 from tasks.checkpoint_testing import (
@@ -164,14 +165,7 @@ async def _score(job: TrainingJob, tested: list[tuple[str, str, str]]) -> dict[s
     scored: dict[str, list[RowScore]] = {}
     for function in await in_catalogue(testing_functions.of_job, job):
         try:
-            scored[function.name] = await score_rows(
-                function,
-                tested,
-                seconds=settings().testing_seconds,
-                row_seconds=settings().testing_row_seconds,
-                isolation=settings().sandbox,
-                trusted=is_trusted(function.name),
-            )
+            scored[function.name] = await _scores(function, tested)
         except TestingFailed as error:
             if error.traceback:
                 get_run_logger().error("testing function %s: %s", function.name, error.traceback)
@@ -182,6 +176,21 @@ async def _score(job: TrainingJob, tested: list[tuple[str, str, str]]) -> dict[s
             first = failed[0].traceback or failed[0].error
             get_run_logger().warning(told, function.name, len(failed), len(tested), first)
     return scored
+
+
+async def _scores(function: AnyFunction, tested: list[tuple[str, str, str]]) -> list[RowScore]:
+    if isinstance(function, JudgeFunction):
+        scores = await judging.score(function, tested)
+        raise_if_many_failed(function.name, scores, len(tested))
+        return scores
+    return await score_rows(
+        function,
+        tested,
+        seconds=settings().testing_seconds,
+        row_seconds=settings().testing_row_seconds,
+        isolation=settings().sandbox,
+        trusted=is_trusted(function.name),
+    )
 
 
 @task(task_run_name="pick-best", cache_policy=NO_CACHE)

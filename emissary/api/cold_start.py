@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from emissary import schedules
 from emissary.api import submit
 from emissary.errors import Unavailable
 from emissary.store import deployments, engines
@@ -111,22 +110,10 @@ async def start(engine_id: str) -> None:
 
     Raises Unavailable, with the seconds to its next window, when its schedule has it ended now.
     """
-    now = datetime.now(UTC)
     async with transaction() as session:
-        engine = await engines.lock(session, engine_id)
-        if engine.status != "Inactive":
-            return
-        schedule = schedules.of_engine(engine.resource_management_config)
-        if schedule is not None and not schedules.is_open(schedule, now):
-            opening = schedules.next_opening(schedule, now)
-            raise Unavailable(
-                f"The engine {engine.id} runs by a schedule that has it ended now; it opens at "
-                f"{opening.isoformat(timespec='seconds')}. To start it before, reactivate it.",
-                code="outside_schedule",
-                retry_after=math.ceil((opening - now).total_seconds()),
-            )
-        await engines.restart(session, engine)
-    await submit.submit(engine)
+        engine = await engines.start_again(session, engine_id)
+    if engine is not None:
+        await submit.submit(engine)
 
 
 async def retry_after(session: AsyncSession, engine: Engine) -> int:

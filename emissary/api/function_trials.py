@@ -5,15 +5,37 @@ from collections.abc import Sequence
 
 from blocks.sandbox import run_rows
 from blocks.sandbox_replies import RowScore, TestingFailed
-from emissary.errors import InvalidInput, Unavailable
+from emissary.api import cold_start
+from emissary.errors import InvalidInput, NotFound, Unavailable
+from emissary.judges import AnyFunction, JudgeFunction
 from emissary.schemas.testing_functions import TestingRow
+from emissary.serving import judging
 from emissary.settings import settings
+from emissary.store.tables import Engine
 from emissary.testing_function_files import TestingFunction, is_trusted
 
 AT_ONCE = 2
 SECONDS, ROW_SECONDS = 10.0, 5.0
 PATIENCE_SECONDS = 20.0
 _slots = asyncio.Semaphore(AT_ONCE)
+
+
+async def run_any(organization_id: str, function: AnyFunction, rows: Sequence[TestingRow]) -> list[RowScore]:
+    """What the function says of each row, a judge within the hold of a cold start.
+
+    Raises as `run`, or as `judging.scores`; InvalidInput where the judge's deployment is gone.
+    """
+    if not isinstance(function, JudgeFunction):
+        return await run(function, rows)
+
+    async def ready(seconds: float) -> Engine:
+        try:
+            return (await cold_start.ready(organization_id, function.judge.deployment_id, seconds)).engine
+        except NotFound:
+            sentence = f"it is gone; give it another with PUT /v1/testing-functions/{function.name}."
+            raise InvalidInput(sentence, code="judge_gone") from None
+
+    return await judging.scores(function, _triples(rows), ready, patience=settings().cold_start_hold)
 
 
 async def run(function: TestingFunction, rows: Sequence[TestingRow]) -> list[RowScore]:
@@ -30,10 +52,9 @@ async def run(function: TestingFunction, rows: Sequence[TestingRow]) -> list[Row
             code="busy",
         ) from None
     try:
-        triples = [(row.input_text, row.expected_output, row.predicted_output) for row in rows]
         return await run_rows(
             function,
-            triples,
+            _triples(rows),
             seconds=SECONDS,
             row_seconds=min(ROW_SECONDS, settings().testing_row_seconds),
             isolation=settings().sandbox,
@@ -41,6 +62,10 @@ async def run(function: TestingFunction, rows: Sequence[TestingRow]) -> list[Row
         )
     finally:
         _slots.release()
+
+
+def _triples(rows: Sequence[TestingRow]) -> list[tuple[str, str, str]]:
+    return [(row.input_text, row.expected_output, row.predicted_output) for row in rows]
 
 
 async def require_score(function: TestingFunction, sample: TestingRow) -> None:

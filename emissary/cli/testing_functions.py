@@ -12,7 +12,7 @@ from emissary.cli.exit_codes import WrongUsage
 from emissary.cli.output import clean, say, show_json, show_list, show_one
 from emissary.errors import NotFound
 
-app = typer.Typer(no_args_is_help=True, help="Python functions that score a model's answers.")
+app = typer.Typer(no_args_is_help=True, help="Functions that score a model's answers: Python, or judges.")
 _PATH = "/v1/testing-functions"
 Name = Annotated[str, typer.Argument(help="Name of the function.")]
 Source = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="Python file named like its function.")]
@@ -29,11 +29,13 @@ def list_(ctx: typer.Context, as_json: AsJson = False) -> None:
 
 @app.command()
 def show(ctx: typer.Context, name: Name, as_json: AsJson = False) -> None:
-    """Print a function's source."""
+    """Print a function's source, or what a judge asks."""
     for function in connect(ctx).get(_PATH):
         if function["name"] == name:
             if as_json:
                 show_json(function)
+            elif "judge" in function:
+                show_one(function["judge"], as_json)
             else:
                 sys.stdout.write(clean(function["content"]))
             return
@@ -55,6 +57,53 @@ def add(ctx: typer.Context, file: Source, dependency: Dependencies = None, as_js
 def update(ctx: typer.Context, file: Source, dependency: Dependencies = None, as_json: AsJson = False) -> None:
     """Replace a function by the one in a file of its name."""
     made = connect(ctx).call("PUT", f"{_PATH}/{file.stem}", json=_body(file, dependency))
+    show_one(made, as_json)
+
+
+Deployment = Annotated[
+    str, typer.Option("--deployment", help="Name or id of the deployment, for classification or regression.")
+]
+Label = Annotated[
+    str | None, typer.Option("--label", help="Of a classification: the label whose probability is the score.")
+]
+Input = Annotated[
+    str | None,
+    typer.Option(
+        "--input", help="What it reads: text with {input_text}, {expected_output}, {predicted_output}. [the last]"
+    ),
+]
+
+
+def _judge(deployment: str, label: str | None, template: str | None) -> dict[str, Any]:
+    judge = {"deployment_id": deployment, "label": label, "input": template}
+    return {"judge": {name: value for name, value in judge.items() if value is not None}}
+
+
+@app.command("add-judge")
+def add_judge(
+    ctx: typer.Context,
+    name: Name,
+    deployment: Deployment,
+    label: Label = None,
+    template: Input = None,
+    as_json: AsJson = False,
+) -> None:
+    """Add a function that has a deployment score the answers."""
+    made = connect(ctx).post(_PATH, {"name": name} | _judge(deployment, label, template))
+    show_one(made, as_json)
+
+
+@app.command("update-judge")
+def update_judge(
+    ctx: typer.Context,
+    name: Name,
+    deployment: Deployment,
+    label: Label = None,
+    template: Input = None,
+    as_json: AsJson = False,
+) -> None:
+    """Replace a function by one that has a deployment score the answers."""
+    made = connect(ctx).call("PUT", f"{_PATH}/{name}", json=_judge(deployment, label, template))
     show_one(made, as_json)
 
 

@@ -1,12 +1,13 @@
 """Testing functions, and trying them."""
 
 import keyword
-from typing import Annotated
+from typing import Annotated, Self
 
 from packaging.requirements import InvalidRequirement, Requirement
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from emissary.schemas.fields import UnixTime
+from emissary.judges import ANSWER_ALONE, Judge, checked_template
+from emissary.schemas.fields import LEFT_OUT, Reference, UnixTime
 
 MAX_CONTENT_BYTES = 64 * 1024
 SHIPPED_SUFFIX = "_shared"
@@ -17,6 +18,9 @@ _COLUMNS = frozenset(
     }
 )
 """Columns of the tables of results, in which each function has a column of its name."""
+
+
+Text = Annotated[str, Field(strict=True)]
 
 
 def _function_name(value: str) -> str:
@@ -34,6 +38,10 @@ def _source(value: str) -> str:
     if "\0" in value:
         raise ValueError("must not contain NUL characters")
     return value
+
+
+def _template(value: str) -> str:
+    return checked_template(_source(value))
 
 
 def _requirement(value: str) -> str:
@@ -60,7 +68,6 @@ Dependencies = Annotated[
     list[Annotated[str, Field(strict=True, max_length=200), AfterValidator(_requirement)]],
     Field(max_length=16, description="pip requirements, installed from wheels.", examples=[["rapidfuzz>=3"]]),
 ]
-Text = Annotated[str, Field(strict=True)]
 
 
 class TestingRow(BaseModel):
@@ -76,14 +83,47 @@ class TestingRow(BaseModel):
 _SAMPLE = TestingRow(input_text="Say red.", expected_output="red", predicted_output="red")
 
 
+class JudgeDefinition(BaseModel):
+    """A deployment for classification or regression that scores answers: a label's probability, or its number."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    deployment_id: Reference = Field(description="Id or name of a deployment; its id is kept.")
+    label: Text | None = Field(
+        default=None, description="Of a classification, the label whose probability is the score; of a regression none."
+    )
+    input: Annotated[Text, AfterValidator(_template)] = Field(
+        default=ANSWER_ALONE,
+        description="What the deployment reads: text with {input_text}, {expected_output} and {predicted_output}.",
+        examples=["{input_text}\n\n{predicted_output}"],
+    )
+
+    def judge(self) -> Judge:
+        """It, as it is asked."""
+        return Judge(**self.model_dump())
+
+
 class _Definition(BaseModel):
-    content: Source
+    content: Source | None = None
     dependencies: Dependencies = []
     sample: TestingRow = Field(default=_SAMPLE, description="The row that the function is tried on; it is not kept.")
+    judge: JudgeDefinition | None = Field(
+        default=None, description="A deployment that scores instead; then neither content, dependencies nor sample."
+    )
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if (self.content is None) == (self.judge is None):
+            raise ValueError("give either content or judge")
+        if self.judge is not None and (self.dependencies or "sample" in self.model_fields_set):
+            raise ValueError("dependencies and sample are for content; leave them out where there is a judge")
+        return self
 
 
 class TestingFunctionCreate(_Definition):
-    """POST /v1/testing-functions: `def name(input_text: str, expected_output: str, predicted_output: str) -> float`."""
+    """POST /v1/testing-functions: `def name(input_text: str, expected_output: str, predicted_output: str) -> float`,
+    or a judge.
+    """
 
     __test__ = False
 
@@ -99,14 +139,15 @@ class TestingFunctionUpdate(_Definition):
 
 
 class TestingFunctionSummary(BaseModel):
-    """A testing function with its source."""
+    """A testing function with its source, or with what its judge asks."""
 
     __test__ = False
 
     model_config = ConfigDict(from_attributes=True)
     name: str
-    content: str
+    content: str | None = LEFT_OUT
     dependencies: list[str]
+    judge: JudgeDefinition | None = LEFT_OUT
     higher_is_better: bool = Field(
         default=True,
         description="Whether the best checkpoint has the highest mean; false for an error, as of regression.",

@@ -1,5 +1,6 @@
 """Queries of inference engines."""
 
+import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -10,7 +11,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from emissary import base_models, schedules
-from emissary.errors import InvalidInput, NotFound
+from emissary.errors import InvalidInput, NotFound, Unavailable
 from emissary.ids import new_id
 from emissary.store import leases
 from emissary.store.pages import Page, fetch
@@ -147,6 +148,28 @@ async def restart(session: AsyncSession, engine: Engine) -> None:
     engine.start_requested_at = datetime.now(UTC)
     await session.flush()
     await deployments_follow(session, engine.id, "Creating")
+
+
+async def start_again(session: AsyncSession, engine_id: str) -> Engine | None:
+    """The engine, which had ended, Creating again and to be submitted; None when somebody else just did that.
+
+    Raises NotFound, and Unavailable, with the seconds to its next window, when its schedule has it ended now.
+    """
+    now = datetime.now(UTC)
+    engine = await lock(session, engine_id)
+    if engine.status != "Inactive":
+        return None
+    schedule = schedules.of_engine(engine.resource_management_config)
+    if schedule is not None and not schedules.is_open(schedule, now):
+        opening = schedules.next_opening(schedule, now)
+        raise Unavailable(
+            f"The engine {engine.id} runs by a schedule that has it ended now; it opens at "
+            f"{opening.isoformat(timespec='seconds')}. To start it before, reactivate it.",
+            code="outside_schedule",
+            retry_after=math.ceil((opening - now).total_seconds()),
+        )
+    await restart(session, engine)
+    return engine
 
 
 async def adopt(session: AsyncSession, engine_id: str, flow_run_id: UUID, moment: datetime) -> Engine | None:

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, DateTime, ForeignKey, Index, String, UniqueConstraint, func, text
+from sqlalchemy import BigInteger, CheckConstraint, DateTime, ForeignKey, Index, String, UniqueConstraint, func, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
@@ -257,12 +257,17 @@ class TestingFunction(Base):
     """A testing function that an organization added; those that ship are files."""
 
     __tablename__ = "testing_functions"
-    __table_args__ = (Index("testing_functions_name", "organization_id", "name", unique=True),)
+    __table_args__ = (
+        Index("testing_functions_name", "organization_id", "name", unique=True),
+        CheckConstraint("num_nonnulls(content, judge) = 1", "testing_functions_kind"),
+    )
     id: Mapped[str] = mapped_column(primary_key=True)
     organization_id: Mapped[str] = mapped_column(ForeignKey("organizations.id"))
     name: Mapped[str]
-    content: Mapped[str]
+    content: Mapped[str | None]
     dependencies: Mapped[list[str]]
+    judge: Mapped[Json | None] = mapped_column(JSONB(none_as_null=True))
+    """What a judge asks, in place of `content`; as `emissary.judges.Judge`."""
     created_by: Mapped[str] = mapped_column(ForeignKey("users.id"))
 
 

@@ -10,23 +10,33 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from emissary import testing_function_files
 from emissary.errors import InvalidInput, NotFound
 from emissary.ids import new_id
+from emissary.judges import AnyFunction, Judge, JudgeFunction
 from emissary.store.pages import Page
-from emissary.store.tables import TERMINAL, Project, TestingFunction, TrainingJob
+from emissary.store.tables import GONE, TERMINAL, Deployment, Project, TestingFunction, TrainingJob
 from emissary.store.users import Caller
 
 _SHOWN_NAMES = 20
 
 
 async def create(
-    session: AsyncSession, caller: Caller, name: str, content: str, dependencies: list[str]
+    session: AsyncSession,
+    caller: Caller,
+    name: str,
+    *,
+    content: str | None,
+    dependencies: list[str],
+    judge: Judge | None,
 ) -> TestingFunction:
-    """A new function of the caller's organization. Raises InvalidInput where it has one of that name."""
+    """A new function of the caller's organization, of `content` or a `judge`. Raises InvalidInput where it has one of
+    that name.
+    """
     row = insert(TestingFunction).values(
         id=new_id("tf"),
         organization_id=caller.organization_id,
         name=name,
         content=content,
         dependencies=dependencies,
+        judge=None if judge is None else judge.model_dump(),
         created_by=caller.user_id,
     )
     new = row.on_conflict_do_nothing(index_elements=["organization_id", "name"]).returning(TestingFunction)
@@ -63,7 +73,7 @@ async def get(session: AsyncSession, organization_id: str, name: str, *, hold: b
     return row
 
 
-async def find(session: AsyncSession, organization_id: str, name: str) -> testing_function_files.TestingFunction:
+async def find(session: AsyncSession, organization_id: str, name: str) -> AnyFunction:
     """The function, one of those that ship or the organization's own, as it is run. Raises NotFound."""
     if (ships := testing_function_files.shipped().get(name)) is not None:
         return ships
@@ -106,13 +116,14 @@ async def take_unused(session: AsyncSession, organization_id: str, name: str) ->
 
 async def resolve(
     session: AsyncSession, organization_id: str, names: Sequence[str], field: str = "test_functions"
-) -> list[testing_function_files.TestingFunction]:
+) -> list[AnyFunction]:
     """The functions of `names`, in that order, as they are run: those that ship, and the organization's own.
 
     They stay as they are until the transaction ends, and after it while a job that has not ended uses them.
-    Raises InvalidInput where a name is unknown, naming the entry of `field` and the functions there are.
+    Raises InvalidInput where a name is unknown, naming the entry of `field` and the functions there are, or is of a
+    judge whose deployment is gone.
     """
-    known = testing_function_files.shipped()
+    known: dict[str, AnyFunction] = dict(testing_function_files.shipped())
     wanted = [name for name in names if _may_be_name(name)]
     query = select(TestingFunction).where(
         TestingFunction.organization_id == organization_id, TestingFunction.name.in_(wanted)
@@ -126,11 +137,26 @@ async def resolve(
             raise InvalidInput(
                 f"{field}[{position}] is {name!r}, but there is no such testing function; known are: {there}."
             )
-    return [known[name] for name in names]
+    functions = [known[name] for name in names]
+    await _require_live_judges(session, functions, field)
+    return functions
 
 
-async def of_job(session: AsyncSession, job: TrainingJob) -> list[testing_function_files.TestingFunction]:
-    """The functions that score the job, in its order. Raises InvalidInput where one is gone."""
+async def _require_live_judges(session: AsyncSession, functions: Sequence[AnyFunction], field: str) -> None:
+    asked = {function.judge.deployment_id for function in functions if isinstance(function, JudgeFunction)}
+    query = select(Deployment.id).where(Deployment.id.in_(asked), Deployment.status.not_in(GONE))
+    live = set(await session.scalars(query)) if asked else set()
+    for position, function in enumerate(functions):
+        if isinstance(function, JudgeFunction) and function.judge.deployment_id not in live:
+            raise InvalidInput(
+                f"{field}[{position}]: the judge {function.name!r} asks the deployment {function.judge.deployment_id}, "
+                f"which is gone; give it another with PUT /v1/testing-functions/{function.name}.",
+                code="judge_gone",
+            )
+
+
+async def of_job(session: AsyncSession, job: TrainingJob) -> list[AnyFunction]:
+    """The functions that score the job, in its order. Raises InvalidInput where one or a judge's deployment is gone."""
     project = await session.get_one(Project, job.project_id)
     return await resolve(session, project.organization_id, job.test_functions)
 
@@ -148,5 +174,8 @@ def _may_be_name(name: str) -> bool:
     return re.fullmatch(r"\w+", name, re.ASCII) is not None
 
 
-def _runnable(row: TestingFunction) -> testing_function_files.TestingFunction:
+def _runnable(row: TestingFunction) -> AnyFunction:
+    if row.judge is not None:
+        return JudgeFunction(name=row.name, judge=Judge(**row.judge))
+    assert row.content is not None
     return testing_function_files.TestingFunction(name=row.name, content=row.content, dependencies=row.dependencies)

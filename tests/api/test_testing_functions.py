@@ -26,6 +26,14 @@ def source(name: str, body: str = "return float(len(predicted_output))") -> str:
     return f"def {name}{SIGNATURE}{body}\n"
 
 
+def judged(**judge: Any) -> dict[str, Any]:
+    """What a request says of a judge, which is of no deployment that there is."""
+    return {"content": None, "judge": {"deployment_id": "manners"} | judge}
+
+
+JUDGED = judged()
+
+
 @pytest.fixture(scope="module")
 def other(platform: Platform) -> Client:
     """A client of another organization."""
@@ -126,6 +134,17 @@ def test_pages_follow_the_names(client: Client, length: str) -> None:
         ({"dependencies": ["file:///tmp/x.whl"]}, ["dependencies.0: ", "without options"]),
         ({"dependencies": ["humanize"] * 17}, ["dependencies: "]),
         ({"sample": {"input_text": "x"}}, ["sample.expected_output: "]),
+        ({"judge": {"deployment_id": "manners"}}, ["give either content or judge"]),
+        ({"content": None}, ["give either content or judge"]),
+        (JUDGED | {"dependencies": ["humanize"]}, ["dependencies and sample are for content"]),
+        (JUDGED | {"sample": ROW}, ["dependencies and sample are for content"]),
+        (JUDGED, ["judge.deployment_id: there is no deployment 'manners'."]),
+        ({"content": None, "judge": {"label": "polite"}}, ["judge.deployment_id: "]),
+        (judged(input="{answer}"), ["judge.input: ", "no fields but {input_text}, {expected_output}"]),
+        (judged(input="polite?"), ["judge.input: ", "must contain {predicted_output}"]),
+        (judged(input="{predicted_output}\0"), ["judge.input: ", "NUL"]),
+        (judged(input="{predicted_output}" + "x" * 65_536), ["judge.input: ", "at most 64 KiB"]),
+        (judged(label=1), ["judge.label: "]),
     ],
 )
 def test_a_bad_function_is_refused_in_a_sentence(client: Client, body: dict[str, Any], words: list[str]) -> None:

@@ -101,7 +101,7 @@ async def reactivate_deployment(project: OwnedProject, deployment_id: str) -> No
 
 @router.delete("/{deployment_id}", status_code=204, operation_id="deleteDeploymentById", summary="Delete deployment")
 async def delete_deployment(project: OwnedProject, deployment_id: str) -> None:
-    """Stop serving it; the engine goes on."""
+    """Stop serving it; the engine goes on. A training job that still needs it as its judge fails and says so."""
     async with transaction() as session:
         deployment = await deployments.get(session, deployment_id, project.id)
     await ending.terminate(deployment, deployment.engine)
