@@ -25,7 +25,7 @@ CHAT: Conversation = {
     ],
 }
 TEST_ROWS = [row("Repeat the word: blue", "blue"), CHAT, row("What is 1+1? Be brief." * 3, "2"), row("Say it. ", "red")]
-TOKENS = 8
+TOKENS = 6
 
 
 @pytest.fixture(scope="module")
@@ -43,17 +43,22 @@ def adapters(trained: Trained) -> list[Path | None]:
 def plain(generator: Generator, base_model_dir: Path, adapters: list[Path | None]) -> list[list[str]]:
     """What `generate` of transformers, through PEFT, answers to each row alone, per adapter."""
 
-    def answers(model: Any) -> Iterator[str]:
-        for each in TEST_ROWS:
-            prompt = torch.tensor([generator.chat_prompt(each["messages"][:-1])])
-            with torch.inference_mode():
-                output = model.generate(input_ids=prompt, do_sample=False, max_new_tokens=TOKENS)
-            yield generator.tokenizer.decode(output[0, prompt.shape[1] :], skip_special_tokens=True)
+    base = AutoModelForCausalLM.from_pretrained(base_model_dir, dtype=torch.float32)
+    model: Any = PeftModel.from_pretrained(base, adapters[1], "1").eval()
+    model.load_adapter(adapters[2], "2")
 
-    found = []
-    for folder in adapters:
-        model = AutoModelForCausalLM.from_pretrained(base_model_dir, dtype=torch.float32).eval()
-        found.append(list(answers(model if folder is None else PeftModel.from_pretrained(model, folder).eval())))
+    @torch.inference_mode()
+    def answers() -> list[str]:
+        prompts = [torch.tensor([generator.chat_prompt(each["messages"][:-1])]) for each in TEST_ROWS]
+        outputs = [model.generate(input_ids=prompt, do_sample=False, max_new_tokens=TOKENS) for prompt in prompts]
+        new = [output[0, prompt.shape[1] :] for output, prompt in zip(outputs, prompts, strict=True)]
+        return [generator.tokenizer.decode(ids, skip_special_tokens=True) for ids in new]
+
+    with model.disable_adapter():
+        found = [answers()]
+    for name in ("1", "2"):
+        model.set_adapter(name)
+        found.append(answers())
     return found
 
 
