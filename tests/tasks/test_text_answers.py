@@ -25,7 +25,7 @@ CHAT: Conversation = {
     ],
 }
 TEST_ROWS = [row("Repeat the word: blue", "blue"), CHAT, row("What is 1+1? Be brief." * 3, "2"), row("Say it. ", "red")]
-TOKENS = 6
+TOKENS = 8
 
 
 @pytest.fixture(scope="module")
