@@ -126,22 +126,25 @@ def measure(checkpoints: int, count: int, rounds: int) -> Table:
             "one pass": partial(one_pass, generator, rows, adapters),
         }
         seconds: dict[str, list[float]] = {name: [] for name in arms}
+        cpu: dict[str, list[float]] = {name: [] for name in arms}
         answers: dict[str, Answers] = {}
         for _ in range(rounds):
             for name, run in arms.items():
-                begun = time.perf_counter()
+                begun, cpu_begun = time.perf_counter(), time.process_time()
                 answers[name] = run()
                 seconds[name].append(time.perf_counter() - begun)
+                cpu[name].append(time.process_time() - cpu_begun)
     plain, *_ = arms
     flat = {name: [text for texts in found for text in texts] for name, found in answers.items()}
     lengths = [len(generator.tokenizer(text)["input_ids"]) for text in flat[plain]]
     title = f"{checkpoints} checkpoints × {len(rows)} rows, {statistics.mean(lengths):.0f} tokens an answer"
-    table = Table("", "seconds", "rows a second", "speed", "equal answers", title=title)
+    table = Table("", "seconds", "CPU seconds", "rows a second", "speed", "equal answers", title=title)
     medians = {name: statistics.median(found) for name, found in seconds.items()}
     for name, middle in medians.items():
         equal = sum(one == other for one, other in zip(flat[name], flat[plain], strict=True))
         speed = f"{medians[plain] / middle:.2f}"
-        table.add_row(name, f"{middle:.1f}", f"{len(lengths) / middle:.2f}", speed, f"{equal} of {len(lengths)}")
+        figures = (f"{middle:.1f}", f"{statistics.median(cpu[name]):.1f}", f"{len(lengths) / middle:.2f}", speed)
+        table.add_row(name, *figures, f"{equal} of {len(lengths)}")
     return table
 
 
