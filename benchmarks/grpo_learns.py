@@ -19,10 +19,10 @@ from emissary import base_models, model_files
 from emissary.serving.generation import Generator
 from emissary.settings import settings
 from emissary.testing_function_files import TestingFunction
-from tasks.checkpoint_testing import answer_rows
 from tasks.grpo_training import train_grpo
 from tasks.reward_steps import RewardPoint
 from tasks.sft_rows import Conversation
+from tasks.text_answers import answer_rows
 from tasks.training_steps import Caller
 
 MODEL = "SmolLM2-135M-Instruct"
@@ -137,10 +137,8 @@ def main() -> None:
         for name in ("base", *runs):
             adapter = None
             if name != "base":
-                adapter = name
-                last = max((Path(folder) / name / "checkpoints").iterdir(), key=lambda path: int(path.name))
-                generator.load_adapter(name, last)
-            outputs = answer_rows(generator, HELD_OUT, adapter, COMPLETION_TOKENS, lambda _: None)
+                adapter = max((Path(folder) / name / "checkpoints").iterdir(), key=lambda path: int(path.name))
+            (outputs,) = answer_rows(generator, HELD_OUT, [adapter], COMPLETION_TOKENS, lambda _: None)
             scores = asyncio.run(_scores(outputs))
             print(
                 f"{name:32} {_task(scores):.3f}   {scores['names_it']:.3f}     {scores['brief']:.3f}   {outputs[0]!r}"

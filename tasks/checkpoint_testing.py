@@ -1,8 +1,7 @@
-"""A checkpoint's answers to the test rows of text generation, and the files of a test's results."""
+"""The files of a test's results, and what is read from them."""
 
 import json
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,45 +11,12 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from emissary.errors import NotFound
-from emissary.serving.generation import GenerationRequest, Generator
+from emissary.schemas.training_jobs import FunctionSummary
 from emissary.store.artifacts import CorruptArtifact, artifact_store
 from tasks.pooled_testing import Predictions
-from tasks.sft_rows import Conversation
 
 _MEANS = "means.json"
-REPORT = "report.json"
-
-
-def answer_rows(
-    generator: Generator,
-    rows: Sequence[Conversation],
-    adapter: str | None,
-    max_new_tokens: int,
-    on_progress: Callable[[float], None],
-) -> list[str]:
-    """Greedy answers to all but the last message of each row, in the rows' order.
-
-    `adapter` is the name of a loaded adapter, None the base model. A prompt that leaves no room for
-    `max_new_tokens` in the model's context loses its beginning. `on_progress` gets the share of rows answered,
-    0 to 1; what it raises ends the work. Raises InvalidInput as `Generator.row` and `Generator.chat_prompt`.
-    """
-    room = generator.context - max_new_tokens
-    prompts = [_prompt(generator, row)[-max(1, room) :] for row in rows]
-    # Prompts of like length decode together with little padding; the longest first, so that what does not fit
-    # into memory shows at once.
-    order = sorted(range(len(rows)), key=lambda i: len(prompts[i]), reverse=True)
-    index = {
-        generator.row(GenerationRequest(prompts[i], adapter=adapter, max_new_tokens=max_new_tokens)): i for i in order
-    }
-    waiting, batch = deque(index), generator.new_batch()
-    answers: dict[int, str] = {}
-    while waiting or batch.rows:
-        batch.admit(waiting)
-        for event in batch.step():
-            if event.result is not None:
-                answers[index[event.row]] = event.result.text
-                on_progress(len(answers) / len(rows))
-    return [answers[i] for i in range(len(rows))]
+REPORT, SUMMARY = "report.json", "test_summary.json"
 
 
 def write_results(
@@ -86,6 +52,11 @@ def write_results(
     (folder / _MEANS).write_text(json.dumps(aggregate(scores)))
 
 
+def write_summary(folder: Path, summary: Mapping[str, FunctionSummary]) -> None:
+    """Write test_summary.json, what the scores of each testing function say."""
+    (folder / SUMMARY).write_text(json.dumps({name: found.model_dump() for name, found in summary.items()}))
+
+
 def _probabilities(predictions: Predictions | None) -> dict[str, pa.Array]:
     if predictions is None or predictions.task.task_type != "classification":
         return {}
@@ -106,8 +77,9 @@ def _errors(errors: Mapping[str, Sequence[str | None]]) -> dict[str, pa.Array]:
 
 @dataclass(frozen=True)
 class Results:
-    """What came of a checkpoint's test: each testing function's mean; metrics and names of plots, as
-    `checkpoint_report.Report` writes them, None where an earlier version tested; and the plots: name → PNG.
+    """What came of a test: each testing function's mean; metrics and names of plots, as `checkpoint_report.Report`
+    writes them, with `score_summary.summary` as `test_summary`, None or without it where an earlier version tested; and
+    the plots: name → PNG.
     """
 
     means: dict[str, float]
@@ -116,12 +88,20 @@ class Results:
 
 
 def read_results(folder: Path) -> Results:
-    """What `write_results` and `Report.write` wrote into `folder`."""
+    """What `write_results`, `write_summary` and `Report.write` wrote into `folder`."""
     means = json.loads((folder / _MEANS).read_text())
     if not (folder / REPORT).exists():
         return Results(means, None, {})
     report = json.loads((folder / REPORT).read_text())
+    if (folder / SUMMARY).exists():
+        report[SUMMARY.removesuffix(".json")] = json.loads((folder / SUMMARY).read_text())
     return Results(means, report, {name: (folder / f"{name}.png").read_bytes() for name in report["plots"]})
+
+
+def read_scores(folder: Path, functions: Sequence[str]) -> dict[str, list[float | None]]:
+    """The scores per row that `write_results` wrote into `folder`, of those of `functions` that are there."""
+    table = pyarrow.parquet.read_table(folder / "results.parquet")
+    return {name: table[name].to_pylist() for name in functions if name in table.column_names}
 
 
 def published_results(key: str) -> Results | None:
@@ -140,17 +120,3 @@ def aggregate(scores: Mapping[str, Sequence[float | None]]) -> dict[str, float]:
     """Each testing function's mean over the rows that it scored; a function that scored none is left out."""
     scored = {name: [value for value in values if value is not None] for name, values in scores.items()}
     return {name: sum(values) / len(values) for name, values in scored.items() if values}
-
-
-def _prompt(generator: Generator, row: Conversation) -> list[int]:
-    """The prompt's token ids, as in training."""
-    if row["kind"] == "prompt" and not generator.tokenizer.chat_template:
-        return generator.text_prompt(row["messages"][0]["content"])
-    return generator.chat_prompt(row["messages"][:-1])
-
-
-def last_question(row: Conversation) -> str:
-    """The last user message before the answer, or what else comes last before it."""
-    before = row["messages"][:-1]
-    asked = [message["content"] for message in before if message["role"] == "user"]
-    return asked[-1] if asked else before[-1]["content"]

@@ -14,7 +14,7 @@ from emissary.testing_function_files import goodness
 from tasks.attempt import Interrupted
 from tasks.catalogue import in_catalogue
 from tasks.serving import load_model
-from tasks.testing import test_checkpoint
+from tasks.testing import test_some
 
 
 async def ends_with(job: TrainingJob, model_dir: Path, test_rows: list[Any], number: int) -> bool:
@@ -22,7 +22,8 @@ async def ends_with(job: TrainingJob, model_dir: Path, test_rows: list[Any], num
     checkpoint of the last `early_stopping_patience` was better than those before; or because the run is to stop.
 
     It depends on the checkpoints up to `number` alone, so a run that was killed decides the same again. Where the
-    metric is a testing function, the checkpoint is tested now, with the base model loaded a second time, unless it is.
+    metric is a testing function, the checkpoint is tested now, with the base model loaded a second time, unless it is;
+    before the first one so is the base model.
     """
     metric = job.hyper_parameters["early_stopping_metric"]
     patience = job.hyper_parameters["early_stopping_patience"]
@@ -58,7 +59,7 @@ async def _tested(job: TrainingJob, model_dir: Path, test_rows: list[Any], numbe
         return True
     model = await anyio.to_thread.run_sync(load_model, model_dir, job.task_type)
     try:
-        await test_checkpoint(job, checkpoint, model, test_rows, lambda _share: None)
+        await test_some(job, [checkpoint], model, test_rows, lambda _share: None)
     except Interrupted:
         return False
     finally:

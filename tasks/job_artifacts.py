@@ -15,8 +15,9 @@ from prefect.artifacts import (
     aupdate_progress_artifact,
 )
 
+from emissary import intervals
 from emissary.store import training_jobs
-from emissary.store.tables import TrainingJob
+from emissary.store.tables import Checkpoint, TrainingJob
 from tasks import reward_plots
 from tasks.catalogue import in_catalogue
 from tasks.drawing import png
@@ -98,6 +99,10 @@ async def _publish_loss_curve(job_id: str) -> None:
     await _publish_picture(_key(job_id, "policy"), png(reward_plots.policy(job.training_loss, title)), title)
 
 
+def _summaries(row: Checkpoint) -> dict[str, Any]:
+    return dict((row.report or {}).get("test_summary", {}))
+
+
 async def _publish_checkpoint_table(job_id: str) -> None:
     job = await in_catalogue(training_jobs.get, job_id)
     rows = await in_catalogue(training_jobs.checkpoints, job_id)
@@ -109,7 +114,10 @@ async def _publish_checkpoint_table(job_id: str) -> None:
             "test loss": row.test_loss,
             **(row.report or {}).get("metrics", {}),
             **(row.scores or {}),
+            **{name: intervals.written(summary) for name, summary in _summaries(row).items()},
         }
         for row in rows
     ]
+    if base := next((found for row in rows if (found := intervals.of_base(_summaries(row)))), None):
+        table.insert(0, dict.fromkeys(table[0], "") | {"checkpoint": "base"} | base)
     await acreate_table_artifact(table=table, key=_key(job_id, "checkpoints"), description=f"Checkpoints of {job.name}")

@@ -2,7 +2,8 @@
 
 import gc
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from blocks.sandbox import score_rows
 from blocks.sandbox_replies import RowScore, TestingFailed, raise_if_many_failed
+from emissary.errors import NotFound
 from emissary.judges import AnyFunction, JudgeFunction
 from emissary.serving.generation import Generator
 from emissary.serving.pooled import PooledModel
@@ -29,21 +31,26 @@ from tasks.attempt import Interrupted, end_if_interrupted, raise_if_interrupted
 from tasks.catalogue import in_catalogue
 from tasks.checkpoint_testing import (
     Results,
-    answer_rows,
-    last_question,
     published_results,
     read_results,
+    read_scores,
     write_results,
+    write_summary,
 )
 from tasks.job_artifacts import TRAINED
 from tasks.pooled_testing import Predictions, predict_rows
 from tasks.publishing import publish
 from tasks.serving import load_model
+from tasks.text_answers import answer_rows, last_question
+
+_ADAPTER = "under-test"
+_ANSWERED_BY_BASE = ("text-generation", "embedding")
+"""Task types for which a base model has all it needs; classification and regression need a head, which it has not."""
 
 
 @task(task_run_name="test-checkpoints", cache_policy=NO_CACHE)
 async def test_checkpoints(job: TrainingJob, model_dir: Path, rows: list[Any]) -> None:
-    """Test the checkpoints that are not tested yet, with the base model loaded once."""
+    """Test the checkpoints that are not tested yet, and the base model, which is loaded once."""
     checkpoints = await in_catalogue(training_jobs.checkpoints, job.id)
     waiting = [checkpoint for checkpoint in checkpoints if checkpoint.results_artifact is None]
     if not waiting:
@@ -51,75 +58,92 @@ async def test_checkpoints(job: TrainingJob, model_dir: Path, rows: list[Any]) -
     await in_catalogue(job_events.record, job.id, "testing")
     progress = job_artifacts.Progress(job.id)
     model = await anyio.to_thread.run_sync(load_model, model_dir, job.task_type)
-    for checkpoint in waiting:
-        first = TRAINED + (100 - TRAINED) * checkpoints.index(checkpoint) / len(checkpoints)
-        share = (99 - TRAINED) / len(checkpoints)
+    begun = 1 - len(waiting) / len(checkpoints)
 
-        def show(done: float, first: float = first, share: float = share) -> None:
-            anyio.from_thread.run(progress.update, first + done * share)
+    def show(share: float) -> None:
+        anyio.from_thread.run(progress.update, TRAINED + (99 - TRAINED) * (begun + (1 - begun) * share))
 
-        try:
-            await test_checkpoint(job, checkpoint, model, rows, show)
-        except Interrupted:
-            end_if_interrupted()
-            raise
+    try:
+        await test_some(job, waiting, model, rows, show)
+    except Interrupted:
+        end_if_interrupted()
+        raise
     del model
     gc.collect()
     job_artifacts.show_checkpoints(job.id)
 
 
-async def test_checkpoint(
+async def test_some(
     job: TrainingJob,
-    checkpoint: Checkpoint,
+    checkpoints: Sequence[Checkpoint],
     model: Generator | PooledModel,
     rows: list[Any],
     on_progress: Callable[[float], None],
 ) -> None:
-    """Have the checkpoint answer `rows`, and publish and record how it did; `model` is the base model.
+    """Have `checkpoints` answer `rows`, and publish and record how each did as soon as it has; `model` is the base
+    model, which answers them first, once in the life of a job, where there is something to compare.
 
-    `on_progress` gets the share of rows answered. Raises Interrupted when the run is to stop.
+    `on_progress` gets the share of all answers that are there. Raises Interrupted when the run is to stop.
     """
-    key = f"training-jobs/{job.id}/results/{checkpoint.number}"
-    results = await anyio.to_thread.run_sync(published_results, key)
-    if results is None:
-        adapter = f"checkpoint-{checkpoint.number}"
-        model.load_adapter(adapter, await anyio.to_thread.run_sync(artifact_store().folder, checkpoint.artifact))
-        tested, predictions = await anyio.to_thread.run_sync(partial(_answers, job, model, rows, adapter, on_progress))
-        model.unload_adapter(adapter)
-        scored = await _score(job, tested)
+    base = [None] if job.test_functions and job.task_type in _ANSWERED_BY_BASE else []
+    untested: list[Checkpoint | None] = []
+    for tested in (*base, *checkpoints):
+        results = await anyio.to_thread.run_sync(published_results, _key(job, tested))
+        if results is None:
+            untested.append(tested)
+        elif tested is not None:
+            await _record(job, tested, results)
+    answers = _answers(job, model, rows, untested, on_progress)
+    for tested in untested:
+        answered, predictions = await anyio.to_thread.run_sync(next, answers)
+        scored = await _score(job, answered, forgiving=tested is None)
         with tempfile.TemporaryDirectory(prefix="emissary-results-") as folder:
             scratch = Path(folder)
-            await anyio.to_thread.run_sync(partial(_write, scratch, tested, scored, predictions))
+            await anyio.to_thread.run_sync(partial(_write, job, scratch, answered, scored, predictions))
             results = read_results(scratch)
-            await anyio.to_thread.run_sync(partial(publish, key, scratch))
-    await in_catalogue(_record_results, job, checkpoint, key, results)
-    job_artifacts.show_plots(job, checkpoint.number, results.plots)
-    measured = results.means | (results.report or {}).get("metrics", {})
-    shown = ", ".join(f"{name} {value:.4f}" for name, value in measured.items() if value is not None)
-    get_run_logger().info("checkpoint %d: %s", checkpoint.number, shown)
+            await anyio.to_thread.run_sync(partial(publish, _key(job, tested), scratch))
+        await _record(job, tested, results)
+
+
+def _key(job: TrainingJob, tested: Checkpoint | None) -> str:
+    return f"training-jobs/{job.id}/results/{'base' if tested is None else tested.number}"
 
 
 def _write(
+    job: TrainingJob,
     folder: Path,
-    tested: list[tuple[str, str, str]],
+    answered: list[tuple[str, str, str]],
     scored: dict[str, list[RowScore]],
     predictions: Predictions | None,
 ) -> None:
-    # Here, for with it comes scikit-learn: a third of a second before a run's first step.
-    from tasks import checkpoint_report
+    # Here, for with them come scikit-learn and SciPy: a third of a second before a run's first step.
+    from tasks import checkpoint_report, score_summary
 
     scores = {name: [row.score for row in rows] for name, rows in scored.items()}
     errors = {name: [row.traceback or row.error for row in rows] for name, rows in scored.items()}
-    write_results(folder, tested, scores, predictions, errors)
+    write_results(folder, answered, scores, predictions, errors)
+    try:
+        base = read_scores(artifact_store().folder(_key(job, None)), list(scores))
+    except NotFound:  # the base model is not tested, or just now
+        base = {}
+    write_summary(folder, score_summary.summary(answered, scores, base))
     if predictions is None:
-        checkpoint_report.of_texts(tested, scores).write(folder)
+        checkpoint_report.of_texts(answered, scores).write(folder)
     else:
         checkpoint_report.of_predictions(predictions).write(folder)
 
 
-async def _record_results(
-    session: AsyncSession, job: TrainingJob, checkpoint: Checkpoint, key: str, results: Results
-) -> None:
+async def _record(job: TrainingJob, tested: Checkpoint | None, results: Results) -> None:
+    name = "base model" if tested is None else f"checkpoint {tested.number}"
+    if tested is not None:
+        await in_catalogue(_record_results, job, tested, results)
+        job_artifacts.show_plots(job, tested.number, results.plots)
+    measured = results.means | (results.report or {}).get("metrics", {})
+    shown = ", ".join(f"{metric} {value:.4f}" for metric, value in measured.items() if value is not None)
+    get_run_logger().info("%s: %s", name, shown)
+
+
+async def _record_results(session: AsyncSession, job: TrainingJob, checkpoint: Checkpoint, results: Results) -> None:
     await training_jobs.record_checkpoint(
         session,
         job.id,
@@ -127,7 +151,7 @@ async def _record_results(
         artifact=checkpoint.artifact,
         scores=results.means,
         report=results.report,
-        results_artifact=key,
+        results_artifact=_key(job, checkpoint),
     )
     metrics = (results.report or {}).get("metrics", {})
     await job_events.record(
@@ -139,53 +163,82 @@ def _answers(
     job: TrainingJob,
     model: Generator | PooledModel,
     rows: list[Any],
-    adapter: str,
+    untested: Sequence[Checkpoint | None],
     on_progress: Callable[[float], None],
-) -> tuple[list[tuple[str, str, str]], Predictions | None]:
-    """(input, expected output, output) of each row, and the numbers behind them, which text generation has none of.
+) -> Iterator[tuple[list[tuple[str, str, str]], Predictions | None]]:
+    """Of each of `untested`, in their order: (input, expected output, output) of each row, and the numbers behind them,
+    which text generation has none of.
 
     Raises Interrupted when the run is to stop.
     """
 
-    def progress(share: float) -> None:
+    def progress(done: int, share: float) -> None:
         raise_if_interrupted()
-        on_progress(share)
+        on_progress((done + share) / len(untested))
 
+    folders = (None if tested is None else artifact_store().folder(tested.artifact) for tested in untested)
     if isinstance(model, PooledModel):
-        return predict_rows(model, rows, adapter, progress)
-    outputs = answer_rows(model, rows, adapter, job.hyper_parameters["max_new_tokens"], progress)
-    tested = [
-        (last_question(row), row["messages"][-1]["content"], output) for row, output in zip(rows, outputs, strict=True)
-    ]
-    return tested, None
+        for done, folder in enumerate(folders):
+            with _loaded(model, folder) as adapter:
+                yield predict_rows(model, rows, adapter, partial(progress, done))
+        return
+    asked = [(last_question(row), row["messages"][-1]["content"]) for row in rows]
+    max_new_tokens = job.hyper_parameters["max_new_tokens"]
+    for outputs in answer_rows(
+        model, rows, folders, max_new_tokens, lambda answered: progress(0, answered / len(rows))
+    ):
+        yield [(*texts, output) for texts, output in zip(asked, outputs, strict=True)], None
 
 
-async def _score(job: TrainingJob, tested: list[tuple[str, str, str]]) -> dict[str, list[RowScore]]:
-    """Each testing function's score per row, or its error; the run's log tells of errors."""
+@contextmanager
+def _loaded(model: PooledModel, folder: Path | None) -> Iterator[str | None]:
+    """The name of the adapter in `folder`, which is loaded meanwhile; None without one."""
+    if folder is None:
+        yield None
+        return
+    model.load_adapter(_ADAPTER, folder)
+    try:
+        yield _ADAPTER
+    finally:
+        model.unload_adapter(_ADAPTER)
+
+
+async def _score(
+    job: TrainingJob, answered: list[tuple[str, str, str]], *, forgiving: bool
+) -> dict[str, list[RowScore]]:
+    """Each testing function's score per row, or its error; the run's log tells of errors.
+
+    Raises TestingFailed where a function fails on too many rows; `forgiving`, it has no scores then.
+    """
+    log = get_run_logger()
     scored: dict[str, list[RowScore]] = {}
     for function in await in_catalogue(testing_functions.of_job, job):
         try:
-            scored[function.name] = await _scores(function, tested)
+            scored[function.name] = await _scores(function, answered)
         except TestingFailed as error:
+            if forgiving:
+                log.warning("The base model's answers have no scores of %s: %s", function.name, error)
+                scored[function.name] = [RowScore(None, str(error), traceback=error.traceback)] * len(answered)
+                continue
             if error.traceback:
-                get_run_logger().error("testing function %s: %s", function.name, error.traceback)
+                log.error("testing function %s: %s", function.name, error.traceback)
             raise
         failed = [row for row in scored[function.name] if row.error is not None]
         if failed:
             told = "testing function %s failed on %d of %d rows, which have no score of it; the first: %s"
             first = failed[0].traceback or failed[0].error
-            get_run_logger().warning(told, function.name, len(failed), len(tested), first)
+            log.warning(told, function.name, len(failed), len(answered), first)
     return scored
 
 
-async def _scores(function: AnyFunction, tested: list[tuple[str, str, str]]) -> list[RowScore]:
+async def _scores(function: AnyFunction, answered: list[tuple[str, str, str]]) -> list[RowScore]:
     if isinstance(function, JudgeFunction):
-        scores = await judging.score(function, tested)
-        raise_if_many_failed(function.name, scores, len(tested))
+        scores = await judging.score(function, answered)
+        raise_if_many_failed(function.name, scores, len(answered))
         return scores
     return await score_rows(
         function,
-        tested,
+        answered,
         seconds=settings().testing_seconds,
         row_seconds=settings().testing_row_seconds,
         isolation=settings().sandbox,

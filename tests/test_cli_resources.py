@@ -64,7 +64,10 @@ def test_tables_show_what_was_made(platform: Platform, job: str) -> None:
 
 
 def test_checkpoints_are_shown_and_saved(platform: Platform, job: str, tmp_path: Path) -> None:
-    assert "exact match shared" in fine(platform, "checkpoints", "list", job, **HERE)
+    listed = fine(platform, "checkpoints", "list", job, **HERE)
+    assert "exact match shared" in listed
+    assert "│ base " in listed
+    assert "worst rows by exact match shared" in fine(platform, "checkpoints", "show", job, "best", **HERE)
     assert answer(platform, "checkpoints", "show", job, "best", **HERE)["checkpoint"] == 1
     assert emissary(platform, "checkpoints", "show", job, "7", **HERE).returncode == 3
     archive = tmp_path / "adapter.zip"

@@ -59,6 +59,12 @@ def test_checkpoints_have_scores_and_working_links(
     assert [row["expected_output"] for row in table] == ["red", "green", "blue"]
     mean = sum(float(row["test_similarity_shared"]) for row in table) / 3
     assert float(results["aggregated_test_result"]["test_similarity_shared"]) == pytest.approx(mean, rel=1e-4)
+    summary = results["test_summary"]["test_similarity_shared"]
+    assert summary["mean"] == pytest.approx(mean)
+    assert summary["low"] <= mean <= summary["high"]
+    assert summary["difference"]["mean"] == pytest.approx(mean - summary["base"]["mean"])
+    worst = min(table, key=lambda row: float(row["test_similarity_shared"]))
+    assert (summary["worst"][0]["row"], summary["worst"][0]["output"]) == (table.index(worst) + 1, worst["output"])
     assert results["metrics"]["exact_match"] == float(results["aggregated_test_result"]["exact_match_shared"])
     assert 0 <= results["metrics"]["chrf"] <= 1
     assert list(checkpoints[0]["plots"]) == ["score_histogram"]
@@ -70,6 +76,15 @@ def test_checkpoints_have_scores_and_working_links(
     assert not list(tmp_path.rglob("*.png"))
     base = AutoModelForCausalLM.from_pretrained(base_model_dir)
     assert PeftModel.from_pretrained(base, tmp_path).peft_config["default"].r == 2
+
+
+def test_base_model_heads_the_table_of_checkpoints_in_prefect(platform: Platform, job: dict[str, Any]) -> None:
+    wanted = {"artifacts": {"flow_run_id": {"any_": [job["flow_run_id"]]}, "type": {"any_": ["table"]}}}
+    tables = httpx.post(f"{platform.prefect_url}/api/artifacts/filter", json=wanted, trust_env=False).json()
+    last = max(tables, key=lambda table: table["created"])
+    rows = json.loads(last["data"])
+    assert [row["checkpoint"] for row in rows] == ["base", 1, 2]
+    assert all("[" in row["test_similarity_shared"] for row in rows)
 
 
 def test_link_that_was_tampered_with_is_refused(client: Client, project: str, job: dict[str, Any]) -> None:

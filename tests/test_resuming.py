@@ -1,7 +1,9 @@
 """Jobs that are cancelled, resumed, timed out or frozen, on the whole platform."""
 
+import os
 import signal
 import time
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -99,6 +101,31 @@ def test_job_over_its_time_limit_is_timed_out_and_resumes(client: Client, platfo
     trained(client, path, done + 1)
     assert "resumed" in kinds(client, path)
     client.post(f"{path}/cancel")
+
+
+def test_base_model_is_tested_once_in_the_life_of_a_job(client: Client, platform: Platform) -> None:
+    path = start(client, epochs=6)
+    job_id = path.rpartition("/")[2]
+    manifest = (
+        Path(os.environ["EMISSARY_HOME"])
+        / "artifacts"
+        / "training-jobs"
+        / job_id
+        / "results"
+        / "base"
+        / "manifest.json"
+    )
+    until(manifest.exists, bool)
+    process_of(platform, client, path).kill()
+    made = manifest.stat().st_mtime_ns
+    is_whole(client, path, 6)
+    assert "resumed" in kinds(client, path)
+    assert manifest.stat().st_mtime_ns == made
+    differences = [
+        row["test_results"]["test_summary"]["exact_match_shared"]["difference"]
+        for row in client.get(f"{path}/checkpoints")
+    ]
+    assert None not in differences
 
 
 def test_frozen_run_is_replaced_and_does_nothing_more_when_it_thaws(client: Client, platform: Platform) -> None:

@@ -154,6 +154,39 @@ class ClassMetrics(BaseModel):
     support: int = Field(description="Test rows that have it.")
 
 
+class Interval(BaseModel):
+    """A mean over test rows, and the bootstrap interval that holds the true one with 95 % confidence."""
+
+    mean: float
+    low: float | None = Field(description="Null of a single row.")
+    high: float | None = Field(description="Null of a single row.")
+
+
+class WorstRow(BaseModel):
+    """A test row on which a checkpoint did badly; texts are cut to 500 characters."""
+
+    row: int = Field(description="Its number in the results, from 1.")
+    score: float
+    input: str
+    expected_output: str
+    output: str
+
+
+class FunctionSummary(Interval):
+    """What the scores of one testing function say of a checkpoint."""
+
+    rows: int = Field(description="Test rows that it scored.")
+    base: Interval | None = Field(
+        description="The base model's score on the same test rows; null where it was not tested or not scored."
+    )
+    difference: Interval | None = Field(
+        description="How much more the checkpoint scores than the base model, over the rows scored of both."
+    )
+    worst: list[WorstRow] = Field(
+        description="The ten rows with the worst scores, the worst first; of an error these are the highest."
+    )
+
+
 class TestResults(BaseModel):
     """How a checkpoint did on the test rows."""
 
@@ -167,6 +200,10 @@ class TestResults(BaseModel):
     )
     class_metrics: Annotated[dict[str, ClassMetrics] | None, LEFT_OUT] = Field(
         default=None, description="Classification: by class (`negative`, `positive` if binary)."
+    )
+    test_summary: Annotated[dict[str, FunctionSummary] | None, LEFT_OUT] = Field(
+        default=None,
+        description="By testing function, without those that scored no row. Not there where an earlier version tested.",
     )
 
 

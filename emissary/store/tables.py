@@ -184,8 +184,8 @@ class Checkpoint(Base):
     test_loss: Mapped[float | None]
     scores: Mapped[Json | None]
     report: Mapped[Json | None]
-    """`metrics` over the whole test set, `class_metrics`, and the names of the `plots` in the results; null where an
-    earlier version tested."""
+    """`metrics` over the whole test set, `class_metrics`, the names of the `plots` in the results, and `test_summary`
+    by testing function; null, or without it, where an earlier version tested."""
     results_artifact: Mapped[str | None]
 
 

@@ -84,6 +84,8 @@ def _unexplained(evidence: Evidence, record: Any, row: Row) -> str | None:
         return f"its checkpoints are {[each['number'] for each in found]}"
     if untested := [each["number"] for each in found if None in (each["results_artifact"], each["report"])]:
         return f"not tested: {untested}"
+    if _base_is_tested(row) and _base_results(row) not in evidence.artifacts:
+        return "the base model is not tested"
     if row["best_checkpoint"] is None or row["progress"] != 100:
         return f"best checkpoint {row['best_checkpoint']}, progress {row['progress']}"
     return None
@@ -147,6 +149,8 @@ def files(evidence: Evidence, record: Any) -> tuple[int, list[str]]:
             wrong.append(f"{key} is of no job")
         elif job["status"] == "Success" and key not in _listed(evidence, job):
             wrong.append(f"{key} is not listed, and its job is done")
+        elif rest == ["results", "base"]:
+            wrong += [] if _base_is_tested(job) else [f"{key} is of a base model that has nothing to answer"]
         elif rest[0] in ("checkpoints", "results") and int(rest[1]) > _small(job).checkpoints:
             wrong.append(f"{key} is one too many")
     states = Counter(key.rpartition("/")[0] for key in evidence.artifacts if "/states/" in key)
@@ -159,4 +163,13 @@ def files(evidence: Evidence, record: Any) -> tuple[int, list[str]]:
 
 def _listed(evidence: Evidence, row: Row) -> set[str | None]:
     found = _checkpoints(evidence, row)
-    return {each["artifact"] for each in found} | {each["results_artifact"] for each in found}
+    base = {_base_results(row)} if _base_is_tested(row) else set()
+    return {each["artifact"] for each in found} | {each["results_artifact"] for each in found} | base
+
+
+def _base_results(row: Row) -> str:
+    return f"training-jobs/{row['id']}/results/base"
+
+
+def _base_is_tested(row: Row) -> bool:
+    return bool(row["test_functions"]) and row["task_type"] in ("text-generation", "embedding")

@@ -4,59 +4,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
-import pytest
-import torch
 
+from emissary.schemas.training_jobs import FunctionSummary, WorstRow
 from emissary.serving.adapter_task import AdapterTask
-from emissary.serving.generation import GenerationRequest, Generator
 from tasks.checkpoint_report import Report
-from tasks.checkpoint_testing import Results, aggregate, answer_rows, last_question, read_results, write_results
+from tasks.checkpoint_testing import Results, aggregate, read_results, read_scores, write_results, write_summary
 from tasks.pooled_testing import Predictions
-from tasks.sft_rows import Conversation
-from tests.tasks.conftest import Trained
-from tests.tasks.sft_run import row
-
-CHAT: Conversation = {
-    "kind": "chat",
-    "messages": [
-        {"role": "user", "content": "Hello"},
-        {"role": "assistant", "content": "Hi"},
-        {"role": "user", "content": "What is the capital of France?"},
-        {"role": "assistant", "content": "Paris"},
-    ],
-}
-
-
-@pytest.fixture(scope="module")
-def generator(base_model_dir: Path, trained: Trained) -> Generator:
-    generator = Generator(base_model_dir, torch.float32)
-    generator.load_adapter("trained", trained.checkpoints[-1].folder)
-    return generator
-
-
-def test_answers_come_in_the_rows_order(generator: Generator) -> None:
-    progress: list[float] = []
-    rows = [row("Repeat the word: blue", "blue"), CHAT, row("What is 1+1? Be brief." * 3, "2")]
-    answers = answer_rows(generator, rows, None, 8, progress.append)
-    assert "Paris" in answers[1]
-    assert [answer_rows(generator, [single], None, 8, lambda _: None)[0] for single in rows] == answers
-    assert len(progress) == 3
-    assert progress[-1] == 1.0
-
-
-def test_an_adapter_answers_differently(generator: Generator) -> None:
-    rows = [row("Say it. ", "red"), CHAT]
-    assert answer_rows(generator, rows, "trained", 8, lambda _: None) != answer_rows(
-        generator, rows, None, 8, lambda _: None
-    )
-
-
-def test_prompt_beyond_the_context_loses_its_beginning(generator: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(generator, "context", 40)
-    long = row("word " * 60 + "What is the capital of France?", "Paris")
-    end = generator.chat_prompt(long["messages"][:-1])[-32:]
-    expected = generator.generate([GenerationRequest(end, max_new_tokens=8)])[0].text
-    assert answer_rows(generator, [long], None, 8, lambda _: None) == [expected]
 
 
 def test_results_hold_exact_texts_and_scores(tmp_path: Path) -> None:
@@ -108,10 +61,16 @@ def test_what_was_written_is_read_back_also_of_an_earlier_version(tmp_path: Path
     Report({"accuracy": 0.5, "spearman": None}, None, {"roc": b"picture"}).write(tmp_path)
     report = {"metrics": {"accuracy": 0.5, "spearman": None}, "class_metrics": None, "plots": ["roc"]}
     assert read_results(tmp_path) == Results({"exact": 0.5}, report, {"roc": b"picture"})
+    worst = WorstRow(row=1, score=0.5, input="in", expected_output="a", output="b")
+    summary = FunctionSummary(mean=0.5, low=None, high=None, rows=1, base=None, difference=None, worst=[worst])
+    write_summary(tmp_path, {"exact": summary})
+    report["test_summary"] = {"exact": summary.model_dump()}
+    assert read_results(tmp_path) == Results({"exact": 0.5}, report, {"roc": b"picture"})
 
 
-def test_the_last_user_message_is_the_input() -> None:
-    assert last_question(CHAT) == "What is the capital of France?"
+def test_scores_are_read_back_row_by_row(tmp_path: Path) -> None:
+    write_results(tmp_path, [("in", "a", "b"), ("in", "a", "a")], {"exact": [None, 1.0], "length": [1.0, 2.0]})
+    assert read_scores(tmp_path, ["exact", "of another job"]) == {"exact": [None, 1.0]}
 
 
 def test_aggregate_is_the_mean_over_scored_rows() -> None:

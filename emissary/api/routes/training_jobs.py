@@ -144,6 +144,7 @@ def _checkpoint(job: TrainingJob, row: Checkpoint) -> TrainingJobCheckpoint:
             aggregated_test_result={function: f"{score:.6g}" for function, score in row.scores.items()},
             metrics=report.get("metrics", {}),
             class_metrics=report.get("class_metrics"),
+            test_summary=report.get("test_summary"),
         )
         plots = {
             plot: links.sign(row.results_artifact, f"{plot}.png", f"{name}-{plot}.png")
