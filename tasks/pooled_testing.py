@@ -30,13 +30,13 @@ class Predictions:
 
 
 def predict_rows(
-    model: PooledModel, rows: Sequence[Row], adapter: str, on_progress: Callable[[float], None]
+    model: PooledModel, rows: Sequence[Row], adapter: str | None, on_progress: Callable[[float], None]
 ) -> tuple[list[tuple[str, str, str]], Predictions]:
     """(input, expected output, predicted output) of each row, in the rows' order, as testing functions get them, and
     the numbers behind them.
 
-    `adapter` is the name of a loaded adapter. A text longer than the model's context loses its end. `on_progress`
-    gets the share of rows done, 0 to 1; what it raises ends the work.
+    `adapter` is the name of a loaded adapter, None the base model, which has embeddings only. A text longer than the
+    model's context loses its end. `on_progress` gets the share of rows done, 0 to 1; what it raises ends the work.
     """
     task = model.task(adapter)
     order = sorted(range(len(rows)), key=lambda index: -len(input_text(rows[index])))

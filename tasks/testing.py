@@ -81,21 +81,41 @@ async def test_checkpoint(
     key = f"training-jobs/{job.id}/results/{checkpoint.number}"
     results = await anyio.to_thread.run_sync(published_results, key)
     if results is None:
-        adapter = f"checkpoint-{checkpoint.number}"
-        model.load_adapter(adapter, await anyio.to_thread.run_sync(artifact_store().folder, checkpoint.artifact))
-        tested, predictions = await anyio.to_thread.run_sync(partial(_answers, job, model, rows, adapter, on_progress))
-        model.unload_adapter(adapter)
-        scored = await _score(job, tested)
-        with tempfile.TemporaryDirectory(prefix="emissary-results-") as folder:
-            scratch = Path(folder)
-            await anyio.to_thread.run_sync(partial(_write, scratch, tested, scored, predictions))
-            results = read_results(scratch)
-            await anyio.to_thread.run_sync(partial(publish, key, scratch))
+        folder = await anyio.to_thread.run_sync(artifact_store().folder, checkpoint.artifact)
+        results = await tested_adapter(job, model, rows, f"checkpoint-{checkpoint.number}", folder, key, on_progress)
     await in_catalogue(_record_results, job, checkpoint, key, results)
     job_artifacts.show_plots(job, checkpoint.number, results.plots)
     measured = results.means | (results.report or {}).get("metrics", {})
     shown = ", ".join(f"{name} {value:.4f}" for name, value in measured.items() if value is not None)
     get_run_logger().info("checkpoint %d: %s", checkpoint.number, shown)
+
+
+async def tested_adapter(
+    job: TrainingJob,
+    model: Generator | PooledModel,
+    rows: list[Any],
+    adapter: str,
+    folder: Path | None,
+    key: str,
+    on_progress: Callable[[float], None],
+) -> Results:
+    """Have the adapter in `folder` (None: the base model `model` itself) answer `rows`, and publish under `key` how it
+    did by the job's testing functions.
+
+    `on_progress` gets the share of rows answered. Raises Interrupted when the run is to stop.
+    """
+    if folder is not None:
+        model.load_adapter(adapter, folder)
+    name = None if folder is None else adapter
+    tested, predictions = await anyio.to_thread.run_sync(partial(_answers, job, model, rows, name, on_progress))
+    if folder is not None:
+        model.unload_adapter(adapter)
+    scored = await _score(job, tested)
+    with tempfile.TemporaryDirectory(prefix="emissary-results-") as scratch:
+        await anyio.to_thread.run_sync(partial(_write, Path(scratch), tested, scored, predictions))
+        results = read_results(Path(scratch))
+        await anyio.to_thread.run_sync(partial(publish, key, Path(scratch)))
+    return results
 
 
 def _write(
@@ -138,7 +158,7 @@ def _answers(
     job: TrainingJob,
     model: Generator | PooledModel,
     rows: list[Any],
-    adapter: str,
+    adapter: str | None,
     on_progress: Callable[[float], None],
 ) -> tuple[list[tuple[str, str, str]], Predictions | None]:
     """(input, expected output, output) of each row, and the numbers behind them, which text generation has none of.
