@@ -161,7 +161,7 @@ def other(client: Client, project: str, **changed: Any) -> str:
     return f"{path}/{client.post(path, changed)['id']}"
 
 
-def test_datasets_are_merged_each_row_once_and_test_rows_among_them_are_listed(client: Client, golden: str) -> None:
+def test_datasets_are_merged_each_row_once_and_test_rows_among_them_are_listed(client: Client) -> None:
     project = str(client.post("/v1/projects", {"name": "merging-pipelines"})["id"])
     golden = upload(client, project, rows(TEST), "golden")
     first = upload(client, project, rows(TRAINING[:4]), "first")
@@ -184,6 +184,7 @@ def test_datasets_are_merged_each_row_once_and_test_rows_among_them_are_listed(c
     assert run(client, path, datasets=[first])["reason"] == "No new data."
 
 
+@pytest.mark.usefixtures("first_data")
 def test_cancelled_run_cancels_its_job_and_failed_job_fails_its_run(client: Client, project: str, golden: str) -> None:
     long = config(golden, None)["train"] | {"parameters": QUICK | {"num_train_epochs": 100}}
     path = other(client, project, **config(golden, None, name="cancelled", train=long))
@@ -205,6 +206,7 @@ def test_cancelled_run_cancels_its_job_and_failed_job_fails_its_run(client: Clie
     client.call("DELETE", path)
 
 
+@pytest.mark.usefixtures("first_data")
 def test_killed_run_goes_on_with_the_job_that_it_made(
     platform: Platform, client: Client, project: str, golden: str
 ) -> None:
@@ -230,6 +232,7 @@ def schedules_of(platform: Platform, pipeline_id: str) -> list[tuple[Any, bool]]
     ]
 
 
+@pytest.mark.usefixtures("first_data")
 def test_prefect_has_the_schedule_as_the_catalogue_has_it(
     platform: Platform, client: Client, project: str, golden: str
 ) -> None:
@@ -253,8 +256,9 @@ def test_prefect_has_the_schedule_as_the_catalogue_has_it(
     until(lambda: schedules_of(platform, pipeline_id), lambda found: found == [])
 
 
+@pytest.mark.usefixtures("first_data")
 def test_schedule_of_every_minute_fires_twice_and_ends_with_the_pause(
-    platform: Platform, client: Client, project: str, pipeline: str
+    platform: Platform, client: Client, project: str
 ) -> None:
     short = config("", None)["train"] | {"parameters": SHORT}
     every_minute = {"cron": "* * * * *"}

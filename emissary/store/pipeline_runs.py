@@ -139,7 +139,8 @@ async def start_job(session: AsyncSession, run_id: str) -> str:
     project = await session.get_one(Project, run.project_id)
     pipeline = await pipelines.get(session, run.pipeline_id)
     wanted = pipelines.config(pipeline)
-    job = await pipelines.composed(session, project, wanted, run.train_dataset_id, run.created_by)
+    train = await session.get_one(Dataset, run.train_dataset_id)
+    job = await pipelines.composed(session, project, wanted, train, run.created_by)
     if wanted.deployment_id is not None:
         await pipelines.champion(session, run.project_id, wanted.deployment_id, job)
     await training_jobs.keep(session, job)

@@ -1,5 +1,6 @@
 """Queries of pipelines, and the checks that one can run as it is."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 from sqlalchemy import delete as sql_delete
@@ -112,7 +113,7 @@ async def check(
     rows = await gathered(session, project.id, wanted, requested)
     if (wanted.test_dataset_id is None) == (wanted.train_test_split_ratio is None):
         raise InvalidInput("test_dataset_id: give it or train_test_split_ratio, for the gate compares on test rows.")
-    job = await composed(session, project, wanted, rows[-1].id, user_id)
+    job = await composed(session, project, wanted, _together(rows), user_id)
     _check_gate(wanted)
     if wanted.deployment_id is not None:
         await champion(session, project.id, wanted.deployment_id, job)
@@ -156,17 +157,33 @@ def _misfit(dataset: Dataset, task_type: str) -> str | None:
     return f"the dataset {dataset.name!r} does not fit {task_type}. {reason}".rstrip()
 
 
+def _together(rows: Sequence[Dataset]) -> Dataset:
+    """The dataset that these make together, as far as their reports tell; not in the catalogue."""
+    if len(rows) == 1:
+        return rows[0]
+    report = rows[-1].report | {"rows": sum(row.report["rows"] for row in rows)}
+    if all("labels" in row.report for row in rows):
+        kinds = {row.report["label_kind"] for row in rows}
+        report["label_kind"] = kinds.pop() if len(kinds) == 1 else "multilabel"  # which is that nothing is known
+        report["labels"] = sorted({label for row in rows for label in row.report["labels"]})
+        counts: Counter[str] = Counter()
+        for row in rows:
+            counts.update(row.report["class_counts"])
+        report["class_counts"] = dict(counts)
+    return Dataset(id=rows[-1].id, project_id=rows[-1].project_id, name=rows[-1].name, report=report)
+
+
 async def composed(
-    session: AsyncSession, project: Project, wanted: PipelineCreate, train_dataset_id: str, user_id: str
+    session: AsyncSession, project: Project, wanted: PipelineCreate, train: Dataset, user_id: str
 ) -> TrainingJob:
     """The job that a run trains on this dataset, not in the catalogue yet. Raises InvalidInput as `training_jobs`
     and `grpo_jobs` do, naming the pipeline's field.
     """
-    request = wanted.job(train_dataset_id)
+    request = wanted.job(train.id)
     try:
         if isinstance(request, GrpoJobCreate):
-            return await grpo_jobs.composed(session, project, request, user_id)
-        return await training_jobs.composed(session, project, request, user_id)
+            return await grpo_jobs.composed(session, project, request, user_id, train)
+        return await training_jobs.composed(session, project, request, user_id, train=train)
     except InvalidInput as error:
         field = str(error).partition(":")[0].partition(".")[0].partition("[")[0]
         inside = "train." if field in PipelineTraining.model_fields else ""

@@ -1,28 +1,17 @@
 """Runs of a pipeline."""
 
-from typing import Annotated
-
-from fastapi import Depends, Request, Response
+from fastapi import Request, Response
 
 from emissary.api import ending, submit
-from emissary.api.auth import CurrentCaller, OwnedProject
+from emissary.api.auth import CurrentCaller, OwnedPipeline
 from emissary.api.paging import WantedPage, link_next
 from emissary.api.routing import keyed_router
 from emissary.schemas.pipelines import PipelineRunCreate, PipelineRunDetail, PipelineRunSummary
-from emissary.store import pipeline_runs, pipelines
+from emissary.store import pipeline_runs
 from emissary.store.database import transaction
-from emissary.store.tables import Pipeline, PipelineRun
+from emissary.store.tables import PipelineRun
 
 router = keyed_router("Pipelines", "/v1/projects/{project_id}/pipelines/{pipeline_id}/runs")
-
-
-async def _pipeline(project: OwnedProject, pipeline_id: str) -> Pipeline:
-    async with transaction() as session:
-        return await pipelines.get(session, pipeline_id, project.id)
-
-
-OwnedPipeline = Annotated[Pipeline, Depends(_pipeline)]
-"""The path's pipeline, of the path's project; 404 for another's."""
 
 
 def _summary(row: PipelineRun) -> PipelineRunSummary:

@@ -3,7 +3,7 @@
 from fastapi import Request, Response
 
 from emissary.api import deleting, flow_schedules, hub_check, pipeline_schedules
-from emissary.api.auth import CurrentCaller, OwnedProject
+from emissary.api.auth import CurrentCaller, OwnedPipeline, OwnedProject
 from emissary.api.paging import WantedPage, link_next
 from emissary.api.routing import keyed_router
 from emissary.schemas.pipelines import PipelineCreate, PipelineDetail, PipelineSummary
@@ -47,22 +47,19 @@ async def list_pipelines(
 
 
 @router.get("/{pipeline_id}", operation_id="retrievePipelineById", summary="Retrieve pipeline")
-async def retrieve_pipeline(project: OwnedProject, pipeline_id: str) -> PipelineDetail:
+async def retrieve_pipeline(pipeline: OwnedPipeline) -> PipelineDetail:
     """A pipeline with all that was given."""
-    async with transaction() as session:
-        return _detail(await pipelines.get(session, pipeline_id, project.id))
+    return _detail(pipeline)
 
 
 @router.put("/{pipeline_id}", operation_id="updatePipelineById", summary="Change pipeline")
 async def update_pipeline(
-    project: OwnedProject, pipeline_id: str, body: PipelineCreate, caller: CurrentCaller
+    project: OwnedProject, pipeline: OwnedPipeline, body: PipelineCreate, caller: CurrentCaller
 ) -> PipelineDetail:
     """Checked as a new one is; a run that has begun to train goes on as it was."""
-    async with transaction() as session:
-        await pipelines.get(session, pipeline_id, project.id)
     await _check(body)
     async with transaction() as session:
-        row = await pipelines.replace(session, project, pipeline_id, body, caller.user_id)
+        row = await pipelines.replace(session, project, pipeline.id, body, caller.user_id)
     await flow_schedules.update()
     return _detail(row)
 
