@@ -17,7 +17,7 @@ from emissary.errors import EmissaryError, InvalidInput
 from emissary.schemas.pipelines import Contender, Decision
 from emissary.serving import client as engine_client
 from emissary.store import deployments, engines, pipelines
-from emissary.store.tables import Checkpoint, Deployment, Engine, PipelineRun, TrainingJob
+from emissary.store.tables import GONE, Checkpoint, Deployment, Engine, PipelineRun, TrainingJob
 from tasks.attempt import end_if_interrupted, require_lease
 from tasks.catalogue import in_catalogue
 from tasks.deploying import ask, checked, wait_for_engine
@@ -42,8 +42,7 @@ async def promote(run: PipelineRun, job: TrainingJob, decision: Decision) -> str
         if engine.endpoint == served_by:
             return f"{deployment.name} serves checkpoint {challenger.checkpoint} of {job.id}."
         require_lease()
-        await _load(deployment, engine, artifact)
-        await in_catalogue(_replace, deployment.id, decision)
+        await _exchange(deployment, engine, artifact, decision)
         # An engine that started anew in between may have read the catalogue before: then it is another one.
         served_by = engine.endpoint
     await in_catalogue(_replace, deployment.id, decision)
@@ -77,27 +76,40 @@ async def _checkpoint(session: AsyncSession, training_job_id: str, number: int) 
     return await session.get_one(Checkpoint, (training_job_id, number))
 
 
-async def _load(deployment: Deployment, engine: Engine, artifact: str) -> None:
-    """Have the engine serve the artifact under the deployment's id, or the old one again where that does not answer."""
+async def _exchange(deployment: Deployment, engine: Engine, artifact: str, decision: Decision) -> None:
+    """Have the engine serve the artifact under the deployment's id, and the catalogue name it. Where it does not
+    answer, or something else is deployed by now, the engine serves again what the catalogue names; raises
+    EmissaryError then.
+    """
     try:
-        async with engine_client.connect(engine) as client:
-            checked(await client.post("/adapters", json={"name": deployment.id, "artifact": artifact}))
+        await _load(deployment.id, engine, artifact)
         await ask(deployment.id, engine)
+        await in_catalogue(_replace, deployment.id, decision)
     except (EmissaryError, httpx.TransportError) as error:
         now = await in_catalogue(deployments.get, deployment.id)
-        before = await in_catalogue(artifact_of, now)
-        async with engine_client.connect(engine) as client:
-            checked(await client.post("/adapters", json={"name": deployment.id, "artifact": before}))
+        if now.status in GONE:
+            await engine_client.unload(engine, now.id)
+            left = f"is {now.status}"
+        else:
+            await _load(now.id, engine, await in_catalogue(artifact_of, now))
+            left = f"serves checkpoint {now.checkpoint} of {now.training_job_id or now.base_model}"
+        reason = str(error).rstrip(".")
         raise EmissaryError(
-            f"The new checkpoint passed the gate but could not be loaded ({error}); {deployment.name!r} serves "
-            f"checkpoint {now.checkpoint} of {now.training_job_id or now.base_model} as before."
+            f"The new checkpoint passed the gate but could not be put in place ({reason}); {now.name!r} {left}."
         ) from error
     get_run_logger().info("The engine %s serves %s by %s", engine.id, deployment.id, artifact)
+
+
+async def _load(deployment_id: str, engine: Engine, artifact: str | None) -> None:
+    async with engine_client.connect(engine) as client:
+        checked(await client.post("/adapters", json={"name": deployment_id, "artifact": artifact}))
 
 
 async def _replace(session: AsyncSession, deployment_id: str, decision: Decision) -> None:
     row = await session.get_one(Deployment, deployment_id, with_for_update={"key_share": True})
     new, old = decision.challenger, decision.champion
+    if row.status in GONE:
+        raise InvalidInput(f"The deployment {row.name!r} is {row.status}.")
     if _serves(row, new):
         return
     if old is not None and not _serves(row, old):

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -153,6 +154,27 @@ def test_better_checkpoint_is_promoted_then_nothing_is_new_then_a_worse_one_is_r
         "/artifacts/filter", json={"artifacts": {"flow_run_id": {"any_": [refused["flow_run_id"]]}}}
     )
     assert any("# Not promoted" in str(found["data"]) for found in markdown.json())
+
+
+def test_checkpoint_that_cannot_be_loaded_leaves_the_champion_in_place(
+    client: Client, project: str, golden: str, champion: dict[str, Any]
+) -> None:
+    deployment = f"/v1/projects/{project}/deployments/{champion['id']}"
+    before, answers = client.get(deployment), ask(client, "live")
+    body = config(golden, champion["id"], name="damaged", gate={"minimum_improvement": -1})
+    path = other(client, project, **body)
+    made = client.post(f"{path}/runs")
+    started = until(lambda: client.get(f"{path}/runs/{made['id']}"), lambda found: found["training_job_id"])
+    job = until(lambda: client.get(f"/v1/projects/{project}/training-jobs/{started['training_job_id']}"), ended)
+    # The champion is still being scored.
+    store = Path(os.environ["EMISSARY_HOME"]) / "artifacts/training-jobs" / job["id"] / "checkpoints"
+    (store / str(job["best_checkpoint"]) / "adapter_model.safetensors").write_bytes(b"damaged")
+    found = until(lambda: client.get(f"{path}/runs/{made['id']}"), ended)
+    assert (found["status"], found["outcome"], found["decision"]["promoted"]) == ("Failed", "Failed", True), found
+    assert "could not be put in place" in found["reason"]
+    assert f"'live' serves checkpoint {before['checkpoint']} of {before['training_id']}." in found["reason"]
+    assert client.get(deployment) == before
+    assert ask(client, "live") == answers
 
 
 def other(client: Client, project: str, **changed: Any) -> str:
