@@ -210,9 +210,11 @@ def creations(mine: Client) -> dict[str, tuple[str, dict[str, Any], dict[str, An
     job = {"base_model": MODEL, "train_dataset_id": dataset}
     rewarded = job | {"test_functions": ["exact_match_shared"], "reward": {"exact_match_shared": 1}}
     base = {"checkpoint": 0, "name": "everywhere"}
-    mine.call("POST", f"{inside}/datasets", files={"file": ("two.jsonl", GOOD + GOOD.replace(b"red", b"blue"))})
+    colours = {"file": ("two.jsonl", GOOD + GOOD.replace(b"red", b"blue"))}
+    two = mine.call("POST", f"{inside}/datasets", files=colours)["id"]
     trained = {"base_model": MODEL, "test_functions": ["exact_match_shared"]}
-    pipeline = {"name": "everywhere", "train": trained, "train_test_split_ratio": 50}
+    data = {"gather": {"datasets": [two]}, "train_test_split_ratio": 50}
+    pipeline = {"name": "everywhere", "train": trained} | data
     running = mine.post(f"{inside}/pipelines", pipeline | {"name": "running"})["id"]
     bodies: dict[str, tuple[str, dict[str, Any]]] = {
         "createProject": ("/v1/projects", {"name": "a"}),
