@@ -4,7 +4,7 @@ import secrets
 import string
 from typing import Literal
 
-Prefix = Literal["ms", "ds", "tr", "dp", "engine", "user", "key", "org", "up", "tf"]
+Prefix = Literal["ms", "ds", "tr", "dp", "engine", "user", "key", "org", "up", "tf", "pl", "pr"]
 _ALPHABET = string.ascii_letters + string.digits
 
 

@@ -51,7 +51,7 @@ async def load_adapter(deployment_id: str, engine: Engine) -> None:
     deployment = _check_live(await in_catalogue(deployments.get, deployment_id))
     artifact = await in_catalogue(artifact_of, deployment)
     async with engine_client.connect(engine) as client:
-        _check(await client.post("/adapters", json={"name": deployment_id, "artifact": artifact}))
+        checked(await client.post("/adapters", json={"name": deployment_id, "artifact": artifact}))
     deployment = await in_catalogue(deployments.get, deployment_id)
     if deployment.status in GONE:  # removed meanwhile, perhaps before there was anything to unload
         await engine_client.unload(engine, deployment_id)
@@ -61,9 +61,14 @@ async def load_adapter(deployment_id: str, engine: Engine) -> None:
 @task(task_run_name="probe", cache_policy=NO_CACHE, retries=1, retry_delay_seconds=2)
 async def probe(deployment_id: str, engine: Engine) -> None:
     """Have the deployment answer one small request."""
+    await ask(deployment_id, engine)
+
+
+async def ask(deployment_id: str, engine: Engine) -> None:
+    """The same outside a run of the deployment's own. Raises EmissaryError where it does not answer."""
     path, body = _PROBES[engine.task_type]
     async with engine_client.connect(engine) as client:
-        _check(await client.post(path, json={"model": deployment_id} | body))
+        checked(await client.post(path, json={"model": deployment_id} | body))
 
 
 def _check_live(deployment: Deployment) -> Deployment:
@@ -72,6 +77,7 @@ def _check_live(deployment: Deployment) -> Deployment:
     return deployment
 
 
-def _check(response: httpx.Response) -> None:
+def checked(response: httpx.Response) -> None:
+    """Raises EmissaryError with what the engine said against it."""
     if response.is_error:
         raise EmissaryError(f"The engine refused: {response.json().get('error', response.text)}")

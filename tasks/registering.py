@@ -8,15 +8,26 @@ from uuid import UUID
 
 from prefect import runtime, task
 from prefect.cache_policies import NO_CACHE
+from prefect.context import FlowRunContext
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from emissary.errors import InvalidInput, NotFound
 from emissary.schemas.engines import EngineCreate
 from emissary.schemas.grpo_jobs import GrpoJobCreate
+from emissary.schemas.pipelines import Trigger
 from emissary.schemas.training_jobs import TrainingJobCreate
-from emissary.store import datasets, deployments, engines, grpo_jobs, job_events, training_jobs
-from emissary.store.tables import Dataset, Deployment, Engine, Project, TrainingJob
+from emissary.store import (
+    datasets,
+    deployments,
+    engines,
+    grpo_jobs,
+    job_events,
+    pipeline_runs,
+    pipelines,
+    training_jobs,
+)
+from emissary.store.tables import Dataset, Deployment, Engine, PipelineRun, Project, TrainingJob
 from emissary.store.users import ensure_user
 from tasks import attempt
 from tasks.catalogue import in_catalogue
@@ -137,7 +148,35 @@ async def _dataset(session: AsyncSession, dataset_id: str, test_dataset_id: str 
     return row, await attempt.take_lease(session, row.id)
 
 
-def _require_own(row: TrainingJob | Deployment) -> None:
+@task(task_run_name="pipeline-run", cache_policy=NO_CACHE)
+async def pipeline_run(pipeline_id: str, pipeline_run_id: str | None) -> PipelineRun:
+    """The pipeline's run of `pipeline_run_id`; without one, a run of its own for this flow run."""
+    context = FlowRunContext.get()
+    scheduled = bool(context and context.flow_run and context.flow_run.auto_scheduled)
+    row, token = await in_catalogue(_pipeline_run, pipeline_id, pipeline_run_id, scheduled)
+    attempt.begin(row.id, token)
+    return row
+
+
+async def _pipeline_run(
+    session: AsyncSession, pipeline_id: str, pipeline_run_id: str | None, scheduled: bool
+) -> tuple[PipelineRun, int]:
+    run_id = UUID(runtime.flow_run.get_id())
+    if pipeline_run_id is None:
+        pipeline_run_id = await session.scalar(select(PipelineRun.id).where(PipelineRun.flow_run_id == run_id))
+    if pipeline_run_id is None:
+        pipeline = await pipelines.get(session, pipeline_id)
+        trigger: Trigger = "schedule" if scheduled else "request"
+        run = await pipeline_runs.create(session, pipeline, trigger, pipeline.created_by)
+        run.flow_run_id = run_id
+        await session.flush()
+        return run, await attempt.take_lease(session, run.id)
+    run = await pipeline_runs.get(session, pipeline_run_id, pipeline_id)
+    _require_own(run)
+    return run, await attempt.take_lease(session, run.id)
+
+
+def _require_own(row: TrainingJob | Deployment | PipelineRun) -> None:
     """Raises InvalidInput where another run works for the row, whose process would end if this one took its lease."""
     if row.flow_run_id not in (None, UUID(runtime.flow_run.get_id())):
         raise InvalidInput(

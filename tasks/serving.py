@@ -70,7 +70,7 @@ async def serving(engine: Engine, generator: Generator | PooledModel) -> AsyncIt
         try:
             restored = await _restore(engine, app)
             await in_catalogue(engines.set_endpoint, engine.id, endpoint)
-            await _forget_gone(engine, app, restored)
+            await _catch_up(engine, app, restored)
             yield app
         finally:
             await in_catalogue(engines.clear_endpoint, engine.id, endpoint)
@@ -79,26 +79,36 @@ async def serving(engine: Engine, generator: Generator | PooledModel) -> AsyncIt
             await asyncio.to_thread(batcher.close)
 
 
-async def _restore(engine: Engine, app: FastAPI) -> list[str]:
-    """Load what the engine served before it ended; one that cannot be loaded is Failed. Returns the names loaded."""
+async def _restore(engine: Engine, app: FastAPI) -> dict[str, str | None]:
+    """Load what the engine served before it ended; one that cannot be loaded is Failed. Returns what was loaded: name
+    to artifact.
+    """
     served = [row for row in await in_catalogue(engines.deployments, engine.id) if row.status in _SERVED]
     artifacts = {row.id: await in_catalogue(artifact_of, row) for row in served}
-    for name, artifact in list(artifacts.items()):
-        try:
-            await asyncio.to_thread(app.state.load, name, artifact)
-        except Exception as error:
-            get_run_logger().exception("%s could not be loaded", name)
-            del artifacts[name]
-            await in_catalogue(deployments.fail, name, f"Its adapter could not be loaded again: {error}")
-    return list(artifacts)
+    return {name: artifact for name, artifact in artifacts.items() if await _loaded(app, name, artifact)}
 
 
-async def _forget_gone(engine: Engine, app: FastAPI, restored: list[str]) -> None:
-    """Unload what was removed while it was being restored, before the API knew where to ask for that."""
-    live = {row.id for row in await in_catalogue(engines.deployments, engine.id)}
-    for name in restored:
+async def _loaded(app: FastAPI, name: str, artifact: str | None) -> bool:
+    """Load it, or else make its deployment Failed; whether it is loaded."""
+    try:
+        await asyncio.to_thread(app.state.load, name, artifact)
+    except Exception as error:
+        get_run_logger().exception("%s could not be loaded", name)
+        await in_catalogue(deployments.fail, name, f"Its adapter could not be loaded again: {error}")
+        return False
+    return True
+
+
+async def _catch_up(engine: Engine, app: FastAPI, restored: dict[str, str | None]) -> None:
+    """Unload what was removed, and load what was replaced, while it was being restored, before anybody knew where to
+    ask for that.
+    """
+    live = {row.id: row for row in await in_catalogue(engines.deployments, engine.id)}
+    for name, artifact in restored.items():
         if name not in live:
             app.state.unload(name)
+        elif (now := await in_catalogue(artifact_of, live[name])) != artifact:
+            await _loaded(app, name, now)
 
 
 async def artifact_of(session: AsyncSession, deployment: Deployment) -> str | None:

@@ -93,16 +93,43 @@ async def test_some(
             untested.append(tested)
         elif tested is not None:
             await _record(job, tested, results)
-    answers = _answers(job, model, rows, untested, on_progress)
+    artifacts = [None if tested is None else tested.artifact for tested in untested]
+    answers = _answers(job, model, rows, artifacts, on_progress)
     for tested in untested:
         answered, predictions = await anyio.to_thread.run_sync(next, answers)
-        scored = await _score(job, answered, forgiving=tested is None)
-        with tempfile.TemporaryDirectory(prefix="emissary-results-") as folder:
-            scratch = Path(folder)
-            await anyio.to_thread.run_sync(partial(_write, job, scratch, answered, scored, predictions))
-            results = read_results(scratch)
-            await anyio.to_thread.run_sync(partial(publish, _key(job, tested), scratch))
+        results = await _published(job, _key(job, tested), answered, predictions, forgiving=tested is None)
         await _record(job, tested, results)
+
+
+async def test_adapter(
+    job: TrainingJob, model: Generator | PooledModel, rows: list[Any], artifact: str | None, key: str
+) -> Results:
+    """Have the adapter `artifact` (None: the base model `model` itself) answer `rows`, and publish under `key` how it
+    did by the job's testing functions.
+
+    Raises Interrupted when the run is to stop.
+    """
+    answers = _answers(job, model, rows, [artifact], lambda _: None)
+    answered, predictions = await anyio.to_thread.run_sync(next, answers)
+    return await _published(job, key, answered, predictions, forgiving=artifact is None)
+
+
+async def _published(
+    job: TrainingJob,
+    key: str,
+    answered: list[tuple[str, str, str]],
+    predictions: Predictions | None,
+    *,
+    forgiving: bool,
+) -> Results:
+    """What the testing functions say of the answers, from now on under `key`."""
+    scored = await _score(job, answered, forgiving=forgiving)
+    with tempfile.TemporaryDirectory(prefix="emissary-results-") as folder:
+        scratch = Path(folder)
+        await anyio.to_thread.run_sync(partial(_write, job, scratch, answered, scored, predictions))
+        results = read_results(scratch)
+        await anyio.to_thread.run_sync(partial(publish, key, scratch))
+    return results
 
 
 def _key(job: TrainingJob, tested: Checkpoint | None) -> str:
@@ -163,20 +190,20 @@ def _answers(
     job: TrainingJob,
     model: Generator | PooledModel,
     rows: list[Any],
-    untested: Sequence[Checkpoint | None],
+    artifacts: Sequence[str | None],
     on_progress: Callable[[float], None],
 ) -> Iterator[tuple[list[tuple[str, str, str]], Predictions | None]]:
-    """Of each of `untested`, in their order: (input, expected output, output) of each row, and the numbers behind them,
-    which text generation has none of.
+    """Of each adapter, in their order (None: the base model): (input, expected output, output) of each row, and the
+    numbers behind them, which text generation has none of.
 
     Raises Interrupted when the run is to stop.
     """
 
     def progress(done: int, share: float) -> None:
         raise_if_interrupted()
-        on_progress((done + share) / len(untested))
+        on_progress((done + share) / len(artifacts))
 
-    folders = (None if tested is None else artifact_store().folder(tested.artifact) for tested in untested)
+    folders = (None if artifact is None else artifact_store().folder(artifact) for artifact in artifacts)
     if isinstance(model, PooledModel):
         for done, folder in enumerate(folders):
             with _loaded(model, folder) as adapter:

@@ -1,5 +1,6 @@
 """The main job by the command alone: project, data, training, deployment, chat; and keys."""
 
+import json
 import os
 import signal
 import subprocess
@@ -81,6 +82,22 @@ def test_job_is_created_from_an_earlier_one(platform: Platform, job: str) -> Non
     assert (made["base_fine_tuned_model"], made["base_fine_tuned_model_checkpoint"]) == (job, 1)
     unknown = emissary(platform, "jobs", "create", "--from", "no-such", "--train-dataset", "colours", **HERE)
     assert unknown.returncode == 3
+
+
+def test_pipeline_is_made_from_a_file_paused_and_deleted(platform: Platform, job: str, tmp_path: Path) -> None:
+    file = tmp_path / "nightly.json"
+    assert emissary(platform, "pipelines", "create", str(file), **HERE).returncode == 2
+    trained = {"base_model": MODEL, "test_functions": ["exact_match_shared"], "parameters": TINY}
+    file.write_text(json.dumps({"name": "nightly", "train": trained, "train_test_split_ratio": 25}))
+    made = answer(platform, "pipelines", "create", str(file), **HERE)
+    assert "nightly" in fine(platform, "pipelines", "list", **HERE)
+    fine(platform, "pipelines", "pause", "nightly", **HERE)
+    assert answer(platform, "pipelines", "show", made["id"], **HERE)["paused"]
+    fine(platform, "pipelines", "unpause", "nightly", **HERE)
+    assert emissary(platform, "pipelines", "run", "nightly", "--dataset", "no-such", **HERE).returncode == 3
+    assert answer(platform, "pipelines", "runs", "nightly", **HERE) == []
+    fine(platform, "pipelines", "delete", "nightly", **HERE)
+    assert emissary(platform, "pipelines", "show", "nightly", **HERE).returncode == 3
 
 
 def test_chat_streams_what_it_answers_whole(platform: Platform, deployment: str) -> None:

@@ -8,7 +8,7 @@ from importlib.metadata import version
 
 from fastapi import Depends, FastAPI, Request
 
-from emissary.api import deleting, engine_schedules, job_event_feed, projection, sweeping
+from emissary.api import deleting, flow_schedules, job_event_feed, projection, sweeping
 from emissary.api.body_limit import BodyLimit
 from emissary.api.document import document
 from emissary.api.errors import add_error_handlers
@@ -22,6 +22,8 @@ from emissary.api.routes import (
     inference,
     keys,
     models,
+    pipeline_runs,
+    pipelines,
     predictions,
     projects,
     testing_functions,
@@ -40,7 +42,7 @@ async def _lifespan(_app: FastAPI) -> AsyncIterator[None]:
     work = (
         projection.follow_events(),
         sweeping.sweep_for_ever(),
-        engine_schedules.keep_for_ever(),
+        flow_schedules.keep_for_ever(),
         deleting.clear_for_ever(),
         job_event_feed.listen(),
     )
@@ -91,6 +93,8 @@ def create_app() -> FastAPI:
         training_job_logs,
         engines,
         deployments,
+        pipelines,
+        pipeline_runs,
         inference,
         predictions,
         keys,

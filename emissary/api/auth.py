@@ -6,9 +6,9 @@ from fastapi import Depends, Request, Security
 from fastapi.security import APIKeyHeader, HTTPBearer
 
 from emissary.errors import Forbidden, Unauthorized
-from emissary.store import engines, projects, users
+from emissary.store import engines, pipelines, projects, users
 from emissary.store.database import transaction
-from emissary.store.tables import Engine, Project
+from emissary.store.tables import Engine, Pipeline, Project
 from emissary.store.users import Caller
 
 _SAFE_METHODS = ("GET", "HEAD")
@@ -55,6 +55,11 @@ async def _engine(engine_id: str, caller: "CurrentCaller") -> Engine:
         return await engines.get(session, engine_id, caller.organization_id)
 
 
+async def _pipeline(project: "OwnedProject", pipeline_id: str) -> Pipeline:
+    async with transaction() as session:
+        return await pipelines.get(session, pipeline_id, project.id)
+
+
 CurrentCaller = Annotated[Caller, Depends(_caller)]
 """Who is calling."""
 
@@ -66,6 +71,9 @@ OwnedProject = Annotated[Project, Depends(_project)]
 
 OwnedEngine = Annotated[Engine, Depends(_engine)]
 """The path's engine, which the caller's organization owns; 404 for another's."""
+
+OwnedPipeline = Annotated[Pipeline, Depends(_pipeline)]
+"""The path's pipeline, of the path's project, which the caller's organization owns; 404 for another's."""
 
 ByBearer = Annotated[bool, Depends(_by_bearer)]
 """Whether the key came as Bearer token, so most likely from a client of OpenAI's."""

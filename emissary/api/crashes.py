@@ -3,7 +3,7 @@
 import re
 from datetime import timedelta
 
-from emissary.store.tables import Dataset, Engine, FlowBacked, TrainingJob
+from emissary.store.tables import Dataset, Engine, FlowBacked, PipelineRun, TrainingJob
 
 RESTART_AFTER = (timedelta(0), timedelta(seconds=5))
 """How long after its first crash in a row a run is started again, after its second, …; one more is the last."""
@@ -47,4 +47,6 @@ def _memory_advice(row: FlowBacked) -> str:
         return f"Serve a smaller base model than {row.base_model}, or fewer deployments on one engine, {elsewhere}."
     if isinstance(row, Dataset):
         return "Jobs can be trained on the dataset all the same; start prepare_dataset again with more memory."
+    if isinstance(row, PipelineRun):
+        return f"Test on fewer rows, {elsewhere}."
     return f"Deploy fewer checkpoints on one engine, {elsewhere}."

@@ -23,7 +23,7 @@ from emissary.api.projection import LIVE
 from emissary.api.silences import Silences
 from emissary.store import job_runs, leases
 from emissary.store.database import transaction
-from emissary.store.tables import Dataset, Deployment, FlowBacked, TrainingJob
+from emissary.store.tables import Dataset, Deployment, FlowBacked, PipelineRun, TrainingJob
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,11 @@ SILENT_SECONDS = {StateType.RUNNING: 20.0, StateType.CANCELLING: 20.0, StateType
 OVERDUE_GRACE = timedelta(seconds=60)
 """How long a run has to end itself after its time limit."""
 _PAGE = 200  # as many runs as Prefect's API gives at once
-_WORKS_FOR: dict[str, type[FlowBacked]] = {"training_job_id": TrainingJob, "deployment_id": Deployment}
+_WORKS_FOR: dict[str, type[FlowBacked]] = {
+    "training_job_id": TrainingJob,
+    "deployment_id": Deployment,
+    "pipeline_run_id": PipelineRun,
+}
 """Parameters that name the row a run is for. (A run for an engine or a dataset looks itself whether that is
 another's.)"""
 

@@ -1,7 +1,7 @@
 """Ends what runs for a row: its flow run in Prefect, a deployment's adapter on its engine.
 
-A cancelled job, and a deployment that is terminated before it is deployed, have ended in the catalogue first. That
-Prefect has still to be told is noted by their `state_at` being null, so it is told once it can be reached.
+A cancelled job or pipeline run, and a deployment that is terminated before it is deployed, have ended in the catalogue
+first. That Prefect has still to be told is noted by their `state_at` being null, so it is told once it can be reached.
 """
 
 import logging
@@ -23,12 +23,13 @@ from emissary.errors import Unavailable
 from emissary.serving import client as engine_client
 from emissary.store import leases
 from emissary.store.database import transaction
-from emissary.store.tables import Deployment, Engine, FlowBacked, TrainingJob
+from emissary.store.tables import Deployment, Engine, FlowBacked, PipelineRun, TrainingJob
 
 logger = logging.getLogger(__name__)
 
 CANCELLED: dict[type[FlowBacked], frozenset[str]] = {
     TrainingJob: frozenset({"Cancelled"}),
+    PipelineRun: frozenset({"Cancelled"}),
     Deployment: frozenset({"Terminated", "Cancelled"}),
 }
 """Status of rows for which nothing should run any more, whatever Prefect says."""

@@ -13,9 +13,9 @@ from prefect.events.clients import get_events_subscriber
 from prefect.events.filters import EventFilter, EventNameFilter
 from sqlalchemy import select
 
-from emissary.store import engines, job_events
+from emissary.store import engines, job_events, pipeline_runs
 from emissary.store.database import transaction
-from emissary.store.tables import Dataset, Deployment, Engine, FlowBacked, TrainingJob
+from emissary.store.tables import Dataset, Deployment, Engine, FlowBacked, PipelineRun, TrainingJob
 
 logger = logging.getLogger(__name__)
 
@@ -24,8 +24,19 @@ LIVE: dict[type[FlowBacked], frozenset[str]] = {
     Engine: frozenset({"Creating", "Active"}),
     Deployment: frozenset({"Pending", "Deploying"}),
     Dataset: frozenset({"Pending", "Running"}),
+    PipelineRun: frozenset({"Pending", "Running"}),
 }
 """Kinds of rows, and the status in which a row follows its flow run; in any other it has ended, and that is final."""
+_PLAIN = {
+    "SCHEDULED": "Pending",
+    "PENDING": "Pending",
+    "PAUSED": "Pending",
+    "RUNNING": "Running",
+    "COMPLETED": "Success",
+    "FAILED": "Failed",
+    "CANCELLING": "Cancelled",
+    "CANCELLED": "Cancelled",
+}
 _WORDS: dict[type[FlowBacked], dict[str, str]] = {
     TrainingJob: {
         "SCHEDULED": "Pending",
@@ -61,16 +72,8 @@ _WORDS: dict[type[FlowBacked], dict[str, str]] = {
         "CANCELLING": "Cancelled",
         "CANCELLED": "Cancelled",
     },
-    Dataset: {
-        "SCHEDULED": "Pending",
-        "PENDING": "Pending",
-        "PAUSED": "Pending",
-        "RUNNING": "Running",
-        "COMPLETED": "Success",
-        "FAILED": "Failed",
-        "CANCELLING": "Cancelled",
-        "CANCELLED": "Cancelled",
-    },
+    Dataset: _PLAIN,
+    PipelineRun: _PLAIN,
 }
 
 
@@ -110,6 +113,8 @@ async def apply(flow_run_id: UUID, state_type: str, state_name: str, message: st
                 await engines.deployments_follow(session, row.id, status)
             if changed and isinstance(row, TrainingJob):
                 await job_events.record_end(session, row.id, status, row.error)
+            if changed and isinstance(row, PipelineRun) and status == "Cancelled":
+                await pipeline_runs.cancel_job(session, row)
 
 
 async def follow_events() -> None:

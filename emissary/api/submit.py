@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from emissary.api.prefect_client import PREFECT_AWAY, prefect_client
 from emissary.store.database import after_commit, transaction
-from emissary.store.tables import Dataset, Deployment, Engine, FlowBacked, TrainingJob
+from emissary.store.tables import Dataset, Deployment, Engine, FlowBacked, PipelineRun, TrainingJob
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +25,7 @@ WAITING: dict[type[FlowBacked], str] = {
     Engine: "Creating",
     Deployment: "Pending",
     Dataset: "Pending",
+    PipelineRun: "Pending",
 }
 """Kinds of rows that are submitted, and the status in which they wait for it."""
 PREPARING_AT_ONCE = 2
@@ -44,6 +45,9 @@ def _flow(row: FlowBacked) -> tuple[str, dict[str, Any], list[str]]:
             return "deploy_checkpoint/deploy_checkpoint", parameters, [row.project_id, row.id, row.engine_id]
         case Dataset():
             return "prepare_dataset/prepare_dataset", {"dataset_id": row.id}, [row.project_id, row.id]
+        case PipelineRun():
+            parameters = {"pipeline_id": row.pipeline_id, "pipeline_run_id": row.id}
+            return "retrain/retrain", parameters, [row.project_id, row.pipeline_id, row.id]
     raise TypeError(f"{type(row).__name__} rows have no flow")
 
 

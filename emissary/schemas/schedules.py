@@ -30,6 +30,9 @@ TimeOfDay = Annotated[
 ]
 """HH:MM from 00:00 to 23:59."""
 
+TimeZone = Annotated[str, Field(strict=True), AfterValidator(_known_timezone)]
+"""The name of an IANA timezone."""
+
 
 class Schedule(BaseModel):
     """Runs from `start_time` to `end_time` on `days`, by the clock of `timezone`.
@@ -37,9 +40,7 @@ class Schedule(BaseModel):
     A window whose end is not after its start lasts past midnight and belongs to the day on which it starts.
     """
 
-    timezone: Annotated[str, Field(strict=True), AfterValidator(_known_timezone)] = Field(
-        description="IANA timezone.", examples=["America/Los_Angeles"]
-    )
+    timezone: TimeZone = Field(description="IANA timezone.", examples=["America/Los_Angeles"])
     start_time: TimeOfDay = Field(description="When the window opens, HH:MM.")
     end_time: TimeOfDay = Field(description="When the window closes, HH:MM; before start_time: on the next day.")
     days: list[Day] = Field(

@@ -14,8 +14,8 @@ LONGEST_TIMEOUT = 30 * 24 * 3600
 Percentage = Annotated[float, Field(strict=True, ge=1, le=99, allow_inf_nan=False)]
 
 
-class TrainingJobCreate(BaseModel):
-    """POST …/training-jobs: supervised fine-tuning (SFT) of a base model on a dataset."""
+class TrainingOptions(BaseModel):
+    """How to train and what from; not what on."""
 
     base_model_option: Literal["pre-trained", "fine-tuned"] = Field(
         default="pre-trained", description="Start from a base model, or from a checkpoint of an earlier job."
@@ -32,11 +32,6 @@ class TrainingJobCreate(BaseModel):
         lt=2**31,
         description="With `fine-tuned`: the checkpoint whose adapter is trained on. Left out, the best one, or the "
         "last where none is; GRPO needs it.",
-    )
-    train_dataset_id: Reference = Field(description="Dataset to train on.")
-    test_dataset_id: Reference | None = Field(default=None, description="Dataset to test checkpoints on.")
-    train_test_split_ratio: Percentage | None = Field(
-        default=None, description="Percentage of the training rows that is held out for testing, 1 to 99."
     )
     test_functions: list[Annotated[str, Field(strict=True)]] = Field(
         default=[],
@@ -69,6 +64,16 @@ class TrainingJobCreate(BaseModel):
         ge=1,
         le=LONGEST_TIMEOUT,
         description="How long the job may run, counted from when its run begins; then it is TimedOut. At most 30 days.",
+    )
+
+
+class TrainingJobCreate(TrainingOptions):
+    """POST …/training-jobs: supervised fine-tuning (SFT) of a base model on a dataset."""
+
+    train_dataset_id: Reference = Field(description="Dataset to train on.")
+    test_dataset_id: Reference | None = Field(default=None, description="Dataset to test checkpoints on.")
+    train_test_split_ratio: Percentage | None = Field(
+        default=None, description="Percentage of the training rows that is held out for testing, 1 to 99."
     )
 
 

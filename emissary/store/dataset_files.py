@@ -25,9 +25,14 @@ def stored_name(file_name: str) -> str:
     return f"original{PurePath(file_name).suffix.lower()}"
 
 
-def store_file(source: IO[bytes], file_name: str, on_invalid: OnInvalid = "refuse") -> Dataset:
-    """Validate an uploaded file and publish it as a new dataset's artifact. Raises InvalidInput; nothing is left."""
-    dataset_id = new_id("ds")
+def store_file(
+    source: IO[bytes], file_name: str, on_invalid: OnInvalid = "refuse", dataset_id: str | None = None
+) -> Dataset:
+    """Validate a file and publish it as the artifact of a new dataset, with this id where one is given.
+
+    Raises InvalidInput; nothing is left.
+    """
+    dataset_id = dataset_id or new_id("ds")
     with tempfile.TemporaryDirectory(prefix="emissary-upload-") as scratch:
         path = Path(scratch) / stored_name(file_name)
         source.seek(0)

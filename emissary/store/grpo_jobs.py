@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from emissary.errors import InvalidInput
 from emissary.schemas.grpo_jobs import GrpoJobCreate
 from emissary.store import training_jobs
-from emissary.store.tables import Project, TrainingJob
+from emissary.store.tables import Dataset, Project, TrainingJob
 from emissary.testing_function_files import LOWER_IS_BETTER
 
 WEIGHT_TOLERANCE = 1e-6
@@ -19,14 +19,16 @@ async def create(session: AsyncSession, project: Project, wanted: GrpoJobCreate,
     return await training_jobs.keep(session, await composed(session, project, wanted, user_id))
 
 
-async def composed(session: AsyncSession, project: Project, wanted: GrpoJobCreate, user_id: str) -> TrainingJob:
-    """The job that `wanted` asks for, which is not in the catalogue yet. Raises InvalidInput for anything it could not
-    be run with, naming the field.
+async def composed(
+    session: AsyncSession, project: Project, wanted: GrpoJobCreate, user_id: str, train: Dataset | None = None
+) -> TrainingJob:
+    """The job that `wanted` asks for, which is not in the catalogue yet; `train` as in `training_jobs.composed`. Raises
+    InvalidInput for anything it could not be run with, naming the field.
     """
     if wanted.task_type != "text-generation":
         raise InvalidInput(f"task_type: GRPO trains text-generation, not {wanted.task_type}.")
     _check_reward(wanted.reward, wanted.test_functions)
-    job = await training_jobs.composed(session, project, wanted, user_id, wanted.reward)
+    job = await training_jobs.composed(session, project, wanted, user_id, wanted.reward, train)
     _check_sizes(job.hyper_parameters, job.train_dataset.report["rows"])
     return job
 

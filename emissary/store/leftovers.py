@@ -21,6 +21,11 @@ def of_training_job(training_job_id: str) -> Leftover:
     return Leftover(id=training_job_id, artifacts=[f"training-jobs/{training_job_id}"])
 
 
+def of_pipeline_run(run_id: str) -> Leftover:
+    """The results of what it compared with."""
+    return Leftover(id=run_id, artifacts=[f"pipeline-runs/{run_id}"])
+
+
 def of_deployment(deployment_id: str, engine_id: str) -> Leftover:
     """The adapter on its engine."""
     return Leftover(id=deployment_id, artifacts=[], engine_id=engine_id)

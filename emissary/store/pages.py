@@ -8,9 +8,9 @@ from sqlalchemy import Row, Select, literal, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from emissary.errors import InvalidInput
-from emissary.store.tables import ApiKey, Dataset, Deployment, Engine, Project, TrainingJob
+from emissary.store.tables import ApiKey, Dataset, Deployment, Engine, Pipeline, PipelineRun, Project, TrainingJob
 
-Listed = Project | Dataset | TrainingJob | Engine | Deployment | ApiKey
+Listed = Project | Dataset | TrainingJob | Engine | Deployment | ApiKey | Pipeline | PipelineRun
 
 
 @dataclass(frozen=True)

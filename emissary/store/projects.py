@@ -11,7 +11,18 @@ from emissary.errors import NotFound
 from emissary.ids import new_id
 from emissary.store import leases, leftovers
 from emissary.store.pages import Page, fetch
-from emissary.store.tables import Checkpoint, Dataset, Deployment, JobEvent, Leftover, Project, TrainingJob, Upload
+from emissary.store.tables import (
+    Checkpoint,
+    Dataset,
+    Deployment,
+    JobEvent,
+    Leftover,
+    Pipeline,
+    PipelineRun,
+    Project,
+    TrainingJob,
+    Upload,
+)
 from emissary.store.users import Caller
 
 
@@ -44,9 +55,9 @@ async def list_all(session: AsyncSession, organization_id: str, wanted: Page) ->
 
 
 async def flow_runs(session: AsyncSession, project_id: str) -> set[UUID]:
-    """The flow runs of the project's jobs and deployments."""
+    """The flow runs of the project's jobs, deployments and pipelines."""
     found: set[UUID | None] = set()
-    for kind in (TrainingJob, Deployment):
+    for kind in (PipelineRun, TrainingJob, Deployment):
         found.update(await session.scalars(select(kind.flow_run_id).where(kind.project_id == project_id)))
     return {run for run in found if run is not None}
 
@@ -62,6 +73,7 @@ async def delete(session: AsyncSession, project_id: str, ended: Collection[UUID]
     jobs = (
         await session.scalars(select(TrainingJob.id).where(TrainingJob.project_id == project_id).with_for_update())
     ).all()
+    await session.execute(select(Pipeline.id).where(Pipeline.project_id == project_id).with_for_update())
     if not await flow_runs(session, project_id) <= set(ended):
         return None
     deployments = select(Deployment.id, Deployment.engine_id).where(Deployment.project_id == project_id)
@@ -77,11 +89,13 @@ async def delete(session: AsyncSession, project_id: str, ended: Collection[UUID]
     )
     left = [leftovers.of_deployment(row_id, engine_id) for row_id, engine_id in await session.execute(deployments)]
     left += [leftovers.of_training_job(job_id) for job_id in jobs]
+    pipeline_runs = await session.scalars(select(PipelineRun.id).where(PipelineRun.project_id == project_id))
+    left += [leftovers.of_pipeline_run(run_id) for run_id in pipeline_runs]
     left += [leftovers.of_dataset(dataset_id, sha256) for dataset_id, sha256 in await session.execute(datasets)]
     of_project = select(TrainingJob.id).where(TrainingJob.project_id == project_id)
     for of_job in (JobEvent, Checkpoint):
         await session.execute(sql_delete(of_job).where(of_job.training_job_id.in_(of_project)))
-    for kind in (Deployment, TrainingJob, Upload, Dataset):
+    for kind in (PipelineRun, Pipeline, Deployment, TrainingJob, Upload, Dataset):
         await session.execute(sql_delete(kind).where(kind.project_id == project_id))
     await session.execute(sql_delete(Project).where(Project.id == project_id))
     await leases.forget(session, [one.id for one in left])

@@ -314,3 +314,42 @@ class Leftover(Base):
     """Keys, or prefixes of keys, in the artifact store."""
     engine_id: Mapped[str | None]
     """The engine that may still hold it as an adapter."""
+
+
+class Pipeline(Base):
+    """What is done again and again: gather data, train, compare with what is deployed, deploy what is better."""
+
+    __tablename__ = "pipelines"
+    __table_args__ = (UniqueConstraint("project_id", "name", name="pipelines_project_name"),)
+    id: Mapped[str] = mapped_column(primary_key=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    name: Mapped[str]
+    paused: Mapped[bool]
+    config: Mapped[Json]
+    """The fields of `PipelineCreate`. What it names may be deleted; the next run says so then."""
+    created_by: Mapped[str] = mapped_column(ForeignKey("users.id"))
+
+
+class PipelineRun(FlowBacked, Base):
+    """One run of a pipeline; each column below `requested` is filled when that step is done."""
+
+    __tablename__ = "pipeline_runs"
+    __table_args__ = (Index("pipeline_runs_pipeline", "pipeline_id", "created_at"),)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    pipeline_id: Mapped[str] = mapped_column(ForeignKey("pipelines.id"))
+    trigger: Mapped[str]
+    """`request`, `schedule` or `webhook`."""
+    requested: Mapped[list[str] | None]
+    """Ids of datasets to use instead of the pipeline's."""
+    gathered: Mapped[list[Json] | None]
+    """The datasets' `id` and `sha256`, the oldest first."""
+    train_dataset_id: Mapped[str | None] = mapped_column(ForeignKey("datasets.id", ondelete="SET NULL"))
+    merged: Mapped[bool] = mapped_column(server_default=text("false"))
+    """Whether the training dataset was made of the gathered ones, by this run."""
+    training_job_id: Mapped[str | None] = mapped_column(ForeignKey("training_jobs.id", ondelete="SET NULL"))
+    decision: Mapped[Json | None]
+    """The fields of `Decision`."""
+    outcome: Mapped[str | None]
+    """`Skipped`, `Promoted` or `NotPromoted`, once that is so."""
+    reason: Mapped[str | None]
+    created_by: Mapped[str] = mapped_column(ForeignKey("users.id"))

@@ -46,15 +46,16 @@ async def composed(
     wanted: TrainingJobCreate,
     user_id: str,
     reward: dict[str, float] | None = None,
+    train: Dataset | None = None,
 ) -> TrainingJob:
     """The job that `wanted` asks for, which is not in the catalogue yet; with a `reward` (testing function to weight)
-    by GRPO, else by SFT.
+    by GRPO, else by SFT. `train` is the dataset to train on where that is not in the catalogue.
 
     Raises InvalidInput for anything it could not be run with, naming the field.
     """
     technique: starts.Technique = "SFT" if reward is None else "GRPO"
     start = await starts.resolve(session, project, wanted, technique)
-    train = await _dataset(session, project, "train_dataset_id", wanted.train_dataset_id, wanted.task_type)
+    train = train or await _dataset(session, project, "train_dataset_id", wanted.train_dataset_id, wanted.task_type)
     test = None
     if wanted.test_dataset_id is not None:
         test = await _dataset(session, project, "test_dataset_id", wanted.test_dataset_id, wanted.task_type)

@@ -210,6 +210,12 @@ def creations(mine: Client) -> dict[str, tuple[str, dict[str, Any], dict[str, An
     job = {"base_model": MODEL, "train_dataset_id": dataset}
     rewarded = job | {"test_functions": ["exact_match_shared"], "reward": {"exact_match_shared": 1}}
     base = {"checkpoint": 0, "name": "everywhere"}
+    colours = {"file": ("two.jsonl", GOOD + GOOD.replace(b"red", b"blue"))}
+    two = mine.call("POST", f"{inside}/datasets", files=colours)["id"]
+    trained = {"base_model": MODEL, "test_functions": ["exact_match_shared"]}
+    data = {"gather": {"datasets": [two]}, "train_test_split_ratio": 50}
+    pipeline = {"name": "everywhere", "train": trained} | data
+    running = mine.post(f"{inside}/pipelines", pipeline | {"name": "running"})["id"]
     bodies: dict[str, tuple[str, dict[str, Any]]] = {
         "createProject": ("/v1/projects", {"name": "a"}),
         "createUpload": (f"{inside}/datasets/uploads", {"file_name": "a.jsonl", "bytes": 5}),
@@ -222,6 +228,8 @@ def creations(mine: Client) -> dict[str, tuple[str, dict[str, Any], dict[str, An
             f"{inside}/deployments",
             base | {"training_job_id": MODEL, "schedule": closed(), "name": "e2"},
         ),
+        "createPipeline": (f"{inside}/pipelines", pipeline),
+        "createPipelineRun": (f"{inside}/pipelines/{running}/runs", {}),
         "createKey": ("/v1/keys", {"name": "everywhere"}),
         "createTestFunction": ("/v1/testing-functions", {"name": "scored", "content": FUNCTION}),
     }

@@ -12,13 +12,17 @@ from emissary.api.app import create_app
 from emissary.client import Client
 from emissary.store import tables
 from emissary.store.database import dispose, transaction
-from emissary.store.tables import Checkpoint, Deployment, Engine, Project, TrainingJob
+from emissary.store.tables import Checkpoint, Deployment, Engine, Pipeline, PipelineRun, Project, TrainingJob
 from emissary.up import Platform
 from tests.api.refusals import GOOD, MODEL, envelope, upload
 from tests.jobs import profiled
 from tests.keys import make_key
 
 NAME = "same-name"
+PIPELINE: dict[str, Any] = {
+    "train": {"base_model": MODEL, "test_functions": ["exact_match_shared"]},
+    "train_test_split_ratio": 50,
+}
 DOCUMENT = {
     definition["operationId"]: (method.upper(), path, definition)
     for path, item in create_app().openapi()["paths"].items()
@@ -54,6 +58,8 @@ class Side:
             "training_job_id": f"tr-{organization}",
             "engine_id": f"engine-{organization}",
             "deployment_id": f"dp-{organization}",
+            "pipeline_id": f"pl-{organization}",
+            "pipeline_run_id": f"pr-{organization}",
             "upload_id": self._begun(project),
             "key_id": str(self.client.get("/v1/keys")[0]["id"]),
             "name": f"of_{organization}",
@@ -92,6 +98,14 @@ class Side:
                     training_job_id=self.ids["training_job_id"], checkpoint=1, engine_id=self.ids["engine_id"],
                     status="Deployed", created_by=user,
                 ),
+                Pipeline(
+                    id=self.ids["pipeline_id"], project_id=project.id, name="pipeline", paused=True, created_by=user,
+                    config=PIPELINE | {"name": "pipeline", "deployment_id": self.ids["deployment_id"]},
+                ),
+                PipelineRun(
+                    id=self.ids["pipeline_run_id"], project_id=project.id, pipeline_id=self.ids["pipeline_id"],
+                    trigger="request", status="Success", outcome="Skipped", created_by=user,
+                ),
                 tables.TestingFunction(
                     id=f"tf-{owner}", organization_id=owner, name=self.ids["name"], content="", dependencies=[],
                     created_by=user,
@@ -104,7 +118,15 @@ class Side:
     def everything(self) -> dict[str, Any]:
         """All that the organization sees, less what changes by itself."""
         inside = f"/v1/projects/{self.ids['project_id']}"
-        kinds = ("datasets", "training-jobs", "deployments", f"datasets/uploads/{self.ids['upload_id']}")
+        runs = f"pipelines/{self.ids['pipeline_id']}/runs"
+        kinds = (
+            "datasets",
+            "training-jobs",
+            "deployments",
+            "pipelines",
+            runs,
+            f"datasets/uploads/{self.ids['upload_id']}",
+        )
         paths = ["/v1/projects", "/v1/engines", "/v1/testing-functions", inside, f"/v1/engines/{self.ids['engine_id']}"]
         seen = {path: self.client.get(path) for path in [*paths, *(f"{inside}/{kind}" for kind in kinds)]}
         for part in seen[f"{inside}/{kinds[-1]}"]["parts"]:
@@ -199,6 +221,17 @@ def test_another_organizations_function_scores_and_rewards_nothing(ours: Side, t
     body = {"base_model": MODEL, "train_dataset_id": ours.ids["dataset_id"], "test_functions": [name]}
     envelope(ours.client.http.post(path, json=body), 400, "invalid_input")
     envelope(ours.client.http.post(f"{path}/grpo", json=body | {"reward": {name: 1}}), 400, "invalid_input")
+
+
+def test_pipeline_neither_gathers_tests_on_nor_replaces_what_is_anothers(ours: Side, theirs: Side) -> None:
+    path = f"/v1/projects/{ours.ids['project_id']}/pipelines"
+    taken = (
+        {"gather": {"datasets": [theirs.ids["dataset_id"]]}},
+        {"test_dataset_id": theirs.ids["dataset_id"], "train_test_split_ratio": None},
+        {"deployment_id": theirs.ids["deployment_id"]},
+    )
+    for fields in taken:
+        envelope(ours.client.http.post(path, json=PIPELINE | {"name": "taking"} | fields), 400, "invalid_input")
 
 
 def test_what_is_anothers_cannot_be_deployed(ours: Side, theirs: Side) -> None:

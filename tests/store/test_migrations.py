@@ -80,6 +80,21 @@ ROWS: list[tuple[str, dict[str, Any]]] = [
             "bytes": 2**33, "part_bytes": 2**26, "state": {"parts": []}, "created_by": "user-1",
         },
     ),
+    (
+        "pipelines",
+        {
+            "id": "pl-1", "project_id": "ms-1", "name": "nightly", "paused": True, "config": {"train": {}},
+            "created_by": "user-1",
+        },
+    ),
+    (
+        "pipeline_runs",
+        {
+            "id": "pr-1", "project_id": "ms-1", "pipeline_id": "pl-1", "trigger": "schedule", "status": "Success",
+            "gathered": [{"id": "ds-1", "sha256": "b" * 64}], "training_job_id": "tr-1", "outcome": "Promoted",
+            "created_by": "user-1",
+        },
+    ),
     ("leftovers", {"id": "ds-9", "artifacts": ["datasets/9"], "engine_id": None}),
     ("leases", {"id": "tr-2", "token": 3, "flow_run_id": FLOW_RUN, "holder": "host:1:2", "beats": 9}),
 ]  # fmt: skip

@@ -2,7 +2,7 @@
 
 from fastapi import Request, Response
 
-from emissary.api import ending, engine_schedules, hub_check, submit
+from emissary.api import ending, flow_schedules, hub_check, submit
 from emissary.api.auth import CurrentCaller, OwnedProject
 from emissary.api.paging import WantedPage, link_next
 from emissary.api.routing import keyed_router
@@ -43,7 +43,7 @@ async def create_deployment(project: OwnedProject, body: DeploymentCreate, calle
     await submit.submit(deployment.engine)
     await submit.submit(deployment)
     if body.schedule is not None:
-        await engine_schedules.update()
+        await flow_schedules.update()
     return DeploymentSummary.model_validate(deployment)
 
 

@@ -2,7 +2,7 @@
 
 from fastapi import Request, Response
 
-from emissary.api import ending, engine_schedules, hub_check, submit
+from emissary.api import ending, flow_schedules, hub_check, submit
 from emissary.api.auth import CurrentCaller, OwnedEngine
 from emissary.api.paging import WantedPage, link_next
 from emissary.api.routing import keyed_router
@@ -51,7 +51,7 @@ async def create_engine(body: EngineCreate, caller: CurrentCaller) -> EngineSumm
         )
     await submit.submit(engine)
     if body.resource_management_config.management_type == "schedule":
-        await engine_schedules.update()
+        await flow_schedules.update()
     return _summary(engine, 0)
 
 
@@ -157,4 +157,4 @@ async def delete_engine(engine: OwnedEngine) -> None:
     async with transaction() as session:
         await engines.delete(session, engine.id)
     if engine.resource_management_config["management_type"] == "schedule":
-        await engine_schedules.update()
+        await flow_schedules.update()

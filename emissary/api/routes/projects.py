@@ -2,7 +2,7 @@
 
 from fastapi import Request, Response
 
-from emissary.api import deleting
+from emissary.api import deleting, flow_schedules
 from emissary.api.auth import CurrentCaller, OwnedProject
 from emissary.api.paging import WantedPage, link_next
 from emissary.api.routes import training_jobs as training_job_routes
@@ -63,4 +63,5 @@ async def delete_project(project: OwnedProject) -> None:
         await deleting.end_runs(runs)
         async with transaction() as session:
             left = await projects.delete(session, project.id, runs)
+    await flow_schedules.update()
     await deleting.clear(left)

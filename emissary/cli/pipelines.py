@@ -1,0 +1,99 @@
+"""`emissary pipelines`."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from emissary.cli.connection import AsJson, InProject, connect, path_of, project_path
+from emissary.cli.exit_codes import WrongUsage
+from emissary.cli.output import say, show_list, show_one
+from emissary.client import Client
+
+app = typer.Typer(
+    no_args_is_help=True, help="Retraining that is done again and again, and deployed where it is better."
+)
+Pipeline = Annotated[str, typer.Argument(help="Id or name of the pipeline.")]
+Datasets = Annotated[
+    list[str] | None, typer.Option("--dataset", help="Dataset to train on in this run, instead of the pipeline's.")
+]
+
+
+def _path(client: Client, project: str, pipeline: str) -> str:
+    return path_of(client, f"{project_path(client, project)}/pipelines", pipeline, "pipeline")
+
+
+@app.command("list")
+def list_(ctx: typer.Context, project: InProject, as_json: AsJson = False) -> None:
+    """List a project's pipelines, the newest first."""
+    client = connect(ctx)
+    rows = client.get(f"{project_path(client, project)}/pipelines")
+    show_list(rows, as_json, "id", "name", "paused", "created_at")
+
+
+@app.command()
+def show(ctx: typer.Context, pipeline: Pipeline, project: InProject, as_json: AsJson = False) -> None:
+    """Show a pipeline with all that was given."""
+    client = connect(ctx)
+    show_one(client.get(_path(client, project, pipeline)), as_json)
+
+
+@app.command()
+def create(
+    ctx: typer.Context,
+    file: Annotated[Path, typer.Argument(help="JSON file with the fields of POST …/pipelines.", dir_okay=False)],
+    project: InProject,
+    as_json: AsJson = False,
+) -> None:
+    """Make a pipeline of what is in a JSON file."""
+    try:
+        body = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise WrongUsage(f"{file} cannot be read as JSON: {error}.") from error
+    client = connect(ctx)
+    show_one(client.post(f"{project_path(client, project)}/pipelines", body), as_json)
+
+
+@app.command()
+def run(
+    ctx: typer.Context, pipeline: Pipeline, project: InProject, dataset: Datasets = None, as_json: AsJson = False
+) -> None:
+    """Run a pipeline now."""
+    client = connect(ctx)
+    collection = f"{project_path(client, project)}/datasets"
+    ids = [path_of(client, collection, name, "dataset").rpartition("/")[2] for name in dataset or []]
+    body = {"datasets": ids} if ids else {}
+    show_one(client.post(f"{_path(client, project, pipeline)}/runs", body), as_json)
+
+
+@app.command()
+def runs(ctx: typer.Context, pipeline: Pipeline, project: InProject, as_json: AsJson = False) -> None:
+    """List a pipeline's runs with what came of them, the newest first."""
+    client = connect(ctx)
+    rows = client.get(f"{_path(client, project, pipeline)}/runs")
+    show_list(rows, as_json, "id", "trigger", "status", "outcome", "reason", "training_job_id", "created_at")
+
+
+@app.command()
+def pause(ctx: typer.Context, pipeline: Pipeline, project: InProject) -> None:
+    """Suspend a pipeline's schedule."""
+    client = connect(ctx)
+    client.post(f"{_path(client, project, pipeline)}/pause")
+    say(f"The pipeline {pipeline} is paused.")
+
+
+@app.command()
+def unpause(ctx: typer.Context, pipeline: Pipeline, project: InProject) -> None:
+    """Have a pipeline's schedule go on."""
+    client = connect(ctx)
+    client.post(f"{_path(client, project, pipeline)}/unpause")
+    say(f"The pipeline {pipeline} runs by its schedule again.")
+
+
+@app.command()
+def delete(ctx: typer.Context, pipeline: Pipeline, project: InProject) -> None:
+    """Delete a pipeline and its runs; what they trained and deployed stays."""
+    client = connect(ctx)
+    client.delete(_path(client, project, pipeline))
+    say(f"The pipeline {pipeline} is deleted.")

@@ -1,0 +1,177 @@
+"""Pipelines: gather data, train, compare with what is deployed, deploy what is better; again and again."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from emissary.schemas.fields import Description, Name, Reference, UnixTime
+from emissary.schemas.grpo_jobs import GrpoJobCreate, Weight
+from emissary.schemas.pipeline_schedules import PipelineSchedule
+from emissary.schemas.training_jobs import Percentage, TrainingJobCreate, TrainingOptions
+
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+References = Annotated[list[Reference], Field(min_length=1, max_length=100)]
+RunStatus = Literal["Pending", "Running", "Success", "Failed", "Cancelled"]
+Outcome = Literal["Skipped", "Promoted", "NotPromoted", "Failed"]
+Trigger = Literal["request", "schedule", "webhook"]
+
+
+class Gather(BaseModel):
+    """Where a run takes its training rows from. It is new when its content was in no run that came to a decision."""
+
+    source: Literal["datasets"] = Field(default="datasets", description="Datasets of the project.")
+    datasets: Literal["newest", "all"] | References = Field(
+        default="newest",
+        description="`newest`: the newest dataset that fits the task type, alone; `all`: all of these, merged; or ids "
+        "of datasets to merge. A row that is in several is trained on once. The test dataset is never among them.",
+    )
+
+
+class PipelineTraining(TrainingOptions):
+    """How each run trains: the fields of a training job but its data."""
+
+    test_functions: list[Annotated[str, Field(strict=True)]] = Field(
+        min_length=1,
+        max_length=16,
+        description="Testing functions; the first one decides which checkpoint is best, and is compared by the gate.",
+        examples=[["exact_match_shared"]],
+    )
+    reward: dict[str, Weight] | None = Field(
+        default=None, min_length=1, max_length=16, description="With it the job is one by GRPO, with these weights."
+    )
+
+
+class Gate(BaseModel):
+    """What a trained checkpoint must meet to be deployed. Without a champion only `minimum_score` applies."""
+
+    minimum_score: dict[str, Number] = Field(
+        default={},
+        description="Testing function: the least mean score; of an error such as `regression_mae_shared`, the highest.",
+    )
+    minimum_improvement: Number = Field(
+        default=0.0, description="By how much the first testing function's mean must be better than the champion's."
+    )
+    class_tolerance: Annotated[float, Field(strict=True, ge=0, le=1)] | None = Field(
+        default=None, description="Classification: the recall of no class may be lower by more than this."
+    )
+    confidence: Annotated[float, Field(strict=True, gt=0, lt=1)] | None = Field(
+        default=None,
+        description="Least share of paired bootstrap resamples of the test rows in which the first testing function's "
+        "mean is better than the champion's.",
+        examples=[0.95],
+    )
+
+
+class PipelineCreate(BaseModel):
+    """POST …/pipelines."""
+
+    name: Name = Field(description="Name of the pipeline, of which the project has no other.")
+    description: Description | None = Field(default=None, description="What it is for.")
+    gather: Gather = Field(default=Gather(), description="Where the training rows come from.")
+    test_dataset_id: Reference | None = Field(
+        default=None, description="Dataset on which every run's model is tested, the same each time (a golden set)."
+    )
+    train_test_split_ratio: Percentage | None = Field(
+        default=None, description="Instead: percentage of the gathered rows that is held out for testing, 1 to 99."
+    )
+    train: PipelineTraining = Field(description="How to train.")
+    gate: Gate = Field(default=Gate(), description="What must be met to deploy.")
+    deployment_id: Reference | None = Field(
+        default=None,
+        description="Deployment whose checkpoint is the champion, and is replaced by a better one. Without it nothing "
+        "is compared or deployed.",
+    )
+    schedule: PipelineSchedule | None = Field(default=None, description="When it runs by itself; null: it does not.")
+    paused: bool = Field(default=False, strict=True, description="Whether the schedule is suspended.")
+
+    def job(self, train_dataset_id: str) -> TrainingJobCreate:
+        """The training job of a run with this dataset."""
+        fields = self.train.model_dump(exclude={"reward"}) | {
+            "name": self.train.name or self.name,
+            "train_dataset_id": train_dataset_id,
+            "test_dataset_id": self.test_dataset_id,
+            "train_test_split_ratio": self.train_test_split_ratio,
+        }
+        if self.train.reward is None:
+            return TrainingJobCreate(**fields)
+        return GrpoJobCreate(**fields, reward=self.train.reward)
+
+
+class PipelineSummary(BaseModel):
+    """A pipeline in a list."""
+
+    model_config = ConfigDict(from_attributes=True)
+    id: str
+    name: str
+    paused: bool
+    created_at: UnixTime
+    updated_at: UnixTime
+
+
+class PipelineDetail(PipelineCreate):
+    """A pipeline with all that was given."""
+
+    id: str
+    created_by: str
+    created_at: UnixTime
+    updated_at: UnixTime
+
+
+class PipelineRunCreate(BaseModel):
+    """POST …/runs: what is different in this run."""
+
+    datasets: References | None = Field(
+        default=None, description="Ids of the datasets to merge and train on in this run, instead of the pipeline's."
+    )
+
+
+class GateRule(BaseModel):
+    """One rule of the gate, applied."""
+
+    rule: str = Field(description="The gate's field.")
+    of: str | None = Field(description="The testing function or class that it is about.")
+    wanted: float
+    found: float | None = Field(description="Null where there was nothing to measure it by; then it is not met.")
+    passed: bool
+
+
+class Contender(BaseModel):
+    """A checkpoint in the comparison, with its means over the test rows."""
+
+    training_job_id: str | None = Field(description="Null: the base model itself.")
+    checkpoint: int
+    scores: dict[str, float]
+
+
+class Decision(BaseModel):
+    """What the gate decided, and by which numbers."""
+
+    promoted: bool
+    rules: list[GateRule]
+    test_rows: int
+    challenger: Contender
+    champion: Contender | None = Field(description="Null where none was deployed; only minimum_score applied then.")
+
+
+class PipelineRunSummary(BaseModel):
+    """A run of a pipeline in a list."""
+
+    model_config = ConfigDict(from_attributes=True)
+    id: str
+    pipeline_id: str
+    trigger: Trigger
+    status: RunStatus
+    outcome: Outcome | None = Field(description="What came of it; null until that is known, or where it was cancelled.")
+    reason: str | None = Field(description="Why that came of it.")
+    training_job_id: str | None
+    created_at: UnixTime
+    updated_at: UnixTime
+
+
+class PipelineRunDetail(PipelineRunSummary):
+    """A run of a pipeline with what it used and decided."""
+
+    datasets: list[str] = Field(description="The datasets that were gathered.")
+    train_dataset_id: str | None = Field(description="The dataset that was trained on: one of these, or made of them.")
+    decision: Decision | None
+    flow_run_id: str | None = Field(description="The Prefect flow run that does the work.")

@@ -1,0 +1,31 @@
+"""retrain: gather data → train → compare with what is deployed → deploy what is better."""
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+
+from tasks.comparing import compare
+from tasks.concluding import conclude
+from tasks.gathering import gather
+from tasks.promoting import promote
+from tasks.registering import pipeline_run
+from tasks.retraining import train, turn
+
+
+@flow(name="retrain")
+async def retrain(pipeline_id: str, pipeline_run_id: str | None = None) -> State:
+    """Run a pipeline: train on what is new, and deploy it where it is better than what is deployed.
+
+    Args:
+        pipeline_id: The pipeline, such as `pl-…`.
+        pipeline_run_id: An existing run, as the API passes it. Leave empty to begin one.
+    """
+    run = await pipeline_run(pipeline_id, pipeline_run_id)
+    reason = await turn(run) or await gather(run)
+    if reason:
+        return await conclude(run, "Skipped", reason)
+    job = await train(run)
+    decision, reason = await compare(run, job)
+    if not decision.promoted:
+        return await conclude(run, "NotPromoted", reason)
+    deployed = await promote(run, job, decision)
+    return await conclude(run, "Promoted", f"{reason} {deployed}")

@@ -1,0 +1,123 @@
+"""Putting a better checkpoint in the place of the one that a deployment serves, under the same name and id.
+
+The engine loads it first, in place of the old one and without a pause; only when it answers does the catalogue name it.
+So an engine that starts anew meanwhile, or a run that breaks off, leaves the old one or the new one, never none.
+"""
+
+import asyncio
+from datetime import UTC, datetime
+
+import httpx
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from emissary import schedules
+from emissary.errors import EmissaryError, InvalidInput
+from emissary.schemas.pipelines import Contender, Decision
+from emissary.serving import client as engine_client
+from emissary.store import deployments, engines, pipelines
+from emissary.store.tables import GONE, Checkpoint, Deployment, Engine, PipelineRun, TrainingJob
+from tasks.attempt import end_if_interrupted, require_lease
+from tasks.catalogue import in_catalogue
+from tasks.deploying import ask, checked, wait_for_engine
+from tasks.serving import artifact_of
+
+
+@task(task_run_name="promote", cache_policy=NO_CACHE)
+async def promote(run: PipelineRun, job: TrainingJob, decision: Decision) -> str:
+    """Have the pipeline's deployment serve the challenger; says what was done.
+
+    Raises EmissaryError where the challenger cannot be loaded: the champion is served as before then.
+    """
+    wanted = pipelines.config(await in_catalogue(pipelines.get, run.pipeline_id))
+    if wanted.deployment_id is None:
+        return "The pipeline names no deployment, so nothing is deployed."
+    deployment = await _settled(run, wanted.deployment_id, job)
+    challenger = decision.challenger
+    artifact = (await in_catalogue(_checkpoint, job.id, challenger.checkpoint)).artifact
+    served_by = None
+    while await in_catalogue(_start_engine, deployment.engine_id):
+        engine = await wait_for_engine(deployment.id)
+        if engine.endpoint == served_by:
+            return f"{deployment.name} serves checkpoint {challenger.checkpoint} of {job.id}."
+        require_lease()
+        await _exchange(deployment, engine, artifact, decision)
+        # An engine that started anew in between may have read the catalogue before: then it is another one.
+        served_by = engine.endpoint
+    await in_catalogue(_replace, deployment.id, decision)
+    return (
+        f"{deployment.name} will serve checkpoint {challenger.checkpoint} of {job.id} from the next window of its "
+        "engine's schedule on."
+    )
+
+
+async def _settled(run: PipelineRun, deployment_id: str, job: TrainingJob) -> Deployment:
+    """The deployment, once it does not wait to be deployed for the first time any more."""
+    while True:
+        end_if_interrupted()
+        deployment = await in_catalogue(pipelines.champion, run.project_id, deployment_id, job)
+        if deployment.status not in ("Pending", "Deploying"):
+            return deployment
+        await asyncio.sleep(0.5)
+
+
+async def _start_engine(session: AsyncSession, engine_id: str) -> bool:
+    """Have the engine start where it has ended; False where its schedule does not have it run now."""
+    engine = await engines.lock(session, engine_id)
+    if engine.status == "Inactive":
+        if not schedules.is_open(schedules.of_engine(engine.resource_management_config), datetime.now(UTC)):
+            return False
+        await engines.restart(session, engine)  # the API's sweep submits its run
+    return True
+
+
+async def _checkpoint(session: AsyncSession, training_job_id: str, number: int) -> Checkpoint:
+    return await session.get_one(Checkpoint, (training_job_id, number))
+
+
+async def _exchange(deployment: Deployment, engine: Engine, artifact: str, decision: Decision) -> None:
+    """Have the engine serve the artifact under the deployment's id, and the catalogue name it. Where it does not
+    answer, or something else is deployed by now, the engine serves again what the catalogue names; raises
+    EmissaryError then.
+    """
+    try:
+        await _load(deployment.id, engine, artifact)
+        await ask(deployment.id, engine)
+        await in_catalogue(_replace, deployment.id, decision)
+    except (EmissaryError, httpx.TransportError) as error:
+        now = await in_catalogue(deployments.get, deployment.id)
+        if now.status in GONE:
+            await engine_client.unload(engine, now.id)
+            left = f"is {now.status}"
+        else:
+            await _load(now.id, engine, await in_catalogue(artifact_of, now))
+            left = f"serves checkpoint {now.checkpoint} of {now.training_job_id or now.base_model}"
+        reason = str(error).rstrip(".")
+        raise EmissaryError(
+            f"The new checkpoint passed the gate but could not be put in place ({reason}); {now.name!r} {left}."
+        ) from error
+    get_run_logger().info("The engine %s serves %s by %s", engine.id, deployment.id, artifact)
+
+
+async def _load(deployment_id: str, engine: Engine, artifact: str | None) -> None:
+    async with engine_client.connect(engine) as client:
+        checked(await client.post("/adapters", json={"name": deployment_id, "artifact": artifact}))
+
+
+async def _replace(session: AsyncSession, deployment_id: str, decision: Decision) -> None:
+    row = await session.get_one(Deployment, deployment_id, with_for_update={"key_share": True})
+    new, old = decision.challenger, decision.champion
+    if row.status in GONE:
+        raise InvalidInput(f"The deployment {row.name!r} is {row.status}.")
+    if _serves(row, new):
+        return
+    if old is not None and not _serves(row, old):
+        raise InvalidInput(
+            f"{row.name!r} serves another checkpoint by now than was compared with; run the pipeline again."
+        )
+    row.training_job_id, row.checkpoint = new.training_job_id, new.checkpoint
+
+
+def _serves(row: Deployment, contender: Contender) -> bool:
+    return (row.training_job_id, row.checkpoint) == (contender.training_job_id, contender.checkpoint)

@@ -1,0 +1,295 @@
+"""Pipelines on the whole platform: what is better is deployed, what is worse is refused, nothing new trains nothing."""
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from emissary.client import Client
+from emissary.up import Platform
+from tests.engine_life import adapters, prefect, process_of
+from tests.jobs import ended, until, upload
+from tests.tasks.pooled_run import ENCODER, TOPICS, encoder_dir
+
+# Several trainings and an engine.
+pytestmark = pytest.mark.acceptance
+
+NAMES = sorted(TOPICS)
+TEST = [(text, topic) for topic, texts in TOPICS.items() for text in texts[:2]]
+TRAINING = [(text, topic) for topic, texts in TOPICS.items() for text in texts[2:]]
+QUICK = {
+    "num_train_epochs": 8,
+    "per_device_train_batch_size": 2,
+    "max_length": 32,
+    "lora_r": 4,
+    "learning_rate": 3e-3,
+}
+SHORT = QUICK | {"num_train_epochs": 1, "learning_rate": 1e-5}
+
+
+def rows(pairs: list[tuple[str, str]], turn: int = 0) -> list[dict[str, Any]]:
+    """Rows to upload; with a `turn` every one has a wrong label."""
+    named = [(text, NAMES[(NAMES.index(topic) + turn) % len(NAMES)]) for text, topic in pairs]
+    return [{"prompt": text, "completion": {name: int(name == topic) for name in NAMES}} for text, topic in named]
+
+
+@pytest.fixture(scope="module")
+def project(client: Client) -> str:
+    encoder_dir()
+    return str(client.post("/v1/projects", {"name": "pipelines"})["id"])
+
+
+@pytest.fixture(scope="module")
+def golden(client: Client, project: str) -> str:
+    return upload(client, project, rows(TEST), "golden")
+
+
+@pytest.fixture(scope="module")
+def first_data(client: Client, project: str, golden: str) -> str:
+    return upload(client, project, rows(TRAINING), "first")
+
+
+@pytest.fixture(scope="module")
+def champion(client: Client, project: str, golden: str, first_data: str) -> dict[str, Any]:
+    """A deployment of a checkpoint that has learnt next to nothing."""
+    path = f"/v1/projects/{project}"
+    body = {
+        "base_model": ENCODER,
+        "task_type": "classification",
+        "train_dataset_id": first_data,
+        "test_dataset_id": golden,
+        "test_functions": ["exact_match_shared"],
+        "parameters": SHORT,
+    }
+    job = client.post(f"{path}/training-jobs", body)
+    found = until(lambda: client.get(f"{path}/training-jobs/{job['id']}"), ended)
+    assert found["status"] == "Success", found["error"]
+    made = client.post(f"{path}/deployments", {"training_job_id": job["id"], "checkpoint": "best", "name": "live"})
+    deployed = until(lambda: client.get(f"{path}/deployments/{made['id']}"), ended)
+    assert deployed["status"] == "Deployed", deployed["error"]
+    return dict(deployed)
+
+
+def config(golden: str, deployment: str | None, **changed: Any) -> dict[str, Any]:
+    return {
+        "name": "nightly",
+        "gather": {"datasets": "newest"},
+        "test_dataset_id": golden,
+        "train": {
+            "base_model": ENCODER,
+            "task_type": "classification",
+            "test_functions": ["exact_match_shared"],
+            "parameters": QUICK,
+        },
+        "gate": {"minimum_score": {"exact_match_shared": 0.6}, "class_tolerance": 0.5, "confidence": 0.6},
+        "deployment_id": deployment,
+    } | changed
+
+
+@pytest.fixture(scope="module")
+def pipeline(client: Client, project: str, golden: str, champion: dict[str, Any]) -> str:
+    body = config(golden, champion["id"])
+    return str(client.post(f"/v1/projects/{project}/pipelines", body)["id"])
+
+
+def run(client: Client, path: str, **body: Any) -> dict[str, Any]:
+    """A run of the pipeline at `path`, once it has ended."""
+    made = client.post(f"{path}/runs", body)
+    return dict(until(lambda: client.get(f"{path}/runs/{made['id']}"), ended, seconds=240))
+
+
+def ask(client: Client, model: str) -> list[str]:
+    """The labels that the model gives the test texts."""
+    answers = [
+        client.post("/v1/classification", {"model": model, "input": text, "data_format": "probs"})["data"][0]
+        for text, _ in TEST
+    ]
+    return [max(answer["probs"], key=answer["probs"].get) for answer in answers]
+
+
+def test_better_checkpoint_is_promoted_then_nothing_is_new_then_a_worse_one_is_refused(
+    platform: Platform, client: Client, project: str, pipeline: str, champion: dict[str, Any]
+) -> None:
+    path = f"/v1/projects/{project}/pipelines/{pipeline}"
+    deployment = f"/v1/projects/{project}/deployments/{champion['id']}"
+    before = ask(client, "live")
+    promoted = run(client, path)
+    assert (promoted["status"], promoted["outcome"]) == ("Success", "Promoted"), promoted
+    decision = promoted["decision"]
+    assert decision["champion"]["training_job_id"] == champion["training_id"]
+    assert decision["challenger"]["scores"]["exact_match_shared"] > decision["champion"]["scores"]["exact_match_shared"]
+    assert {rule["rule"] for rule in decision["rules"]} == {
+        "minimum_score",
+        "minimum_improvement",
+        "class_tolerance",
+        "confidence",
+    }
+    serves = client.get(deployment)
+    assert (serves["id"], serves["status"]) == (champion["id"], "Deployed")
+    assert serves["training_id"] == promoted["training_job_id"] == decision["challenger"]["training_job_id"]
+    assert serves["checkpoint"] == decision["challenger"]["checkpoint"]
+    answers = ask(client, "live")
+    right = sum(answer == topic for answer, (_, topic) in zip(answers, TEST, strict=True)) / len(TEST)
+    assert right == pytest.approx(decision["challenger"]["scores"]["exact_match_shared"])
+    assert answers != before
+    assert adapters(champion["engine_id"]) == [champion["id"]]
+
+    jobs = len(client.get(f"/v1/projects/{project}/training-jobs"))
+    skipped = run(client, path)
+    assert (skipped["status"], skipped["outcome"], skipped["reason"]) == ("Success", "Skipped", "No new data.")
+    assert len(client.get(f"/v1/projects/{project}/training-jobs")) == jobs
+    state = prefect(platform).get(f"/flow_runs/{skipped['flow_run_id']}").json()["state"]
+    assert (state["type"], state["name"]) == ("COMPLETED", "Skipped")
+
+    upload(client, project, rows(TRAINING, turn=1), "shuffled")
+    refused = run(client, path)
+    assert (refused["status"], refused["outcome"]) == ("Success", "NotPromoted"), refused
+    assert "minimum_improvement of exact_match_shared is -" in refused["reason"]
+    assert refused["decision"]["champion"]["training_job_id"] == promoted["training_job_id"]
+    assert client.get(deployment)["training_id"] == promoted["training_job_id"]
+    assert ask(client, "live") == answers
+    markdown = prefect(platform).post(
+        "/artifacts/filter", json={"artifacts": {"flow_run_id": {"any_": [refused["flow_run_id"]]}}}
+    )
+    assert any("# Not promoted" in str(found["data"]) for found in markdown.json())
+
+
+def test_checkpoint_that_cannot_be_loaded_leaves_the_champion_in_place(
+    client: Client, project: str, golden: str, champion: dict[str, Any]
+) -> None:
+    deployment = f"/v1/projects/{project}/deployments/{champion['id']}"
+    before, answers = client.get(deployment), ask(client, "live")
+    body = config(golden, champion["id"], name="damaged", gate={"minimum_improvement": -1})
+    path = other(client, project, **body)
+    made = client.post(f"{path}/runs")
+    started = until(lambda: client.get(f"{path}/runs/{made['id']}"), lambda found: found["training_job_id"])
+    job = until(lambda: client.get(f"/v1/projects/{project}/training-jobs/{started['training_job_id']}"), ended)
+    # The champion is still being scored.
+    store = Path(os.environ["EMISSARY_HOME"]) / "artifacts/training-jobs" / job["id"] / "checkpoints"
+    (store / str(job["best_checkpoint"]) / "adapter_model.safetensors").write_bytes(b"damaged")
+    found = until(lambda: client.get(f"{path}/runs/{made['id']}"), ended)
+    assert (found["status"], found["outcome"], found["decision"]["promoted"]) == ("Failed", "Failed", True), found
+    assert "could not be put in place" in found["reason"]
+    assert f"'live' serves checkpoint {before['checkpoint']} of {before['training_id']}." in found["reason"]
+    assert client.get(deployment) == before
+    assert ask(client, "live") == answers
+
+
+def other(client: Client, project: str, **changed: Any) -> str:
+    """The path of another pipeline, which deploys nothing."""
+    path = f"/v1/projects/{project}/pipelines"
+    return f"{path}/{client.post(path, changed)['id']}"
+
+
+def test_datasets_are_merged_each_row_once_and_test_rows_among_them_are_listed(client: Client) -> None:
+    project = str(client.post("/v1/projects", {"name": "merging-pipelines"})["id"])
+    golden = upload(client, project, rows(TEST), "golden")
+    first = upload(client, project, rows(TRAINING[:4]), "first")
+    second = upload(client, project, rows(TRAINING[2:]), "second")
+    short = config(golden, None)["train"] | {"parameters": SHORT}
+    path = other(client, project, **config(golden, None, gather={"datasets": "all"}, gate={}, train=short))
+    merged = run(client, path)
+    assert (merged["outcome"], merged["datasets"]) == ("Promoted", [first, second]), merged
+    assert (merged["decision"]["champion"], merged["decision"]["rules"]) == (None, [])
+    dataset = client.get(f"/v1/projects/{project}/datasets/{merged['train_dataset_id']}")
+    assert dataset["profile"]["rows"] == len(TRAINING)
+    assert dataset["name"].startswith("nightly-")
+    assert run(client, path)["reason"] == "No new data."  # what it merged itself is nothing new
+
+    upload(client, project, rows([*TRAINING[:1], *TEST[1:3]]), "leaking")
+    leaked = run(client, path)
+    assert (leaked["status"], leaked["outcome"], leaked["training_job_id"]) == ("Failed", "Failed", None)
+    assert "2 of the 6 rows" in leaked["reason"]
+    assert "row 2, 3." in leaked["reason"]
+    assert run(client, path, datasets=[first])["reason"] == "No new data."
+
+
+@pytest.mark.usefixtures("first_data")
+def test_cancelled_run_cancels_its_job_and_failed_job_fails_its_run(client: Client, project: str, golden: str) -> None:
+    long = config(golden, None)["train"] | {"parameters": QUICK | {"num_train_epochs": 100}}
+    path = other(client, project, **config(golden, None, name="cancelled", train=long))
+    for cancel_job in (False, True):
+        made = client.post(f"{path}/runs")
+        started = until(
+            lambda made=made: client.get(f"{path}/runs/{made['id']}"), lambda found: found["training_job_id"]
+        )
+        job = f"/v1/projects/{project}/training-jobs/{started['training_job_id']}"
+        until(lambda job=job: client.get(job), lambda found: found["status"] == "Running")
+        client.post(f"{job if cancel_job else f'{path}/runs/' + made['id']}/cancel")
+        ended_run = until(lambda made=made: client.get(f"{path}/runs/{made['id']}"), ended)
+        assert until(lambda job=job: client.get(job), ended)["status"] == "Cancelled"
+        if cancel_job:
+            assert (ended_run["status"], ended_run["outcome"]) == ("Failed", "Failed")
+            assert ended_run["reason"] == f"The training job {started['training_job_id']} is Cancelled."
+        else:
+            assert (ended_run["status"], ended_run["outcome"]) == ("Cancelled", None)
+    client.call("DELETE", path)
+
+
+@pytest.mark.usefixtures("first_data")
+def test_killed_run_goes_on_with_the_job_that_it_made(
+    platform: Platform, client: Client, project: str, golden: str
+) -> None:
+    path = other(client, project, **config(golden, None, name="killed", gate={}))
+    made = client.post(f"{path}/runs")
+    started = until(lambda: client.get(f"{path}/runs/{made['id']}"), lambda found: found["training_job_id"])
+    os.kill(process_of(platform, started["flow_run_id"]), signal.SIGKILL)
+    found = until(lambda: client.get(f"{path}/runs/{made['id']}"), ended)
+    assert (found["status"], found["outcome"]) == ("Success", "Promoted"), found
+    assert found["training_job_id"] == started["training_job_id"]
+    jobs = client.get(f"/v1/projects/{project}/training-jobs")
+    assert [job["status"] for job in jobs if job["name"] == "killed"] == ["Success"]
+
+
+def schedules_of(platform: Platform, pipeline_id: str) -> list[tuple[Any, bool]]:
+    """(cron line or interval, active) of the pipeline's schedules in Prefect."""
+    with prefect(platform) as http:
+        found = http.get("/deployments/name/retrain/retrain").json()["schedules"]
+    return [
+        (row["schedule"].get("cron") or row["schedule"].get("interval"), row["active"])
+        for row in found
+        if row["slug"] == pipeline_id
+    ]
+
+
+@pytest.mark.usefixtures("first_data")
+def test_prefect_has_the_schedule_as_the_catalogue_has_it(
+    platform: Platform, client: Client, project: str, golden: str
+) -> None:
+    body = config(golden, None, name="scheduled", schedule={"cron": "0 3 1 1 *", "timezone": "Europe/Berlin"})
+    path = other(client, project, **body)
+    pipeline_id = path.rpartition("/")[2]
+    until(lambda: schedules_of(platform, pipeline_id), lambda found: found == [("0 3 1 1 *", True)])
+    client.post(f"{path}/pause")
+    until(lambda: schedules_of(platform, pipeline_id), lambda found: found == [("0 3 1 1 *", False)])
+    client.post(f"{path}/unpause")
+    client.call("PUT", path, json=body | {"schedule": {"interval_seconds": 86400}})
+    until(lambda: schedules_of(platform, pipeline_id), lambda found: found == [(86400.0, True)])
+    # Somebody removed it in Prefect.
+    with prefect(platform) as http:
+        deployment = http.get("/deployments/name/retrain/retrain").json()
+        (there,) = [row["id"] for row in deployment["schedules"] if row["slug"] == pipeline_id]
+        http.delete(f"/deployments/{deployment['id']}/schedules/{there}").raise_for_status()
+    client.post(f"{path}/unpause")
+    until(lambda: schedules_of(platform, pipeline_id), lambda found: found == [(86400.0, True)])
+    client.call("DELETE", path)
+    until(lambda: schedules_of(platform, pipeline_id), lambda found: found == [])
+
+
+@pytest.mark.usefixtures("first_data")
+def test_schedule_of_every_minute_fires_twice_and_ends_with_the_pause(
+    platform: Platform, client: Client, project: str
+) -> None:
+    short = config("", None)["train"] | {"parameters": SHORT}
+    every_minute = {"cron": "* * * * *"}
+    body = config("", None, name="minutely", test_dataset_id=None, train_test_split_ratio=50, gate={}, train=short)
+    path = other(client, project, **body, schedule=every_minute)
+    fired = until(lambda: client.get(f"{path}/runs"), lambda found: len(found) >= 2 and all(map(ended, found)))
+    assert [row["trigger"] for row in fired] == ["schedule"] * len(fired)
+    assert fired[-1]["outcome"] == "Promoted", fired
+    assert {row["outcome"] for row in fired[:-1]} == {"Skipped"}
+    client.post(f"{path}/pause")
+    until(lambda: schedules_of(platform, path.rpartition("/")[2]), lambda found: found == [("* * * * *", False)])
+    client.call("DELETE", path)
