@@ -12,7 +12,15 @@ import schemathesis
 from emissary.base_models import HubSource, catalogue
 
 # Each would be a process with a model in it.
-RUNS = ("createEngine", "createTrainingJob", "createGRPOTrainingJob", "createDeployment", "deployOnEngine")
+RUNS = (
+    "createEngine",
+    "createTrainingJob",
+    "createGRPOTrainingJob",
+    "createDeployment",
+    "deployOnEngine",
+    "createPipeline",
+    "createPipelineRun",
+)
 MOST_RUNS = 2
 KEPT = frozenset(json.loads(os.environ["FUZZ_KEPT"]))
 made = dict.fromkeys(RUNS, 0)
@@ -27,10 +35,14 @@ def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
     name = case.operation.definition.raw.get("operationId")
     if name in RUNS and isinstance(case.body, dict) and str(case.body.get("base_model")) in FROM_THE_HUB:
         case.body["base_model"] = PACKAGED
-    if made.get(name, 0) >= MOST_RUNS and isinstance(case.body, dict):
-        for field in ("base_model", "training_job_id", "training_id"):
-            if isinstance(case.body.get(field), str):
-                case.body[field] = "nobody"
+    if made.get(name, 0) >= MOST_RUNS:
+        if "pipeline_id" in case.path_parameters:
+            case.path_parameters["pipeline_id"] = "nobody"
+        body = case.body if isinstance(case.body, dict) else {}
+        for part in (body, body.get("train")):
+            for field in ("base_model", "training_job_id", "training_id"):
+                if isinstance(part, dict) and isinstance(part.get(field), str):
+                    part[field] = "nobody"
     if case.method.upper() == "DELETE":
         deleted = case.operation.path.rpartition("{")[2].rstrip("}")
         if case.path_parameters.get(deleted) in KEPT:

@@ -64,6 +64,11 @@ def clean(client: Client) -> None:
     """End and delete all that runs in the organization."""
     for project in client.get("/v1/projects"):
         inside = f"/v1/projects/{project['id']}"
+        for row in client.get(f"{inside}/pipelines"):
+            pipeline = f"{inside}/pipelines/{row['id']}"
+            client.http.post(f"{pipeline}/pause")
+            for run in client.get(f"{pipeline}/runs"):
+                client.http.post(f"{pipeline}/runs/{run['id']}/cancel")
         for row in client.get(f"{inside}/deployments"):
             client.http.delete(f"{inside}/deployments/{row['id']}")
         for row in client.get(f"{inside}/training-jobs"):
