@@ -19,6 +19,7 @@ from typing import Any
 
 from blocks.sandbox import score_rows
 from emissary import base_models, model_files
+from emissary.data.splitting import downsampled
 from emissary.example_rows import read
 from emissary.results import EXAMPLES
 from emissary.serving.generation import Generator
@@ -88,7 +89,7 @@ def measure(seed: int, on_outcome: Callable[[str, Outcome], None] = lambda *_: N
             train_grpo(
                 model_dir=model_dir,
                 model_name=EXAMPLE.base_model,
-                train_rows=train,
+                train_rows=train[: downsampled(len(train), EXAMPLE.grpo["downsample_size"])],
                 functions=[REWARD, NOISE],
                 weights={function.name: 1.0},
                 parameters=_parameters("GRPO", EXAMPLE.grpo, seed),

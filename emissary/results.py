@@ -61,14 +61,15 @@ EXAMPLES = (
     Example(
         "expenses", ".jsonl", "text-generation", "exact match",
         {
-            "num_train_epochs": 1, "learning_rate": 2e-4, "per_device_train_batch_size": 8, "max_length": 128,
+            "num_train_epochs": 1, "learning_rate": 1e-4, "per_device_train_batch_size": 8, "max_length": 128,
             "max_new_tokens": 8,
         },
         demo.BASE_MODEL,
         functions=("exact_match_shared",),
         grpo={
-            "num_train_epochs": 1, "learning_rate": 3e-4, "per_device_train_batch_size": 16, "num_generations": 4,
-            "max_length": 128, "max_completion_length": 8, "max_new_tokens": 8, "beta": 0.0, "save_steps": 1000,
+            "num_train_epochs": 1, "downsample_size": 60, "learning_rate": 3e-4, "per_device_train_batch_size": 16,
+            "num_generations": 4, "max_length": 128, "max_completion_length": 8, "max_new_tokens": 8, "beta": 0.0,
+            "save_steps": 1000,
         },
     ),
 )  # fmt: skip
