@@ -33,13 +33,14 @@ def upload(client: Client, console: Console, project: str, file_name: str) -> st
 def train(
     client: Client, console: Console, project: str, request: dict[str, Any]
 ) -> tuple[dict[str, Any], dict[str, float]]:
-    """The job of `request` at its successful end, and the seconds that it spent in each status.
+    """The job of `request`, one of GRPO where it has a reward, at its successful end, and the seconds that it spent in
+    each status.
 
     Raises EmissaryError when it ends otherwise.
     """
     jobs = f"/v1/projects/{project}/training-jobs"
-    job: dict[str, Any] = client.post(jobs, request)
-    console.print(f"Training job {job['id']} on {request['base_model']}")
+    job: dict[str, Any] = client.post(f"{jobs}/grpo" if "reward" in request else jobs, request)
+    console.print(f"Training job {job['id']} ({job['training_technique']}) on {job['base_model']}")
     stages: dict[str, float] = {}
     began, status = time.monotonic(), "Pending"
     columns = TextColumn("{task.description:32}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn()
