@@ -217,9 +217,11 @@ def test_run_over_its_time_limit_is_timed_out_once_it_had_time_to_end_itself(
 ) -> None:
     path, run_id = running
     begin(backends, path, 110)
+    beat(backends, path)
     backends.sweep()
     assert backends.state(run_id).type == StateType.RUNNING
     begin(backends, path, 121)
+    beat(backends, path)
     backends.sweep()
     backends.sweep()
     job = backends.job(path)
