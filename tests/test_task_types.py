@@ -108,6 +108,8 @@ def test_classification_learns_and_is_tested_by_label_name(
     right = sum(row["expected_output"] == row["output"] for row in table) / len(table)
     assert right > 0.9
     assert float(best["test_results"]["aggregated_test_result"]["exact_match_shared"]) == pytest.approx(right, abs=1e-3)
+    summary = best["test_results"]["test_summary"]["exact_match_shared"]
+    assert (summary["base"], summary["difference"]) == (None, None)  # the base model has no head
     metrics, classes = (best["test_results"][name] for name in ("metrics", "class_metrics"))
     assert metrics["accuracy"] == pytest.approx(right)
     assert {name: values["support"] for name, values in classes.items()} == dict.fromkeys(sorted(TOPICS), 4)
@@ -230,9 +232,12 @@ def test_regression_learns_and_answers_numbers_in_their_own_units(client: Client
 def test_embedding_learns_and_answers_openais_client_and_comparisons(
     client: Client, platform: Platform, project: str
 ) -> None:
-    job = train(client, project, "embedding", PAIR_ROWS)
+    job = train(client, project, "embedding", PAIR_ROWS, test_functions=["cosine_closeness_shared"])
     best, table = results(client, project, job)
-    assert best["test_results"]["aggregated_test_result"] == {}  # metrics are there without a testing function
+    summary = best["test_results"]["test_summary"]["cosine_closeness_shared"]
+    # The base model compares texts already, if not as well.
+    assert 0.4 < summary["base"]["mean"] < summary["mean"]
+    assert summary["difference"]["low"] > 0
     assert best["test_results"]["metrics"]["threshold_accuracy"] > 0.8
     assert pictures(best) == {"similarity_histogram"}
     errors = [abs(float(row["expected_output"]) - float(row["output"])) for row in table]
