@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from emissary.client import ApiError, Client
+from tests.api.refusals import GOOD as ROWS
 from tests.api.refusals import MODEL, refused, upload
 
 FUNCTION = "exact_match_shared"
@@ -63,8 +64,14 @@ def made(client: Client, project: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def filled(client: Client, project: str, dataset: str) -> str:
-    return project
+def filled(client: Client) -> str:
+    """A project of its own: what is gathered is all that others upload."""
+    return str(client.post("/v1/projects", {"name": "bad-pipelines"})["id"])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def dataset(client: Client, filled: str) -> str:
+    return str(upload(client, filled, ROWS * 4)["id"])
 
 
 @pytest.mark.parametrize(("changed", "field"), REFUSED.values(), ids=REFUSED)
