@@ -5,15 +5,13 @@ So an engine that starts anew meanwhile, or a run that breaks off, leaves the ol
 """
 
 import asyncio
-from datetime import UTC, datetime
 
 import httpx
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from emissary import schedules
-from emissary.errors import EmissaryError, InvalidInput
+from emissary.errors import EmissaryError, InvalidInput, Unavailable
 from emissary.schemas.pipelines import Contender, Decision
 from emissary.serving import client as engine_client
 from emissary.store import deployments, engines, pipelines
@@ -64,11 +62,10 @@ async def _settled(run: PipelineRun, deployment_id: str, job: TrainingJob) -> De
 
 async def _start_engine(session: AsyncSession, engine_id: str) -> bool:
     """Have the engine start where it has ended; False where its schedule does not have it run now."""
-    engine = await engines.lock(session, engine_id)
-    if engine.status == "Inactive":
-        if not schedules.is_open(schedules.of_engine(engine.resource_management_config), datetime.now(UTC)):
-            return False
-        await engines.restart(session, engine)  # the API's sweep submits its run
+    try:
+        await engines.start_again(session, engine_id)  # the API's sweep submits its run
+    except Unavailable:
+        return False
     return True
 
 
