@@ -20,11 +20,12 @@ demo: install
 results: install
 	$(BIN)/emissary results $(if $(REPORT),--report $(REPORT))
 
-# Two processes, for much of the time goes by in waiting; the tests of a file share one.
-PARALLEL := -n 2 --dist loadfile
+# Several processes, for much of the time goes by in waiting; the tests of a file share one. In their own order, in which
+# files with one long test come early, instead of by the number of tests.
+PARALLEL := --dist loadfile --no-loadscope-reorder
 
 test: install
-	$(BIN)/python -m pytest $(PARALLEL) -m "not acceptance and not matrix and not long"
+	$(BIN)/python -m pytest -n 3 $(PARALLEL) -m "not acceptance and not matrix and not long"
 
 check: install
 	$(BIN)/ruff format --check .
@@ -32,7 +33,7 @@ check: install
 	$(BIN)/mypy
 
 acceptance: install
-	$(BIN)/python -m pytest $(PARALLEL) -m acceptance
+	$(BIN)/python -m pytest -n 2 $(PARALLEL) -m acceptance
 
 # One storm of kills and its audit. SEED=… does what an earlier one did.
 MINUTES ?= 30

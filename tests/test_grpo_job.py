@@ -116,11 +116,11 @@ def test_events_warn_once_of_functions_that_fail_and_of_rewards_that_teach_nothi
     client.post("/v1/testing-functions", {"name": "unsteady", "content": UNSTEADY, "sample": SAMPLE})
     body = {
         "base_model": "SmolLM2-135M-Instruct",
-        "train_dataset_id": upload(client, project, ROWS[:4], "four-colours"),
+        "train_dataset_id": upload(client, project, ROWS[:4] * 6, "four-colours"),
         "test_functions": ["unsteady"],
         "reward": {"unsteady": 1.0},
         "parameters": TINY
-        | {"num_train_epochs": 6, "per_device_train_batch_size": 2, "max_completion_length": 2, "save_steps": 100},
+        | {"per_device_train_batch_size": 2, "max_completion_length": 2, "save_steps": 100},
     }
     path = f"/v1/projects/{project}/training-jobs"
     path = f"{path}/{client.post(f'{path}/grpo', body)['id']}"
