@@ -5,6 +5,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from emissary.store.tables import TrainingJob
+from tasks.job_artifacts import Progress
 from tasks.reporting import reported
 from tasks.trainer_states import forget
 
@@ -13,4 +14,5 @@ from tasks.trainer_states import forget
 async def finish(job: TrainingJob) -> None:
     """Remove what only a resumption would need, and wait until Prefect shows everything."""
     await anyio.to_thread.run_sync(forget, job.id)
+    await Progress(job.id).update(100)
     await reported()

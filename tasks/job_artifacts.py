@@ -1,5 +1,5 @@
 """What a person sees of a training job in the Prefect UI: progress, loss and rewards, completions that GRPO sampled,
-checkpoints, and plots of their tests.
+checkpoints, plots of their tests, answers before and after, and where the API has it.
 """
 
 import base64
@@ -8,14 +8,18 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
+from prefect import runtime
 from prefect.artifacts import (
+    Artifact,
     acreate_image_artifact,
+    acreate_link_artifact,
     acreate_progress_artifact,
     acreate_table_artifact,
     aupdate_progress_artifact,
 )
 
 from emissary import intervals
+from emissary.settings import settings
 from emissary.store import training_jobs
 from emissary.store.tables import Checkpoint, TrainingJob
 from tasks import reward_plots
@@ -45,9 +49,25 @@ class Progress:
 
     async def _show(self) -> None:
         if self._artifact_id is None:
-            made = await acreate_progress_artifact(progress=0.0, description=f"Progress of {self._job_id}")
-            self._artifact_id = UUID(str(made))
+            self._artifact_id = await _bar(self._job_id)
         await aupdate_progress_artifact(self._artifact_id, float(self._shown))
+
+
+async def _bar(job_id: str) -> UUID:
+    """The progress bar of this flow run, which an earlier step or process of it may have made."""
+    key = _key(job_id, "progress")
+    found = await Artifact.aget(key)
+    if found is not None and str(found.flow_run_id) == runtime.flow_run.get_id():
+        return found.id
+    return UUID(str(await acreate_progress_artifact(progress=0.0, key=key, description=f"Progress of {job_id}")))
+
+
+def show_link(job: TrainingJob) -> None:
+    """Show where the API has the job."""
+    link = f"{settings().api_url}/v1/projects/{job.project_id}/training-jobs/{job.id}"
+    text = f"The job {job.name} in the API (with your key)"
+    show = partial(acreate_link_artifact, link=link, link_text=job.id, key=_key(job.id, "api"), description=text)
+    report("The link to the API", show)
 
 
 def show_loss_curve(job_id: str) -> None:
@@ -60,6 +80,13 @@ def show_completions(job: TrainingJob, rows: Sequence[dict[str, Any]]) -> None:
     title = f"Completions that {job.name} sampled, with their rewards"
     show = partial(acreate_table_artifact, table=list(rows), key=_key(job.id, "completions"), description=title)
     report("The table of completions", show)
+
+
+def show_answers(job: TrainingJob, rows: Sequence[dict[str, Any]]) -> None:
+    """Show how the base model and the best checkpoint answer some test rows, side by side."""
+    title = f"Answers of {job.base_model} before and after {job.name}"
+    show = partial(acreate_table_artifact, table=list(rows), key=_key(job.id, "answers"), description=title)
+    report("The table of answers", show)
 
 
 def show_checkpoints(job_id: str) -> None:

@@ -1,4 +1,4 @@
-"""The loss of a training over its steps, as a picture."""
+"""The loss and the learning rate of a training over its steps, as a picture."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,18 +9,30 @@ from tasks.drawing import new_figure, png, set_title
 
 
 def loss_curve_png(points: Sequence[dict[str, Any]], title: str) -> bytes:
-    """A PNG of the training loss over the steps.
+    """A PNG of the training loss over the steps, and below it of the learning rate where the points have one.
 
     `points` are dicts with at least "step" and "loss", in any order; of several for one step, which a resumed
     training reports, the last counts. Without points, the axes are empty.
     """
-    values = {point["step"]: point["loss"] for point in points}
-    steps = sorted(values)
+    last = {point["step"]: point for point in points}
+    steps = sorted(last)
+    losses = [last[step]["loss"] for step in steps]
+    rates = [last[step].get("learning_rate") for step in steps]
+    marker = "." if len(steps) <= 50 else None
     figure = new_figure()
-    axes = figure.add_subplot(xlabel="step", ylabel="training loss", xlim=(0, max(steps, default=1)))
-    axes.plot(steps, [values[step] for step in steps], marker="." if len(steps) <= 50 else None)
-    axes.set_ylim(bottom=min(0.0, *values.values()) if values else 0)
+    shown = any(rate is not None for rate in rates)
+    axes = figure.add_subplot(211 if shown else 111, ylabel="training loss", xlim=(0, max(steps, default=1)))
+    axes.plot(steps, losses, marker=marker)
+    axes.set_ylim(bottom=min(0.0, *losses) if losses else 0)
     set_title(axes, title)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
+    if shown:
+        axes.tick_params(labelbottom=False)
+        axes = figure.add_subplot(212, ylabel="learning rate", xlim=axes.get_xlim())
+        axes.plot(steps, [float("nan") if rate is None else rate for rate in rates], marker=marker)
+        axes.set_ylim(bottom=0)
+        axes.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+        axes.grid(alpha=0.3)
+    axes.set_xlabel("step")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return png(figure)

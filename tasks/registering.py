@@ -29,7 +29,7 @@ from emissary.store import (
 )
 from emissary.store.tables import Dataset, Deployment, Engine, PipelineRun, Project, TrainingJob
 from emissary.store.users import ensure_user
-from tasks import attempt
+from tasks import attempt, job_artifacts
 from tasks.catalogue import in_catalogue
 from tasks.stopping import this_moment
 
@@ -41,6 +41,7 @@ async def training_job(
     """The job of `training_job_id`; without one, a job of this run's own in `project_id`, as `request` says."""
     job, token = await in_catalogue(_training_job, training_job_id, project_id, request)
     attempt.begin(job.id, token, job)
+    job_artifacts.show_link(job)
     return job
 
 

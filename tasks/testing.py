@@ -27,6 +27,7 @@ from emissary.store.artifacts import artifact_store
 from emissary.store.tables import Checkpoint, TrainingJob
 from emissary.testing_function_files import goodness, is_trusted
 from tasks import job_artifacts, judging
+from tasks.answer_samples import answer_samples
 from tasks.attempt import Interrupted, end_if_interrupted, raise_if_interrupted
 from tasks.catalogue import in_catalogue
 from tasks.checkpoint_testing import (
@@ -278,6 +279,8 @@ async def pick_best(job: TrainingJob) -> int | None:
     """Record the best checkpoint; None when nothing was tested, so that no choice would mean anything."""
     number = await in_catalogue(_pick_best, job)
     job_artifacts.show_checkpoints(job.id)
+    if number is not None:
+        job_artifacts.show_answers(job, await anyio.to_thread.run_sync(answer_samples, job, number))
     return number
 
 

@@ -119,8 +119,7 @@ def test_events_warn_once_of_functions_that_fail_and_of_rewards_that_teach_nothi
         "train_dataset_id": upload(client, project, ROWS[:4] * 6, "four-colours"),
         "test_functions": ["unsteady"],
         "reward": {"unsteady": 1.0},
-        "parameters": TINY
-        | {"per_device_train_batch_size": 2, "max_completion_length": 2, "save_steps": 100},
+        "parameters": TINY | {"per_device_train_batch_size": 2, "max_completion_length": 2, "save_steps": 100},
     }
     path = f"/v1/projects/{project}/training-jobs"
     path = f"{path}/{client.post(f'{path}/grpo', body)['id']}"

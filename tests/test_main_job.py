@@ -78,13 +78,25 @@ def test_checkpoints_have_scores_and_working_links(
     assert PeftModel.from_pretrained(base, tmp_path).peft_config["default"].r == 2
 
 
-def test_base_model_heads_the_table_of_checkpoints_in_prefect(platform: Platform, job: dict[str, Any]) -> None:
-    wanted = {"artifacts": {"flow_run_id": {"any_": [job["flow_run_id"]]}, "type": {"any_": ["table"]}}}
-    tables = httpx.post(f"{platform.prefect_url}/api/artifacts/filter", json=wanted, trust_env=False).json()
-    last = max(tables, key=lambda table: table["created"])
-    rows = json.loads(last["data"])
+def test_prefect_shows_checkpoints_answers_progress_and_the_way_to_the_api(
+    client: Client, platform: Platform, project: str, job: dict[str, Any]
+) -> None:
+    wanted = {"artifacts": {"flow_run_id": {"any_": [job["flow_run_id"]]}}, "sort": "CREATED_DESC"}
+    found = httpx.post(f"{platform.prefect_url}/api/artifacts/filter", json=wanted, trust_env=False).json()
+    key = job["id"].lower().replace("_", "-")
+    last = {artifact["key"].removesuffix(f"-{key}"): artifact["data"] for artifact in reversed(found)}
+    assert {"api", "progress", "loss", "checkpoints", "answers"} <= set(last)
+    rows = json.loads(last["checkpoints"])
     assert [row["checkpoint"] for row in rows] == ["base", 1, 2]
     assert all("[" in row["test_similarity_shared"] for row in rows)
+    assert [artifact["data"] for artifact in found if artifact["type"] == "progress"] == [100]
+    assert f"{platform.api_url}/v1/projects/{project}/training-jobs/{job['id']}" in last["api"]
+    answers, best = json.loads(last["answers"]), f"checkpoint {job['best_checkpoint']}"
+    results = client.get(f"/v1/projects/{project}/training-jobs/{job['id']}/checkpoints")
+    scores = [row[f"test_similarity_shared, {best}"] for row in answers]
+    summary = results[job["best_checkpoint"] - 1]["test_results"]["test_summary"]["test_similarity_shared"]
+    assert sum(scores) / len(scores) == pytest.approx(summary["mean"])
+    assert all(row["base model"] != row[best] for row in answers)
 
 
 def test_link_that_was_tampered_with_is_refused(client: Client, project: str, job: dict[str, Any]) -> None:

@@ -28,6 +28,13 @@ def test_a_repeated_step_counts_once_and_order_does_not_matter() -> None:
     assert (picture(points) == picture([{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}])).all()
 
 
+def test_learning_rates_are_in_the_picture_where_there_are_any() -> None:
+    points = [{"step": 1, "loss": 5.0, "learning_rate": 1e-4}, {"step": 2, "loss": 3.0, "learning_rate": 5e-5}]
+    with_rates = picture(points)
+    assert (with_rates != picture([{"step": 1, "loss": 5.0}, {"step": 2, "loss": 3.0}])).any()
+    assert (with_rates != picture([points[0], points[1] | {"learning_rate": 2e-5}])).any()
+
+
 @pytest.mark.parametrize("title", ["costs $5 and $x_", "ticket_to_json"])
 def test_titles_are_taken_literally_and_no_points_is_no_error(title: str) -> None:
     assert picture([], title).size
