@@ -60,13 +60,19 @@ class Sending:
         return str(self.backends.request("POST", f"{self.path}/rotate", json=body).json()["secret"])
 
 
-@pytest.fixture
-def pipeline(backends: Backends) -> tuple[str, str]:
-    """(path, dataset) of a new pipeline."""
+@pytest.fixture(scope="module")
+def stocked(backends: Backends) -> tuple[str, str]:
+    """(path of a project, its dataset)."""
     project = f"/v1/projects/{backends.request('POST', '/v1/projects', json={'name': 'webhooks'}).json()['id']}"
     file = {"file": ("rows.jsonl", GOOD * 4)}
-    dataset = backends.request("POST", f"{project}/datasets", files=file).json()["id"]
-    body = {"name": "started", "train": TRAIN, "train_test_split_ratio": 50}
+    return project, backends.request("POST", f"{project}/datasets", files=file).json()["id"]
+
+
+@pytest.fixture
+def pipeline(backends: Backends, stocked: tuple[str, str]) -> tuple[str, str]:
+    """(path of a new pipeline, the dataset)."""
+    project, dataset = stocked
+    body = {"name": new_id(), "train": TRAIN, "train_test_split_ratio": 50}
     made = backends.request("POST", f"{project}/pipelines", json=body)
     assert made.status_code == 201, made.text
     return f"{project}/pipelines/{made.json()['id']}", dataset
