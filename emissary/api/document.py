@@ -78,10 +78,8 @@ def _declare(method: str, path: str, operation: dict[str, Any]) -> None:
         503: has_key and not reads,
     }
     for status in (status for status, occurs in refused.items() if occurs):
-        responses.setdefault(str(status), {"description": _REFUSALS[status]})
-    for code, response in responses.items():
-        if int(code) >= 400:
-            response.setdefault("content", {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}})
+        body = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
+        responses.setdefault(str(status), {"description": _REFUSALS[status], "content": body})
     parameters = operation.setdefault("parameters", [])
     if "201" in responses:
         parameters.append(_IDEMPOTENCY_KEY)

@@ -30,11 +30,15 @@ _BODY: dict[str, Any] = {
         }
     }
 }
+_ERROR = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"model": WebhookAnswer, "description": "GitHub's ping; it begins nothing."},
-    401: {"description": "There is no such webhook, it is not signed with its secret, or was signed too long ago."},
-    409: {"description": "The delivery's id came with another body before."},
-    413: {"description": "The body is larger than 1 MiB."},
+    401: {
+        "description": "There is no such webhook, it is not signed with its secret, or was signed too long ago.",
+        "content": _ERROR,
+    },
+    409: {"description": "The delivery's id came with another body before.", "content": _ERROR},
+    413: {"description": "The body is larger than 1 MiB.", "content": _ERROR},
 }
 
 
