@@ -74,7 +74,8 @@ def test_run_that_asks_for_other_datasets_is_not_waited_for(project: Project) ->
     assert [run["trigger"] for run in project.runs(pipeline)] == ["dataset", "request"]
 
 
-def test_upload_in_parts_begins_a_run_once(project: Project) -> None:
+def test_upload_in_parts_begins_a_run_once(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMISSARY_HOME", str(project.backends.home))  # of the process that reads the rows
     pipeline = project.pipeline()
     begun = project.backends.request(
         "POST", f"{project.path}/datasets/uploads", json={"file_name": "a.jsonl", "bytes": len(GOOD)}
