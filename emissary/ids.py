@@ -4,7 +4,7 @@ import secrets
 import string
 from typing import Literal
 
-Prefix = Literal["ms", "ds", "tr", "dp", "engine", "user", "key", "org", "up", "tf", "pl", "pr"]
+Prefix = Literal["ms", "ds", "tr", "dp", "engine", "user", "key", "org", "up", "tf", "pl", "pr", "wh", "wd"]
 _ALPHABET = string.ascii_letters + string.digits
 
 

@@ -96,6 +96,16 @@ def test_pipeline_is_made_from_a_file_paused_and_deleted(platform: Platform, job
     fine(platform, "pipelines", "unpause", "nightly", **HERE)
     assert emissary(platform, "pipelines", "run", "nightly", "--dataset", "no-such", **HERE).returncode == 3
     assert answer(platform, "pipelines", "runs", "nightly", **HERE) == []
+    template = "{{ payload.dataset_id }}"
+    hook = answer(platform, "webhooks", "create", "nightly", "labelling", "--dataset", template, **HERE)
+    assert hook["parameters"] == {"datasets": [template]}
+    assert hook["id"] in fine(platform, "webhooks", "list", "nightly", **HERE)
+    assert "secret" not in answer(platform, "webhooks", "show", "nightly", "labelling", **HERE)
+    rotated = answer(platform, "webhooks", "rotate", "nightly", "labelling", "--overlap-seconds", "60", **HERE)
+    assert rotated["secret"] != hook["secret"]
+    assert answer(platform, "webhooks", "deliveries", "nightly", "labelling", **HERE) == []
+    fine(platform, "webhooks", "delete", "nightly", "labelling", **HERE)
+    assert emissary(platform, "webhooks", "show", "nightly", "labelling", **HERE).returncode == 3
     fine(platform, "pipelines", "delete", "nightly", **HERE)
     assert emissary(platform, "pipelines", "show", "nightly", **HERE).returncode == 3
 

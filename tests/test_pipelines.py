@@ -1,13 +1,17 @@
 """Pipelines on the whole platform: what is better is deployed, what is worse is refused, nothing new trains nothing."""
 
+import json
 import os
+import re
 import signal
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from emissary.client import Client
+from emissary.settings import PROJECT_ROOT
 from emissary.up import Platform
 from tests.engine_life import adapters, prefect, process_of
 from tests.jobs import ended, until, upload
@@ -100,6 +104,19 @@ def run(client: Client, path: str, **body: Any) -> dict[str, Any]:
     return dict(until(lambda: client.get(f"{path}/runs/{made['id']}"), ended, seconds=240))
 
 
+def sent(client: Client, path: str, hook: dict[str, Any], dataset: str) -> dict[str, Any]:
+    """The ended run of what README.md's own commands send to the webhook."""
+    readme = (PROJECT_ROOT / "README.md").read_text(encoding="utf-8")
+    (commands,) = re.findall(r"^```sh\n(url=.*?)^```$", readme, re.MULTILINE | re.DOTALL)
+    for example, value in (("https://emissary.example.com/v1/webhooks/wh-…", hook["url"]), ("whsec_…", hook["secret"])):
+        commands = commands.replace(example, value)
+    script = ["bash", "-euo", "pipefail", "-c", commands.replace("ds-…", dataset)]
+    done = subprocess.run(script, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    run_id = json.loads(done.stdout)["pipeline_run_id"]
+    return dict(until(lambda: client.get(f"{path}/runs/{run_id}"), ended, seconds=240))
+
+
 def ask(client: Client, model: str) -> list[str]:
     """The labels that the model gives the test texts."""
     answers = [
@@ -109,14 +126,18 @@ def ask(client: Client, model: str) -> list[str]:
     return [max(answer["probs"], key=answer["probs"].get) for answer in answers]
 
 
-def test_better_checkpoint_is_promoted_then_nothing_is_new_then_a_worse_one_is_refused(
-    platform: Platform, client: Client, project: str, pipeline: str, champion: dict[str, Any]
+def test_better_checkpoint_is_promoted_by_webhook_then_nothing_is_new_then_a_worse_one_is_refused(
+    platform: Platform, client: Client, project: str, first_data: str, pipeline: str, champion: dict[str, Any]
 ) -> None:
     path = f"/v1/projects/{project}/pipelines/{pipeline}"
+    hook = client.post(
+        f"{path}/webhooks", {"name": "labelling", "parameters": {"datasets": ["{{ payload.dataset_id }}"]}}
+    )
     deployment = f"/v1/projects/{project}/deployments/{champion['id']}"
     before = ask(client, "live")
-    promoted = run(client, path)
+    promoted = sent(client, path, hook, first_data)
     assert (promoted["status"], promoted["outcome"]) == ("Success", "Promoted"), promoted
+    assert (promoted["trigger"], promoted["trigger_id"]) == ("webhook", hook["id"])
     decision = promoted["decision"]
     assert decision["champion"]["training_job_id"] == champion["training_id"]
     assert decision["challenger"]["scores"]["exact_match_shared"] > decision["champion"]["scores"]["exact_match_shared"]
@@ -143,8 +164,7 @@ def test_better_checkpoint_is_promoted_then_nothing_is_new_then_a_worse_one_is_r
     state = prefect(platform).get(f"/flow_runs/{skipped['flow_run_id']}").json()["state"]
     assert (state["type"], state["name"]) == ("COMPLETED", "Skipped")
 
-    upload(client, project, rows(TRAINING, turn=1), "shuffled")
-    refused = run(client, path)
+    refused = sent(client, path, hook, upload(client, project, rows(TRAINING, turn=1), "shuffled"))
     assert (refused["status"], refused["outcome"]) == ("Success", "NotPromoted"), refused
     assert "minimum_improvement of exact_match_shared is -" in refused["reason"]
     assert refused["decision"]["champion"]["training_job_id"] == promoted["training_job_id"]

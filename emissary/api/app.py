@@ -32,6 +32,8 @@ from emissary.api.routes import (
     training_job_runs,
     training_jobs,
     uploads,
+    webhook_deliveries,
+    webhooks,
 )
 from emissary.errors import InvalidInput, NotFound
 from emissary.store.database import dispose
@@ -95,6 +97,8 @@ def create_app() -> FastAPI:
         deployments,
         pipelines,
         pipeline_runs,
+        webhooks,
+        webhook_deliveries,
         inference,
         predictions,
         keys,

@@ -13,8 +13,9 @@ _SENTENCE = f"The body is larger than {MAX_BYTES // 1024**2} MiB; send less."
 class BodyLimit:
     """Middleware: a body of over 4 MiB is refused by its Content-Length, or when that many bytes have come.
 
-    Files are streamed to disk and have limits of their own. When the answer comes while over 4 MiB of the body may
-    still be on their way, the connection is closed: else the server would read them all to throw them away.
+    Files, which are streamed to disk, and what webhooks are sent have limits of their own. When the answer comes while
+    over 4 MiB of the body may still be on their way, the connection is closed: else the server would read them all to
+    throw them away.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -25,7 +26,7 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        limited = not _is_file(scope)
+        limited = not _has_own_limit(scope)
         headers = dict(scope["headers"])
         length = headers.get(b"content-length", b"")
         declared = int(length) if length.isdigit() else None
@@ -52,8 +53,11 @@ class BodyLimit:
         await self._app(scope, counted, closing)
 
 
-def _is_file(scope: Scope) -> bool:
+def _has_own_limit(scope: Scope) -> bool:
     path: str = scope["path"]
-    return (scope["method"] == "POST" and path.endswith("/datasets")) or (
-        scope["method"] == "PUT" and path.startswith("/v1/uploads/")
-    )
+    match scope["method"]:
+        case "POST":
+            return path.endswith("/datasets") or path.startswith("/v1/webhooks/")
+        case "PUT":
+            return path.startswith("/v1/uploads/")
+    return False

@@ -10,10 +10,11 @@ from contextvars import Context
 from anyio import to_process
 from starlette.concurrency import run_in_threadpool
 
+from emissary.api import submit
 from emissary.data.rows import OnInvalid
 from emissary.errors import InvalidInput, NotFound
 from emissary.processes import die_with_parent
-from emissary.store import uploads
+from emissary.store import pipeline_triggers, uploads
 from emissary.store.artifacts import artifact_store
 from emissary.store.database import transaction
 from emissary.store.dataset_files import store_arrived
@@ -80,7 +81,10 @@ async def _register(upload: Upload, dataset: Dataset) -> Dataset:
         dataset.project_id, dataset.name, dataset.upload_by = row.project_id, row.name, row.created_by
         session.add(dataset)
         await session.flush()
-        return dataset
+        runs = await pipeline_triggers.dataset_uploaded(session, dataset)
+    for run in runs:
+        await submit.submit(run)
+    return dataset
 
 
 async def _refuse(upload: Upload, error: InvalidInput) -> None:

@@ -21,6 +21,7 @@ from emissary.cli import (
     projects,
     report,
     testing_functions,
+    webhooks,
 )
 from emissary.cli.connection import Connection
 from emissary.cli.exit_codes import exit_code
@@ -100,6 +101,7 @@ for panel, name, commands in (
     (TRAIN, "jobs", jobs.app),
     (TRAIN, "checkpoints", checkpoints.app),
     (TRAIN, "pipelines", pipelines.app),
+    (TRAIN, "webhooks", webhooks.app),
     (SERVE, "engines", engines.app),
     (SERVE, "deployments", deployments.app),
     (PLATFORM, "models", models.app),

@@ -13,7 +13,7 @@ Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 References = Annotated[list[Reference], Field(min_length=1, max_length=100)]
 RunStatus = Literal["Pending", "Running", "Success", "Failed", "Cancelled"]
 Outcome = Literal["Skipped", "Promoted", "NotPromoted", "Failed"]
-Trigger = Literal["request", "schedule", "webhook"]
+Trigger = Literal["request", "schedule", "webhook", "dataset"]
 
 
 class Gather(BaseModel):
@@ -62,6 +62,16 @@ class Gate(BaseModel):
     )
 
 
+class Triggers(BaseModel):
+    """What has the pipeline run beside its schedule, webhooks and requests."""
+
+    on_dataset: bool = Field(
+        default=False,
+        strict=True,
+        description="A dataset that fits is uploaded to the project; only with `newest` or `all`. Not while paused.",
+    )
+
+
 class PipelineCreate(BaseModel):
     """POST …/pipelines."""
 
@@ -82,7 +92,8 @@ class PipelineCreate(BaseModel):
         "is compared or deployed.",
     )
     schedule: PipelineSchedule | None = Field(default=None, description="When it runs by itself; null: it does not.")
-    paused: bool = Field(default=False, strict=True, description="Whether the schedule is suspended.")
+    triggers: Triggers = Field(default=Triggers(), description="What else has it run by itself.")
+    paused: bool = Field(default=False, strict=True, description="Whether schedule and triggers are suspended.")
 
     def job(self, train_dataset_id: str) -> TrainingJobCreate:
         """The training job of a run with this dataset."""
@@ -174,4 +185,5 @@ class PipelineRunDetail(PipelineRunSummary):
     datasets: list[str] = Field(description="The datasets that were gathered.")
     train_dataset_id: str | None = Field(description="The dataset that was trained on: one of these, or made of them.")
     decision: Decision | None
+    trigger_id: str | None = Field(description="The webhook or dataset that began it, which may be gone.")
     flow_run_id: str | None = Field(description="The Prefect flow run that does the work.")

@@ -8,9 +8,22 @@ from sqlalchemy import Row, Select, literal, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from emissary.errors import InvalidInput
-from emissary.store.tables import ApiKey, Dataset, Deployment, Engine, Pipeline, PipelineRun, Project, TrainingJob
+from emissary.store.tables import (
+    ApiKey,
+    Dataset,
+    Deployment,
+    Engine,
+    Pipeline,
+    PipelineRun,
+    Project,
+    TrainingJob,
+    Webhook,
+    WebhookDelivery,
+)
 
-Listed = Project | Dataset | TrainingJob | Engine | Deployment | ApiKey | Pipeline | PipelineRun
+Listed = (
+    Project | Dataset | TrainingJob | Engine | Deployment | ApiKey | Pipeline | PipelineRun | Webhook | WebhookDelivery
+)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import null, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from emissary.errors import InvalidInput, NotFound
@@ -15,9 +15,17 @@ from emissary.store.tables import TERMINAL, Dataset, Pipeline, PipelineRun, Proj
 
 
 async def create(
-    session: AsyncSession, pipeline: Pipeline, trigger: Trigger, user_id: str, requested: list[str] | None = None
+    session: AsyncSession,
+    pipeline: Pipeline,
+    trigger: Trigger,
+    user_id: str,
+    requested: list[str] | None = None,
+    trigger_id: str | None = None,
 ) -> PipelineRun:
-    """A new run, Pending. Raises InvalidInput where `requested` names a dataset that it cannot use."""
+    """A new run, Pending, begun by the webhook or dataset `trigger_id` where one did.
+
+    Raises InvalidInput where `requested` names a dataset that it cannot use.
+    """
     # It is not deleted before this run is there.
     await session.execute(select(Pipeline.id).where(Pipeline.id == pipeline.id).with_for_update(read=True))
     if requested is not None:
@@ -27,6 +35,7 @@ async def create(
         project_id=pipeline.project_id,
         pipeline_id=pipeline.id,
         trigger=trigger,
+        trigger_id=trigger_id,
         requested=requested,
         status="Pending",
         created_by=user_id,
@@ -34,6 +43,23 @@ async def create(
     session.add(run)
     await session.flush()
     return run
+
+
+async def waiting(session: AsyncSession, pipeline_id: str) -> PipelineRun | None:
+    """A run that is to gather what the pipeline names and has not yet; until the transaction ends it does not.
+
+    So it finds what this transaction brings, and needs no other run for that. One by schedule may yet be skipped.
+    """
+    query = select(PipelineRun).where(
+        PipelineRun.pipeline_id == pipeline_id,
+        PipelineRun.status.in_(pipelines.LIVE),
+        PipelineRun.outcome.is_(None),
+        PipelineRun.gathered.is_(null()),
+        PipelineRun.requested.is_(null()),
+        PipelineRun.trigger != "schedule",
+    )
+    query = query.order_by(PipelineRun.created_at).limit(1)
+    return (await session.scalars(query.with_for_update(key_share=True))).first()
 
 
 async def get(session: AsyncSession, run_id: str, pipeline_id: str | None = None) -> PipelineRun:

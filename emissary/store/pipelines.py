@@ -78,6 +78,14 @@ async def get(session: AsyncSession, pipeline_id: str, project_id: str | None = 
     return pipeline
 
 
+async def locked(session: AsyncSession, pipeline_id: str) -> Pipeline:
+    """The pipeline; until the transaction ends nobody else changes or deletes it, or begins a run. Raises NotFound."""
+    pipeline = await session.get(Pipeline, pipeline_id, with_for_update={"key_share": True})
+    if pipeline is None:
+        raise NotFound(f"There is no pipeline {pipeline_id!r}.")
+    return pipeline
+
+
 async def list_all(session: AsyncSession, project_id: str, wanted: Page) -> Sequence[Pipeline]:
     """The project's pipelines, the newest first."""
     query = select(Pipeline).where(Pipeline.project_id == project_id)
@@ -115,6 +123,8 @@ async def check(
         raise InvalidInput("test_dataset_id: give it or train_test_split_ratio, for the gate compares on test rows.")
     job = await composed(session, project, wanted, _together(rows), user_id)
     _check_gate(wanted)
+    if wanted.triggers.on_dataset and isinstance(wanted.gather.datasets, list):
+        raise InvalidInput("triggers.on_dataset: a new dataset is not among gather.datasets; give newest or all there.")
     if wanted.deployment_id is not None:
         await champion(session, project.id, wanted.deployment_id, job)
 
@@ -137,11 +147,11 @@ async def gathered(
                 raise InvalidInput(f"{field}: there is no dataset {dataset_id!r} in project {project_id!r}.")
             if dataset_id == wanted.test_dataset_id:
                 raise InvalidInput(f"{field}: {dataset_id!r} is the test dataset; training on it would tell nothing.")
-            if reason := _misfit(rows[dataset_id], wanted.train.task_type):
+            if reason := misfit(rows[dataset_id], wanted.train.task_type):
                 raise InvalidInput(f"{field}: {reason}")
         return list(rows.values())
     found = await session.scalars(query.where(Dataset.id.not_in(made), Dataset.id != (wanted.test_dataset_id or "")))
-    fitting = [row for row in found if not _misfit(row, wanted.train.task_type)]
+    fitting = [row for row in found if not misfit(row, wanted.train.task_type)]
     if not fitting:
         raise InvalidInput(
             f"gather: the project {project_id!r} has no dataset for {wanted.train.task_type} beside the test dataset; "
@@ -150,7 +160,8 @@ async def gathered(
     return fitting[-1:] if wanted.gather.datasets == "newest" else fitting
 
 
-def _misfit(dataset: Dataset, task_type: str) -> str | None:
+def misfit(dataset: Dataset, task_type: str) -> str | None:
+    """Why the dataset cannot be used for the task type; None where it can."""
     if task_type in dataset.report["compatible_task_types"]:
         return None
     reason = dataset.report["misfits"].get(task_type, "")

@@ -338,8 +338,10 @@ class PipelineRun(FlowBacked, Base):
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
     pipeline_id: Mapped[str] = mapped_column(ForeignKey("pipelines.id"))
     trigger: Mapped[str]
-    """`request`, `schedule` or `webhook`."""
-    requested: Mapped[list[str] | None]
+    """`request`, `schedule`, `webhook` or `dataset`."""
+    trigger_id: Mapped[str | None]
+    """The webhook or dataset that began it, which may be gone."""
+    requested: Mapped[list[str] | None] = mapped_column(JSONB(none_as_null=True))
     """Ids of datasets to use instead of the pipeline's."""
     gathered: Mapped[list[Json] | None]
     """The datasets' `id` and `sha256`, the oldest first."""
@@ -353,3 +355,39 @@ class PipelineRun(FlowBacked, Base):
     """`Skipped`, `Promoted` or `NotPromoted`, once that is so."""
     reason: Mapped[str | None]
     created_by: Mapped[str] = mapped_column(ForeignKey("users.id"))
+
+
+class Webhook(Base):
+    """An address at which another system starts a pipeline. It goes with the pipeline."""
+
+    __tablename__ = "webhooks"
+    __table_args__ = (UniqueConstraint("pipeline_id", "name", name="webhooks_pipeline_name"),)
+    id: Mapped[str] = mapped_column(primary_key=True)
+    pipeline_id: Mapped[str] = mapped_column(ForeignKey("pipelines.id", ondelete="CASCADE"))
+    name: Mapped[str]
+    scheme: Mapped[str]
+    """`standard`, `github` or `token`."""
+    parameters: Mapped[Json]
+    """The fields of `WebhookParameters` that are given."""
+    version: Mapped[int] = mapped_column(server_default=text("1"))
+    """Counts its secrets, each of which is derived from this number."""
+    previous_until: Mapped[datetime | None]
+    """Until when the secret of the version before works."""
+    created_by: Mapped[str] = mapped_column(ForeignKey("users.id"))
+
+
+class WebhookDelivery(Base):
+    """Something that was sent to a webhook, and the run that it began or joined."""
+
+    __tablename__ = "webhook_deliveries"
+    __table_args__ = (
+        UniqueConstraint("webhook_id", "delivery_id", name="webhook_deliveries_delivery"),
+        Index("webhook_deliveries_webhook", "webhook_id", "created_at"),
+        Index("webhook_deliveries_pipeline_run", "pipeline_run_id"),
+    )
+    id: Mapped[str] = mapped_column(primary_key=True)
+    webhook_id: Mapped[str] = mapped_column(ForeignKey("webhooks.id", ondelete="CASCADE"))
+    delivery_id: Mapped[str | None]
+    """What the sender calls it."""
+    body_sha256: Mapped[str]
+    pipeline_run_id: Mapped[str] = mapped_column(ForeignKey("pipeline_runs.id", ondelete="CASCADE"))

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +35,13 @@ class S3Server:
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[S3Server]:
     """A server of the S3 protocol on a free port, empty."""
+    with s3_started() as server:
+        yield server
+
+
+@contextmanager
+def s3_started(notification: str | None = None) -> Iterator[S3Server]:
+    """Such a server while the block runs, with this notification.toml where one is given."""
     identity = {
         "name": "emissary",
         "credentials": [{"accessKey": KEYS["AWS_ACCESS_KEY_ID"], "secretKey": KEYS["AWS_SECRET_ACCESS_KEY"]}],
@@ -47,6 +55,8 @@ def s3_server() -> Iterator[S3Server]:
     with tempfile.TemporaryDirectory(prefix="emissary-s3-", ignore_cleanup_errors=True) as folder:
         Path(folder, "s3.json").write_text(json.dumps({"identities": [identity, reader]}))
         Path(folder, "data").mkdir()
+        if notification is not None:
+            Path(folder, "notification.toml").write_text(notification)
         # Each has a gRPC port 10,000 above, which must be one as well.
         ports = {name: _low_port() for name in ("master", "volume", "filer", "s3")}
         log = Path(folder, "log").open("wb")  # noqa: SIM115 - closed when the server has ended

@@ -195,6 +195,7 @@ CREATING = [
     for definition in item.values()
     if "201" in definition["responses"]
 ]
+SHOWN_ONCE = {"createKey": {"key": None}, "createWebhook": {"secret": None}, "rotateWebhookById": {"secret": None}}
 FUNCTION = "def scored(input_text, expected_output, predicted_output):\n    return 1.0\n"
 
 
@@ -216,6 +217,7 @@ def creations(mine: Client) -> dict[str, tuple[str, dict[str, Any], dict[str, An
     data = {"gather": {"datasets": [two]}, "train_test_split_ratio": 50}
     pipeline = {"name": "everywhere", "train": trained} | data
     running = mine.post(f"{inside}/pipelines", pipeline | {"name": "running"})["id"]
+    hooks = f"{inside}/pipelines/{running}/webhooks"
     bodies: dict[str, tuple[str, dict[str, Any]]] = {
         "createProject": ("/v1/projects", {"name": "a"}),
         "createUpload": (f"{inside}/datasets/uploads", {"file_name": "a.jsonl", "bytes": 5}),
@@ -230,6 +232,8 @@ def creations(mine: Client) -> dict[str, tuple[str, dict[str, Any], dict[str, An
         ),
         "createPipeline": (f"{inside}/pipelines", pipeline),
         "createPipelineRun": (f"{inside}/pipelines/{running}/runs", {}),
+        "createWebhook": (hooks, {"name": "everywhere"}),
+        "rotateWebhookById": (f"{hooks}/{mine.post(hooks, {'name': 'rotated'})['id']}/rotate", {}),
         "createKey": ("/v1/keys", {"name": "everywhere"}),
         "createTestFunction": ("/v1/testing-functions", {"name": "scored", "content": FUNCTION}),
     }
@@ -275,7 +279,7 @@ def test_every_operation_that_creates_does_it_once(everywhere: dict[str, Answere
     assert [answer.status_code for answer in answered.at_once] == [201, 201], answered.at_once[0].text
     first = [answer for answer in answered.at_once if "Idempotent-Replayed" not in answer.headers]
     assert len(first) == 1
-    once = {"key": None} if operation_id == "createKey" else {}
+    once = SHOWN_ONCE.get(operation_id, {})
     for answer in (*answered.at_once, answered.later):
         assert answer.json() | once == first[0].json() | once
     assert answered.later.headers["Idempotent-Replayed"] == "true"

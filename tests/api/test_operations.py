@@ -12,8 +12,8 @@ from emissary.store.database import dispose, transaction
 from emissary.up import Platform
 from tests.api.refusals import envelope
 
-OPEN = ("/healthz", "/v1/files/{token}", "/v1/uploads/{token}")
-"""Paths that need no key; in the last two the link is the permission."""
+OPEN = ("/healthz", "/v1/files/{token}", "/v1/uploads/{token}", "/v1/webhooks/{webhook_id}")
+"""Paths that need no key; in the others than the first the link, or a signature, is the permission."""
 
 
 def test_unknown_fields_are_ignored(client: Client, project: str, job: str) -> None:

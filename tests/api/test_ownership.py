@@ -12,7 +12,16 @@ from emissary.api.app import create_app
 from emissary.client import Client
 from emissary.store import tables
 from emissary.store.database import dispose, transaction
-from emissary.store.tables import Checkpoint, Deployment, Engine, Pipeline, PipelineRun, Project, TrainingJob
+from emissary.store.tables import (
+    Checkpoint,
+    Deployment,
+    Engine,
+    Pipeline,
+    PipelineRun,
+    Project,
+    TrainingJob,
+    Webhook,
+)
 from emissary.up import Platform
 from tests.api.refusals import GOOD, MODEL, envelope, upload
 from tests.jobs import profiled
@@ -39,9 +48,9 @@ CALLS: dict[str, dict[str, Any]] = {
     "/v1/regression": {"input": "a"},
 }
 # Those that begin something new at the root, and name nothing that is owned; and those that are for everybody, where
-# a link in the path is signed.
+# a link in the path, or the request itself, is signed.
 MAKES = {"createProject", "createEngine", "createKey", "createTestFunction"}
-OPEN = {"healthz", "download", "putPart"}
+OPEN = {"healthz", "download", "putPart", "receiveWebhook"}
 
 
 class Side:
@@ -60,6 +69,7 @@ class Side:
             "deployment_id": f"dp-{organization}",
             "pipeline_id": f"pl-{organization}",
             "pipeline_run_id": f"pr-{organization}",
+            "webhook_id": f"wh-{organization}",
             "upload_id": self._begun(project),
             "key_id": str(self.client.get("/v1/keys")[0]["id"]),
             "name": f"of_{organization}",
@@ -106,6 +116,10 @@ class Side:
                     id=self.ids["pipeline_run_id"], project_id=project.id, pipeline_id=self.ids["pipeline_id"],
                     trigger="request", status="Success", outcome="Skipped", created_by=user,
                 ),
+                Webhook(
+                    id=self.ids["webhook_id"], pipeline_id=self.ids["pipeline_id"], name="webhook", scheme="standard",
+                    parameters={}, created_by=user,
+                ),
                 tables.TestingFunction(
                     id=f"tf-{owner}", organization_id=owner, name=self.ids["name"], content="", dependencies=[],
                     created_by=user,
@@ -118,13 +132,14 @@ class Side:
     def everything(self) -> dict[str, Any]:
         """All that the organization sees, less what changes by itself."""
         inside = f"/v1/projects/{self.ids['project_id']}"
-        runs = f"pipelines/{self.ids['pipeline_id']}/runs"
+        pipeline = f"pipelines/{self.ids['pipeline_id']}"
         kinds = (
             "datasets",
             "training-jobs",
             "deployments",
             "pipelines",
-            runs,
+            f"{pipeline}/runs",
+            f"{pipeline}/webhooks",
             f"datasets/uploads/{self.ids['upload_id']}",
         )
         paths = ["/v1/projects", "/v1/engines", "/v1/testing-functions", inside, f"/v1/engines/{self.ids['engine_id']}"]

@@ -95,6 +95,17 @@ ROWS: list[tuple[str, dict[str, Any]]] = [
             "created_by": "user-1",
         },
     ),
+    (
+        "webhooks",
+        {
+            "id": "wh-1", "pipeline_id": "pl-1", "name": "labelling", "scheme": "standard", "version": 2,
+            "parameters": {"datasets": ["{{ payload.id }}"]}, "created_by": "user-1",
+        },
+    ),
+    (
+        "webhook_deliveries",
+        {"id": "wd-1", "webhook_id": "wh-1", "delivery_id": "é", "body_sha256": "c" * 64, "pipeline_run_id": "pr-1"},
+    ),
     ("leftovers", {"id": "ds-9", "artifacts": ["datasets/9"], "engine_id": None}),
     ("leases", {"id": "tr-2", "token": 3, "flow_run_id": FLOW_RUN, "holder": "host:1:2", "beats": 9}),
 ]  # fmt: skip

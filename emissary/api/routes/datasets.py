@@ -9,7 +9,7 @@ from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
-from emissary.api import deleting, idempotency, links
+from emissary.api import deleting, idempotency, links, submit
 from emissary.api.auth import CurrentCaller, OwnedProject
 from emissary.api.paging import WantedPage, link_next
 from emissary.api.routing import keyed_router
@@ -21,7 +21,7 @@ from emissary.schemas.datasets import DatasetDetail, DatasetSummary
 from emissary.schemas.fields import checked_name
 from emissary.schemas.uploads import ON_INVALID
 from emissary.settings import settings
-from emissary.store import datasets, leftovers
+from emissary.store import datasets, leftovers, pipeline_triggers
 from emissary.store.artifacts import artifact_store
 from emissary.store.database import transaction
 from emissary.store.dataset_files import store_file, stored_name
@@ -78,10 +78,13 @@ async def create_dataset(project: OwnedProject, request: Request, caller: Curren
                 async with transaction() as session:
                     session.add(row)
                     await session.flush()
+                    runs = await pipeline_triggers.dataset_uploaded(session, row)
             except BaseException:
                 with CancelScope(shield=True):
                     await run_in_threadpool(artifact_store().delete, row.artifact)
                 raise
+            for run in runs:
+                await submit.submit(run)
             return JSONResponse(DatasetSummary.model_validate(row).model_dump(mode="json"), 201)
 
         digest = await run_in_threadpool(_sha256, upload.file)

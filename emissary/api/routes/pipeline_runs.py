@@ -27,6 +27,7 @@ def _detail(row: PipelineRun) -> PipelineRunDetail:
         datasets=[entry["id"] for entry in row.gathered or []],
         train_dataset_id=row.train_dataset_id,
         decision=row.decision,
+        trigger_id=row.trigger_id,
         flow_run_id=str(row.flow_run_id) if row.flow_run_id else None,
     )
 

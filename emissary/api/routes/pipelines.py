@@ -66,7 +66,7 @@ async def update_pipeline(
 
 @router.delete("/{pipeline_id}", status_code=204, operation_id="deletePipelineById", summary="Delete pipeline")
 async def delete_pipeline(project: OwnedProject, pipeline_id: str) -> None:
-    """Removes the pipeline, its schedule and its runs; jobs, datasets and deployment stay. 400 while a run is on."""
+    """Removes it with its schedule, webhooks and runs; jobs, datasets and deployment stay. 400 while a run is on."""
     async with transaction() as session:
         left = await pipelines.delete(session, project, pipeline_id)
     await flow_schedules.update()
@@ -75,13 +75,13 @@ async def delete_pipeline(project: OwnedProject, pipeline_id: str) -> None:
 
 @router.post("/{pipeline_id}/pause", status_code=204, operation_id="pausePipelineById", summary="Pause pipeline")
 async def pause_pipeline(project: OwnedProject, pipeline_id: str) -> None:
-    """Suspends its schedule; it can still be run."""
+    """Suspends its schedule and triggers; it can still be run, also by webhook."""
     await _pause(project, pipeline_id, True)
 
 
 @router.post("/{pipeline_id}/unpause", status_code=204, operation_id="unpausePipelineById", summary="Unpause pipeline")
 async def unpause_pipeline(project: OwnedProject, pipeline_id: str) -> None:
-    """Has its schedule go on; what it missed is not made up for."""
+    """Has its schedule and triggers go on; what they missed is not made up for."""
     await _pause(project, pipeline_id, False)
 
 

@@ -1,0 +1,105 @@
+"""The secrets of webhooks, and whether a request was sent by somebody who has one.
+
+A secret is not stored: it is an HMAC of the webhook's id and the secret's version under the platform's signing key.
+"""
+
+import base64
+import hashlib
+import hmac
+import re
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from emissary.errors import InvalidInput, Unauthorized
+from emissary.secret_files import signing_key
+from emissary.settings import settings
+from emissary.store.tables import Webhook
+
+WINDOW_SECONDS = 300
+_LONGEST_ID = 255
+
+
+def secret(webhook: Webhook) -> str:
+    """The webhook's secret as its sender is given it."""
+    key = _key(webhook, webhook.version)
+    return f"whsec_{base64.b64encode(key).decode()}" if webhook.scheme == "standard" else key.hex()
+
+
+def _key(webhook: Webhook, version: int) -> bytes:
+    key = signing_key(settings()).get_secret_value().encode()
+    return hmac.new(key, f"webhook:{webhook.id}:{version}".encode(), hashlib.sha256).digest()
+
+
+def _keys(webhook: Webhook) -> list[bytes]:
+    """Those that work now."""
+    overlaps = webhook.previous_until is not None and datetime.now(UTC) < webhook.previous_until
+    versions = (webhook.version, webhook.version - 1) if overlaps else (webhook.version,)
+    return [_key(webhook, version) for version in versions]
+
+
+def verified(webhook: Webhook | None, headers: Mapping[str, str], body: bytes) -> tuple[Webhook, str | None]:
+    """The webhook, and the id that the sender gives this delivery, where it gives one.
+
+    Raises Unauthorized, in the same words for a webhook that is not there; InvalidInput for an id that is none.
+    """
+    if webhook is None:
+        raise _refusal()
+    match webhook.scheme:
+        case "standard":
+            return webhook, _standard(webhook, headers, body)
+        case "github":
+            return webhook, _github(webhook, headers, body)
+    return webhook, _token(webhook, headers)
+
+
+def _refusal() -> Unauthorized:
+    return Unauthorized(
+        "There is no such webhook, or the request does not carry a signature or token made with its secret."
+    )
+
+
+def _standard(webhook: Webhook, headers: Mapping[str, str], body: bytes) -> str:
+    sent_id, timestamp = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
+    content = f"{sent_id}.{timestamp}.".encode("latin-1") + body
+    wanted = [base64.b64encode(hmac.digest(key, content, "sha256")) for key in _keys(webhook)]
+    given = [part.removeprefix("v1,") for part in headers.get("webhook-signature", "").split(" ") if part[:3] == "v1,"]
+    if not _any_equal(given, wanted):
+        raise _refusal()
+    delivery_id = _checked_id("webhook-id", sent_id)
+    if not re.fullmatch("[0-9]{1,12}", timestamp):
+        raise InvalidInput("webhook-timestamp: it must be the time of sending in UNIX seconds.")
+    if abs(time.time() - int(timestamp)) > WINDOW_SECONDS:
+        raise Unauthorized(
+            f"webhook-timestamp: it is more than {WINDOW_SECONDS // 60} minutes from now; sign again, and check the "
+            "sender's clock."
+        )
+    return delivery_id
+
+
+def _github(webhook: Webhook, headers: Mapping[str, str], body: bytes) -> str:
+    wanted = [hmac.new(key.hex().encode(), body, hashlib.sha256).hexdigest().encode() for key in _keys(webhook)]
+    if not _any_equal([headers.get("x-hub-signature-256", "").removeprefix("sha256=")], wanted):
+        raise _refusal()
+    return _checked_id("X-GitHub-Delivery", headers.get("x-github-delivery", ""))
+
+
+def _token(webhook: Webhook, headers: Mapping[str, str]) -> str | None:
+    scheme, _, credentials = headers.get("authorization", "").partition(" ")
+    given = headers.get("x-webhook-token") or (credentials.strip() if scheme.lower() == "bearer" else "")
+    if not _any_equal([given], [key.hex().encode() for key in _keys(webhook)]):
+        raise _refusal()
+    for name in ("webhook-id", "idempotency-key"):
+        if name in headers:
+            return _checked_id(name, headers[name])
+    return None
+
+
+def _any_equal(given: list[str], wanted: list[bytes]) -> bool:
+    return any(hmac.compare_digest(one.encode(), other) for one in given for other in wanted)
+
+
+def _checked_id(header: str, value: str) -> str:
+    if not 0 < len(value) <= _LONGEST_ID or not value.isprintable():
+        raise InvalidInput(f"{header}: it must be there, with 1 to {_LONGEST_ID} printable characters.")
+    return value
