@@ -173,7 +173,10 @@ class Storm:
             self.record.done[action][what] += 1
 
     def _call(self, path: str) -> None:
-        deployment = self._answer("read deployment", "GET", path).json()
+        found = self._answer("read deployment", "GET", path)
+        if found.status_code == 404:
+            return  # it was deleted meanwhile
+        deployment = found.json()
         operation, body = _CALLS[deployment["task_type"]]
         response = self._answer("call", "POST", operation, again=False, json=body | {"model": deployment["name"]})
         self.say(f"call {deployment['name']}: {response.status_code} {'' if response.is_success else response.text}")
