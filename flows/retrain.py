@@ -1,8 +1,9 @@
-"""retrain: gather data → train → compare with what is deployed → deploy what is better."""
+"""retrain: gather data → train → compare with what is deployed → ask a person, if wanted → deploy what is better."""
 
 from prefect import flow
 from prefect.client.schemas.objects import State
 
+from tasks.approving import refusal
 from tasks.comparing import compare
 from tasks.concluding import conclude
 from tasks.gathering import gather
@@ -27,5 +28,7 @@ async def retrain(pipeline_id: str, pipeline_run_id: str | None = None) -> State
     decision, reason = await compare(run, job)
     if not decision.promoted:
         return await conclude(run, "NotPromoted", reason)
+    if refused := await refusal(run):
+        return await conclude(run, "NotPromoted", refused)
     deployed = await promote(run, job, decision)
     return await conclude(run, "Promoted", f"{reason} {deployed}")

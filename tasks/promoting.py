@@ -11,10 +11,10 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from emissary.errors import EmissaryError, InvalidInput, Unavailable
-from emissary.schemas.pipelines import Contender, Decision
+from emissary.errors import EmissaryError, Unavailable
+from emissary.schemas.pipelines import Decision
 from emissary.serving import client as engine_client
-from emissary.store import deployments, engines, pipelines
+from emissary.store import deployments, engines, pipeline_runs, pipelines
 from emissary.store.tables import GONE, Checkpoint, Deployment, Engine, PipelineRun, TrainingJob
 from tasks.attempt import end_if_interrupted, require_lease
 from tasks.catalogue import in_catalogue
@@ -28,10 +28,9 @@ async def promote(run: PipelineRun, job: TrainingJob, decision: Decision) -> str
 
     Raises EmissaryError where the challenger cannot be loaded: the champion is served as before then.
     """
-    wanted = pipelines.config(await in_catalogue(pipelines.get, run.pipeline_id))
-    if wanted.deployment_id is None:
+    if decision.replaces is None:
         return "The pipeline names no deployment, so nothing is deployed."
-    deployment = await _settled(run, wanted.deployment_id, job)
+    deployment = await _settled(run, decision.replaces.deployment_id, job)
     challenger = decision.challenger
     artifact = (await in_catalogue(_checkpoint, job.id, challenger.checkpoint)).artifact
     served_by = None
@@ -104,17 +103,7 @@ async def _load(deployment_id: str, engine: Engine, artifact: str | None) -> Non
 
 async def _replace(session: AsyncSession, deployment_id: str, decision: Decision) -> None:
     row = await session.get_one(Deployment, deployment_id, with_for_update={"key_share": True})
-    new, old = decision.challenger, decision.champion
-    if row.status in GONE:
-        raise InvalidInput(f"The deployment {row.name!r} is {row.status}.")
-    if _serves(row, new):
-        return
-    if old is not None and not _serves(row, old):
-        raise InvalidInput(
-            f"{row.name!r} serves another checkpoint by now than was compared with; run the pipeline again."
-        )
+    new = decision.challenger
+    assert decision.replaces is not None
+    pipeline_runs.require_served(row, new if pipeline_runs.serves(row, new) else decision.replaces)
     row.training_job_id, row.checkpoint = new.training_job_id, new.checkpoint
-
-
-def _serves(row: Deployment, contender: Contender) -> bool:
-    return (row.training_job_id, row.checkpoint) == (contender.training_job_id, contender.checkpoint)

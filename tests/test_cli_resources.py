@@ -96,6 +96,8 @@ def test_pipeline_is_made_from_a_file_paused_and_deleted(platform: Platform, job
     fine(platform, "pipelines", "unpause", "nightly", **HERE)
     assert emissary(platform, "pipelines", "run", "nightly", "--dataset", "no-such", **HERE).returncode == 3
     assert answer(platform, "pipelines", "runs", "nightly", **HERE) == []
+    assert emissary(platform, "pipelines", "approve", "nightly", "pr-nobody", **HERE).returncode == 3
+    assert emissary(platform, "pipelines", "reject", "nightly", "pr-nobody", "--reason", "x", **HERE).returncode == 3
     fine(platform, "pipelines", "delete", "nightly", **HERE)
     assert emissary(platform, "pipelines", "show", "nightly", **HERE).returncode == 3
 

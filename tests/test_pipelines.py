@@ -177,6 +177,49 @@ def test_checkpoint_that_cannot_be_loaded_leaves_the_champion_in_place(
     assert ask(client, "live") == answers
 
 
+def test_person_decides_in_prefect_or_over_the_api_while_no_process_waits(
+    platform: Platform, client: Client, project: str, golden: str, champion: dict[str, Any]
+) -> None:
+    deployment = f"/v1/projects/{project}/deployments/{champion['id']}"
+    short = config(golden, None)["train"] | {"parameters": SHORT}
+    gate = {"minimum_improvement": -1, "approval": True}
+    for name, turn in (("asking", 0), ("rejecting", 1)):
+        upload(client, project, rows(TRAINING[turn:]), name)
+        before = client.get(deployment)
+        path = other(client, project, **config(golden, champion["id"], name=name, gate=gate, train=short))
+        made = client.post(f"{path}/runs")
+        waiting = until(
+            lambda path=path, made=made: client.get(f"{path}/runs/{made['id']}"),
+            lambda found: (found["approval"] and found["status"] == "Pending") or ended(found),
+        )
+        assert waiting["outcome"] is None, waiting
+        assert "waits for a person's approval" in waiting["reason"]
+        with prefect(platform) as http:
+            flow_run = f"/flow_runs/{waiting['flow_run_id']}"
+            found = http.get(flow_run).json()
+            assert found["state"]["name"] == "Suspended"
+            process = int(found["infrastructure_pid"].split(":")[1])
+            until(lambda process=process: Path(f"/proc/{process}").exists(), lambda exists: not exists, seconds=20)
+            if name == "asking":
+                wrong = http.post(f"{flow_run}/resume", json={"run_input": {"approve": "perhaps"}}).json()
+                assert wrong["status"] == "REJECT", wrong
+                given = http.post(f"{flow_run}/resume", json={"run_input": {"approve": True, "reason": "Fine."}})
+                assert given.json()["status"] == "ACCEPT", given.json()
+            else:
+                client.post(f"{path}/runs/{made['id']}/reject", {"reason": "Not today."})
+        last = until(lambda path=path, made=made: client.get(f"{path}/runs/{made['id']}"), ended)
+        serves = client.get(deployment)
+        if name == "asking":
+            assert (last["status"], last["outcome"]) == ("Success", "Promoted"), last
+            assert (last["approval"]["approved"], last["approval"]["reason"]) == (True, "Fine.")
+            assert serves["training_id"] == last["training_job_id"]
+        else:
+            assert (last["status"], last["outcome"]) == ("Success", "NotPromoted"), last
+            assert last["reason"] == "It passed the gate, and was not approved. Not today."
+            assert serves == before
+        client.call("DELETE", path)
+
+
 def other(client: Client, project: str, **changed: Any) -> str:
     """The path of another pipeline, which deploys nothing."""
     path = f"/v1/projects/{project}/pipelines"

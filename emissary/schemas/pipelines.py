@@ -60,6 +60,12 @@ class Gate(BaseModel):
         "mean is better than the champion's.",
         examples=[0.95],
     )
+    approval: bool = Field(
+        default=False, strict=True, description="Whether a person is asked, too, once all rules are met."
+    )
+    approval_hours: Annotated[float, Field(strict=True, gt=0, le=8760)] = Field(
+        default=72.0, description="How long a run waits for that person before it is not promoted."
+    )
 
 
 class PipelineCreate(BaseModel):
@@ -135,11 +141,22 @@ class GateRule(BaseModel):
     passed: bool
 
 
-class Contender(BaseModel):
-    """A checkpoint in the comparison, with its means over the test rows."""
+class Served(BaseModel):
+    """A checkpoint that may be served."""
 
     training_job_id: str | None = Field(description="Null: the base model itself.")
     checkpoint: int
+
+
+class Replaced(Served):
+    """What a deployment served when it was compared."""
+
+    deployment_id: str
+
+
+class Contender(Served):
+    """A checkpoint in the comparison, with its means over the test rows."""
+
     scores: dict[str, float]
 
 
@@ -151,6 +168,31 @@ class Decision(BaseModel):
     test_rows: int
     challenger: Contender
     champion: Contender | None = Field(description="Null where none was deployed; only minimum_score applied then.")
+    replaces: Replaced | None = Field(
+        default=None, description="The deployment that is to be changed, and what it served; null without one."
+    )
+
+
+class Approval(BaseModel):
+    """A person's word on deploying what passed the gate."""
+
+    until: int = Field(description="UNIX time at which it is refused where nobody has said anything.")
+    approved: bool | None = Field(default=None, description="Null: nobody has said anything yet.")
+    by: str | None = Field(default=None, description="The user; of an answer in Prefect the user `prefect`.")
+    at: int | None = Field(default=None, description="UNIX time of the answer.")
+    reason: str | None = None
+
+
+class PipelineRunApproval(BaseModel):
+    """POST …/approve."""
+
+    reason: Description | None = Field(default=None, description="Why; it is kept with the run.")
+
+
+class PipelineRunRejection(BaseModel):
+    """POST …/reject."""
+
+    reason: Annotated[Description, Field(min_length=1)] = Field(description="Why; it is kept with the run.")
 
 
 class PipelineRunSummary(BaseModel):
@@ -162,7 +204,7 @@ class PipelineRunSummary(BaseModel):
     trigger: Trigger
     status: RunStatus
     outcome: Outcome | None = Field(description="What came of it; null until that is known, or where it was cancelled.")
-    reason: str | None = Field(description="Why that came of it.")
+    reason: str | None = Field(description="Why that came of it; of a run that waits for a person, that it does.")
     training_job_id: str | None
     created_at: UnixTime
     updated_at: UnixTime
@@ -174,4 +216,5 @@ class PipelineRunDetail(PipelineRunSummary):
     datasets: list[str] = Field(description="The datasets that were gathered.")
     train_dataset_id: str | None = Field(description="The dataset that was trained on: one of these, or made of them.")
     decision: Decision | None
+    approval: Approval | None = Field(description="Null where no person was asked.")
     flow_run_id: str | None = Field(description="The Prefect flow run that does the work.")

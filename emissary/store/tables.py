@@ -349,6 +349,8 @@ class PipelineRun(FlowBacked, Base):
     training_job_id: Mapped[str | None] = mapped_column(ForeignKey("training_jobs.id", ondelete="SET NULL"))
     decision: Mapped[Json | None]
     """The fields of `Decision`."""
+    approval: Mapped[Json | None]
+    """The fields of `Approval`, once a person is asked."""
     outcome: Mapped[str | None]
     """`Skipped`, `Promoted` or `NotPromoted`, once that is so."""
     reason: Mapped[str | None]
