@@ -1,4 +1,4 @@
-"""retrain: gather data → train → compare with what is deployed → ask a person, if wanted → deploy what is better."""
+"""retrain: gather data → train → compare with what is deployed → have it approved → deploy what is better → watch."""
 
 from prefect import flow
 from prefect.client.schemas.objects import State
@@ -7,9 +7,10 @@ from tasks.approving import refusal
 from tasks.comparing import compare
 from tasks.concluding import conclude
 from tasks.gathering import gather
-from tasks.promoting import promote
+from tasks.promoting import promote, roll_back
 from tasks.registering import pipeline_run
 from tasks.retraining import train, turn
+from tasks.watching import watch
 
 
 @flow(name="retrain")
@@ -31,4 +32,7 @@ async def retrain(pipeline_id: str, pipeline_run_id: str | None = None) -> State
     if refused := await refusal(run):
         return await conclude(run, "NotPromoted", refused)
     deployed = await promote(run, job, decision)
-    return await conclude(run, "Promoted", f"{reason} {deployed}")
+    watched, at_fault = await watch(run, decision)
+    if at_fault:
+        return await conclude(run, "RolledBack", f"{watched} {await roll_back(run, job, decision)}")
+    return await conclude(run, "Promoted", f"{reason} {deployed} {watched}".rstrip())

@@ -12,7 +12,7 @@ from emissary.schemas.training_jobs import Percentage, TrainingJobCreate, Traini
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 References = Annotated[list[Reference], Field(min_length=1, max_length=100)]
 RunStatus = Literal["Pending", "Running", "Success", "Failed", "Cancelled"]
-Outcome = Literal["Skipped", "Promoted", "NotPromoted", "Failed"]
+Outcome = Literal["Skipped", "Promoted", "NotPromoted", "RolledBack", "Failed"]
 Trigger = Literal["request", "schedule", "webhook"]
 
 
@@ -68,6 +68,25 @@ class Gate(BaseModel):
     )
 
 
+class Watch(BaseModel):
+    """For how long a promotion is watched, and when it is taken back."""
+
+    watch_seconds: Annotated[int, Field(strict=True, ge=0, le=86_400)] = Field(
+        default=0, description="How long; 0: not at all."
+    )
+    min_requests: Annotated[int, Field(strict=True, ge=1, le=1000)] = Field(
+        default=20, description="With fewer nothing is judged, and the new checkpoint stays."
+    )
+    max_error_rate: Annotated[float, Field(strict=True, ge=0, le=1)] = Field(
+        default=0.05,
+        description="Share of requests that may fail for the engine's fault (5xx); more is borne if it was so before.",
+    )
+    max_latency_ratio: Annotated[float, Field(strict=True, ge=1, le=1000)] | None = Field(
+        default=2.0,
+        description="How many times as long as before the median answer may take; null: that is not judged.",
+    )
+
+
 class PipelineCreate(BaseModel):
     """POST …/pipelines."""
 
@@ -87,6 +106,7 @@ class PipelineCreate(BaseModel):
         description="Deployment whose checkpoint is the champion, and is replaced by a better one. Without it nothing "
         "is compared or deployed.",
     )
+    watch: Watch = Field(default=Watch(), description="What is done after a better checkpoint was deployed.")
     schedule: PipelineSchedule | None = Field(default=None, description="When it runs by itself; null: it does not.")
     paused: bool = Field(default=False, strict=True, description="Whether the schedule is suspended.")
 
@@ -183,6 +203,24 @@ class Approval(BaseModel):
     reason: str | None = None
 
 
+class RequestFigures(BaseModel):
+    """What an engine counted of the requests to a deployment since it serves the same checkpoint."""
+
+    requests: int = Field(description="Those that were answered or failed for the engine's fault.")
+    errors: int = Field(description="Those that failed.")
+    median_seconds: float | None = Field(description="Median duration of the latest thousand answers.")
+
+
+class Promotion(BaseModel):
+    """What was done about a promotion, and seen of it."""
+
+    before: RequestFigures | None = Field(description="Of the old checkpoint; null where its engine did not run.")
+    deployed: str | None = Field(default=None, description="Where the new checkpoint is served.")
+    watch_until: int | None = Field(default=None, description="UNIX time until which it is watched.")
+    after: RequestFigures | None = Field(default=None, description="Of the new checkpoint, when the watch ended.")
+    rolled_back: str | None = Field(default=None, description="Why the old checkpoint was deployed again.")
+
+
 class PipelineRunApproval(BaseModel):
     """POST …/approve."""
 
@@ -217,4 +255,5 @@ class PipelineRunDetail(PipelineRunSummary):
     train_dataset_id: str | None = Field(description="The dataset that was trained on: one of these, or made of them.")
     decision: Decision | None
     approval: Approval | None = Field(description="Null where no person was asked.")
+    promotion: Promotion | None = Field(description="Null where nothing was deployed.")
     flow_run_id: str | None = Field(description="The Prefect flow run that does the work.")

@@ -351,7 +351,9 @@ class PipelineRun(FlowBacked, Base):
     """The fields of `Decision`."""
     approval: Mapped[Json | None]
     """The fields of `Approval`, once a person is asked."""
+    promotion: Mapped[Json | None]
+    """The fields of `Promotion`, once a deployment is to be changed."""
     outcome: Mapped[str | None]
-    """`Skipped`, `Promoted` or `NotPromoted`, once that is so."""
+    """`Skipped`, `Promoted`, `NotPromoted` or `RolledBack`, once that is so."""
     reason: Mapped[str | None]
     created_by: Mapped[str] = mapped_column(ForeignKey("users.id"))

@@ -41,6 +41,7 @@ def _detail(row: PipelineRun) -> PipelineRunDetail:
         train_dataset_id=row.train_dataset_id,
         decision=row.decision,
         approval=row.approval,
+        promotion=row.promotion,
         flow_run_id=str(row.flow_run_id) if row.flow_run_id else None,
     )
 
