@@ -41,6 +41,8 @@ async def answer(session: AsyncSession, run: PipelineRun, user_id: str, approved
     if approved:
         await _require_compared(session, run)
     await _answer(session, run, user_id, approved, reason)
+    await session.flush()
+    await session.refresh(run)
 
 
 async def answer_unless_answered(
