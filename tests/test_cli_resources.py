@@ -74,6 +74,10 @@ def test_checkpoints_are_shown_and_saved(platform: Platform, job: str, tmp_path:
     archive = tmp_path / "adapter.zip"
     fine(platform, "checkpoints", "download", job, "1", "-o", str(archive), **HERE)
     assert "adapter_config.json" in zipfile.ZipFile(archive).namelist()
+    curves = tmp_path / "curves.zip"
+    fine(platform, "jobs", "tensorboard", job, "-o", str(curves), **HERE)
+    (name,) = zipfile.ZipFile(curves).namelist()
+    assert name.startswith("events.out.tfevents.")
 
 
 def test_job_is_created_from_an_earlier_one(platform: Platform, job: str) -> None:
