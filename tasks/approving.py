@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 import httpx
 from prefect import runtime
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State
 from prefect.exceptions import Pause, PrefectHTTPStatusError
 from prefect.input import RunInput
 from prefect.input.actions import aread_flow_run_input
@@ -84,7 +85,7 @@ async def _suspend(asked: Approval) -> None:
     flow_run_id = UUID(runtime.flow_run.get_id())
     until = datetime.fromtimestamp(asked.until, UTC)
     # A key of its own each time: Prefect suspends by the same one once only. Its time-out would fail the run.
-    suspended = Suspended(
+    suspended: State = Suspended(
         pause_key=str(uuid4()),
         message=f"It passed the gate and waits for a person's approval until {until:%Y-%m-%d %H:%M} UTC.",
         state_details={"run_input_keyset": _KEYS},

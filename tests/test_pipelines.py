@@ -254,7 +254,7 @@ def test_promotion_that_makes_answers_slow_is_rolled_back_though_the_run_is_kill
     assert ask(client, "live") == answers
     assert run(client, path)["reason"] == "No new data."
 
-    upload(client, project, rows(TRAINING[2:]), "unwatched")
+    upload(client, project, rows(TRAINING[1:]), "unwatched")
     quiet = config(golden, champion["id"], name="watched", gate=gate, train=short, watch={"watch_seconds": 2})
     client.call("PUT", path, json=quiet)
     kept = run(client, path)
