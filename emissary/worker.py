@@ -168,6 +168,8 @@ class WarmWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, ProcessWo
 
     async def _give_back(self, flow_run: FlowRun, state: State | None) -> None:
         """Have another worker go on with the run, which is in `state`, unless it has come to its end."""
+        if state is not None and state.is_paused():
+            return  # until somebody resumes it
         if state is None or not state.is_final() or state.is_crashed():
             message = "Its worker was stopped. The next one goes on from what was saved."
             again: State = Scheduled(name="AwaitingRetry", message=message)

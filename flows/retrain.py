@@ -1,14 +1,16 @@
-"""retrain: gather data → train → compare with what is deployed → deploy what is better."""
+"""retrain: gather data → train → compare with what is deployed → have it approved → deploy what is better → watch."""
 
 from prefect import flow
 from prefect.client.schemas.objects import State
 
+from tasks.approving import refusal
 from tasks.comparing import compare
 from tasks.concluding import conclude
 from tasks.gathering import gather
-from tasks.promoting import promote
+from tasks.promoting import promote, roll_back
 from tasks.registering import pipeline_run
 from tasks.retraining import train, turn
+from tasks.watching import watch
 
 
 @flow(name="retrain")
@@ -27,5 +29,10 @@ async def retrain(pipeline_id: str, pipeline_run_id: str | None = None) -> State
     decision, reason = await compare(run, job)
     if not decision.promoted:
         return await conclude(run, "NotPromoted", reason)
+    if refused := await refusal(run):
+        return await conclude(run, "NotPromoted", refused)
     deployed = await promote(run, job, decision)
-    return await conclude(run, "Promoted", f"{reason} {deployed}")
+    watched, at_fault = await watch(run, decision)
+    if at_fault:
+        return await conclude(run, "RolledBack", f"{watched} {await roll_back(run, job, decision)}")
+    return await conclude(run, "Promoted", f"{reason} {deployed} {watched}".rstrip())

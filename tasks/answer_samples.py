@@ -32,7 +32,7 @@ def _rows(key: str) -> list[dict[str, Any]]:
 
 
 def _sample(job: TrainingJob, best: int, before: dict[str, Any] | None, after: dict[str, Any]) -> dict[str, Any]:
-    answered: dict[str, dict[str, Any]] = {"base model": before} if before else {}
+    answered = {} if before is None else {"base model": before}
     answered[f"checkpoint {best}"] = after
     sample = {"input": _cut(after["input"]), "expected": _cut(after["expected_output"])}
     sample |= {name: _cut(row["output"]) for name, row in answered.items()}

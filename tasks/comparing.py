@@ -12,7 +12,7 @@ from prefect.cache_policies import NO_CACHE
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from emissary.errors import EmissaryError
-from emissary.schemas.pipelines import Contender, Decision
+from emissary.schemas.pipelines import Contender, Decision, Replaced
 from emissary.store import pipeline_runs, pipelines, training_jobs
 from emissary.store.artifacts import artifact_store
 from emissary.store.tables import Deployment, PipelineRun, TrainingJob
@@ -55,20 +55,18 @@ async def _decide(run: PipelineRun, job: TrainingJob) -> Decision:
     if best is None or best.results_artifact is None:
         raise EmissaryError(f"The training job {job.id} has no tested checkpoint to compare.")
     inputs, challenger = await anyio.to_thread.run_sync(_tested, best.results_artifact, job, best.report)
-    champion, deployed = None, None
+    champion, deployed, replaces = None, None, None
     if wanted.deployment_id is not None:
         deployment = await in_catalogue(pipelines.champion, run.project_id, wanted.deployment_id, job)
+        served = {"training_job_id": deployment.training_job_id, "checkpoint": deployment.checkpoint}
+        replaces = Replaced(deployment_id=deployment.id, **served)
         if deployment.checkpoint or job.task_type in ("text-generation", "embedding"):
             key = f"pipeline-runs/{run.id}/champion"
             results = await _score_champion(job, deployment, key)
             theirs, champion = await anyio.to_thread.run_sync(_tested, key, job, results.report)
             if theirs != inputs:
                 raise EmissaryError(f"The champion was tested on other rows than {job.id}; run the pipeline again.")
-            deployed = Contender(
-                training_job_id=deployment.training_job_id,
-                checkpoint=deployment.checkpoint,
-                scores=aggregate(champion.scores),
-            )
+            deployed = Contender(scores=aggregate(champion.scores), **served)
     rules = gate.apply(wanted.gate, job.test_functions[0], challenger, champion)
     return Decision(
         promoted=all(rule.passed for rule in rules),
@@ -76,6 +74,7 @@ async def _decide(run: PipelineRun, job: TrainingJob) -> Decision:
         test_rows=len(inputs),
         challenger=Contender(training_job_id=job.id, checkpoint=best.number, scores=aggregate(challenger.scores)),
         champion=deployed,
+        replaces=replaces,
     )
 
 

@@ -10,6 +10,7 @@ from prefect.cache_policies import NO_CACHE
 
 from emissary.errors import EmissaryError, Unavailable
 from emissary.serving import client as engine_client
+from emissary.serving.measuring import PROBE
 from emissary.store import deployments, engines
 from emissary.store.tables import GONE, Deployment, Engine
 from tasks.attempt import end_if_interrupted
@@ -68,7 +69,7 @@ async def ask(deployment_id: str, engine: Engine) -> None:
     """The same outside a run of the deployment's own. Raises EmissaryError where it does not answer."""
     path, body = _PROBES[engine.task_type]
     async with engine_client.connect(engine) as client:
-        checked(await client.post(path, json={"model": deployment_id} | body))
+        checked(await client.post(path, json={"model": deployment_id} | body, headers=PROBE))
 
 
 def _check_live(deployment: Deployment) -> Deployment:

@@ -32,6 +32,8 @@ async def gather(run: PipelineRun) -> str | None:
 
     Raises InvalidInput where a dataset is gone, or rows of the test dataset are among those to train on.
     """
+    if run.training_job_id is not None:
+        return None  # its job has them
     found = await in_catalogue(pipeline_runs.gather, run.id)
     if not found:
         return "No new data."

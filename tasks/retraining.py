@@ -22,6 +22,8 @@ async def turn(run: PipelineRun) -> str | None:
     """Wait until no earlier run of the pipeline is on. A run by schedule does not wait, nor go on while the pipeline is
     paused: for it this says why it is skipped.
     """
+    if run.gathered is not None:
+        return None  # it had its turn before it was killed or suspended
     if run.trigger == "schedule":
         if (await in_catalogue(pipelines.get, run.pipeline_id)).paused:
             return "The pipeline is paused."

@@ -22,6 +22,7 @@ from tasks import auto_parameters, job_artifacts
 from tasks.attempt import end_if_interrupted, must_save, must_stop
 from tasks.catalogue import in_catalogue
 from tasks.early_stopping import ends_with
+from tasks.event_files import keep_event_file
 from tasks.job_artifacts import PREPARED, TRAINED
 from tasks.pooled_rows import task_of
 from tasks.pooled_training import train_pooled
@@ -80,6 +81,7 @@ async def run_trainer(
         key = f"training-jobs/{job.id}/checkpoints/{checkpoint.number}"
         await anyio.to_thread.run_sync(publish, key, checkpoint.folder)
         await in_catalogue(_list_checkpoint, job, checkpoint, key)
+        await keep_event_file(job.id)
         job_artifacts.show_loss_curve(job.id)
 
     caller = Caller(

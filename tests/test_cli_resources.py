@@ -74,6 +74,10 @@ def test_checkpoints_are_shown_and_saved(platform: Platform, job: str, tmp_path:
     archive = tmp_path / "adapter.zip"
     fine(platform, "checkpoints", "download", job, "1", "-o", str(archive), **HERE)
     assert "adapter_config.json" in zipfile.ZipFile(archive).namelist()
+    curves = tmp_path / "curves.zip"
+    fine(platform, "jobs", "tensorboard", job, "-o", str(curves), **HERE)
+    (name,) = zipfile.ZipFile(curves).namelist()
+    assert name.startswith("events.out.tfevents.")
 
 
 def test_job_is_created_from_an_earlier_one(platform: Platform, job: str) -> None:
@@ -106,6 +110,8 @@ def test_pipeline_is_made_from_a_file_paused_and_deleted(platform: Platform, job
     assert answer(platform, "webhooks", "deliveries", "nightly", "labelling", **HERE) == []
     fine(platform, "webhooks", "delete", "nightly", "labelling", **HERE)
     assert emissary(platform, "webhooks", "show", "nightly", "labelling", **HERE).returncode == 3
+    assert emissary(platform, "pipelines", "approve", "nightly", "pr-nobody", **HERE).returncode == 3
+    assert emissary(platform, "pipelines", "reject", "nightly", "pr-nobody", "--reason", "x", **HERE).returncode == 3
     fine(platform, "pipelines", "delete", "nightly", **HERE)
     assert emissary(platform, "pipelines", "show", "nightly", **HERE).returncode == 3
 

@@ -197,6 +197,91 @@ def test_checkpoint_that_cannot_be_loaded_leaves_the_champion_in_place(
     assert ask(client, "live") == answers
 
 
+def test_person_decides_in_prefect_or_over_the_api_while_no_process_waits(
+    platform: Platform, client: Client, project: str, golden: str, champion: dict[str, Any]
+) -> None:
+    deployment = f"/v1/projects/{project}/deployments/{champion['id']}"
+    short = config(golden, None)["train"] | {"parameters": SHORT}
+    gate = {"minimum_improvement": -1, "approval": True}
+    for name, turn in (("asking", 0), ("rejecting", 1)):
+        upload(client, project, rows(TRAINING[turn:]), name)
+        before = client.get(deployment)
+        path = other(client, project, **config(golden, champion["id"], name=name, gate=gate, train=short))
+        made = client.post(f"{path}/runs")
+        waiting = until(
+            lambda path=path, made=made: client.get(f"{path}/runs/{made['id']}"),
+            lambda found: (found["approval"] and found["status"] == "Pending") or ended(found),
+        )
+        assert waiting["outcome"] is None, waiting
+        assert "waits for a person's approval" in waiting["reason"]
+        with prefect(platform) as http:
+            flow_run = f"/flow_runs/{waiting['flow_run_id']}"
+            found = http.get(flow_run).json()
+            assert found["state"]["name"] == "Suspended"
+            process = int(found["infrastructure_pid"].split(":")[1])
+            until(lambda process=process: Path(f"/proc/{process}").exists(), lambda exists: not exists, seconds=20)
+            if name == "asking":
+                wrong = http.post(f"{flow_run}/resume", json={"run_input": {"approve": "perhaps"}}).json()
+                assert wrong["status"] == "REJECT", wrong
+                given = http.post(f"{flow_run}/resume", json={"run_input": {"approve": True, "reason": "Fine."}})
+                assert given.json()["status"] == "ACCEPT", given.json()
+            else:
+                client.post(f"{path}/runs/{made['id']}/reject", {"reason": "Not today."})
+        last = until(lambda path=path, made=made: client.get(f"{path}/runs/{made['id']}"), ended)
+        serves = client.get(deployment)
+        if name == "asking":
+            assert (last["status"], last["outcome"]) == ("Success", "Promoted"), last
+            assert (last["approval"]["approved"], last["approval"]["reason"]) == (True, "Fine.")
+            assert serves["training_id"] == last["training_job_id"]
+        else:
+            assert (last["status"], last["outcome"]) == ("Success", "NotPromoted"), last
+            assert last["reason"] == "It passed the gate, and was not approved. Not today."
+            assert serves == before
+        client.call("DELETE", path)
+
+
+def test_promotion_that_makes_answers_slow_is_rolled_back_though_the_run_is_killed_while_it_watches(
+    platform: Platform, client: Client, project: str, golden: str, champion: dict[str, Any]
+) -> None:
+    deployment = f"/v1/projects/{project}/deployments/{champion['id']}"
+    short = config(golden, None)["train"] | {"parameters": SHORT}
+    watch = {"watch_seconds": 120, "min_requests": 10, "max_latency_ratio": 3}
+    gate = {"minimum_improvement": -1}
+    upload(client, project, rows(TRAINING[:-1]), "watched")
+    before = client.get(deployment)
+    answers = ask(client, "live")
+    for _ in range(10):
+        client.post("/v1/classification", {"model": "live", "input": "rain"})
+    path = other(client, project, **config(golden, champion["id"], name="watched", gate=gate, train=short, watch=watch))
+    made = client.post(f"{path}/runs")
+
+    def promoted(found: dict[str, Any]) -> bool:
+        return bool(found["promotion"] and found["promotion"]["deployed"]) or ended(found)
+
+    watching = until(lambda: client.get(f"{path}/runs/{made['id']}"), promoted)
+    assert watching["status"] == "Running", watching
+    assert client.get(deployment)["training_id"] == watching["training_job_id"]
+    os.kill(process_of(platform, watching["flow_run_id"]), signal.SIGKILL)
+    for _ in range(12):
+        client.post("/v1/classification", {"model": "live", "input": ["snow and rain " * 8] * 64})
+    last = until(lambda: client.get(f"{path}/runs/{made['id']}"), ended)
+    assert (last["status"], last["outcome"]) == ("Success", "RolledBack"), last
+    assert "the median answer took" in last["reason"]
+    assert last["promotion"]["watch_until"] == watching["promotion"]["watch_until"]
+    assert last["promotion"]["before"]["requests"] >= 10
+    assert last["promotion"]["after"]["requests"] >= 10
+    assert client.get(deployment) == before | {"updated_at": client.get(deployment).get("updated_at")}
+    assert ask(client, "live") == answers
+    assert run(client, path)["reason"] == "No new data."
+
+    upload(client, project, rows(TRAINING[1:]), "unwatched")
+    quiet = config(golden, champion["id"], name="watched", gate=gate, train=short, watch={"watch_seconds": 2})
+    client.call("PUT", path, json=quiet)
+    kept = run(client, path)
+    assert (kept["outcome"], kept["promotion"]["rolled_back"]) == ("Promoted", None), kept
+    assert kept["reason"].endswith("It was watched for 2 s, in which no request came; it is kept.")
+
+
 def other(client: Client, project: str, **changed: Any) -> str:
     """The path of another pipeline, which deploys nothing."""
     path = f"/v1/projects/{project}/pipelines"

@@ -19,6 +19,7 @@ from prefect.states import Failed, Scheduled
 from sqlalchemy import select, text
 
 from emissary.api import projection
+from emissary.api.approvals import resume_answered
 from emissary.api.crashes import crash_sentence, restart_after
 from emissary.api.dead_runs import end_what_should_not_run, is_still, timed_out
 from emissary.api.ending import carry_out_cancels
@@ -71,6 +72,7 @@ async def sweep(silences: Silences) -> None:
                     await _crashed(client, run_id, state, live[run_id])
                 else:
                     await projection.apply(run_id, state.type.value, state.name or "", state.message, state.timestamp)
+            await resume_answered(client)
             await correct_late_crashes(client)
             await end_what_should_not_run(client, silences)
 

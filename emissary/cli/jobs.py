@@ -7,6 +7,7 @@ import typer
 from rich.progress import Progress
 
 from emissary.cli.connection import AsJson, InProject, connect, find, given, path_of, project_path
+from emissary.cli.downloading import Output, download
 from emissary.cli.exit_codes import WrongUsage
 from emissary.cli.output import clean, messages, say, show_json, show_list, show_one
 from emissary.cli.pairs import numbers, values
@@ -167,6 +168,13 @@ def events(ctx: typer.Context, job: Job, project: InProject, as_json: AsJson = F
     client = connect(ctx)
     found = client.get(f"{job_path(client, project, job)}/events")
     show_list(found, as_json, "created_at", "kind", "details")
+
+
+@app.command()
+def tensorboard(ctx: typer.Context, job: Job, project: InProject, output: Output = None) -> None:
+    """Save a job's curves and scores as an archive with an event file for TensorBoard."""
+    client = connect(ctx)
+    download(client.get(f"{job_path(client, project, job)}/tensorboard")["download_url"], output)
 
 
 @app.command()

@@ -15,6 +15,8 @@ app = typer.Typer(
     no_args_is_help=True, help="Retraining that is done again and again, and deployed where it is better."
 )
 Pipeline = Annotated[str, typer.Argument(help="Id or name of the pipeline.")]
+Run = Annotated[str, typer.Argument(help="Id of the run.")]
+Reason = Annotated[str | None, typer.Option("--reason", help="Why; it is kept with the run.")]
 Datasets = Annotated[
     list[str] | None, typer.Option("--dataset", help="Dataset to train on in this run, instead of the pipeline's.")
 ]
@@ -73,6 +75,28 @@ def runs(ctx: typer.Context, pipeline: Pipeline, project: InProject, as_json: As
     client = connect(ctx)
     rows = client.get(f"{_path(client, project, pipeline)}/runs")
     show_list(rows, as_json, "id", "trigger", "status", "outcome", "reason", "training_job_id", "created_at")
+
+
+@app.command()
+def approve(ctx: typer.Context, pipeline: Pipeline, run_id: Run, project: InProject, reason: Reason = None) -> None:
+    """Have a run deploy what passed the gate."""
+    client = connect(ctx)
+    client.post(f"{_path(client, project, pipeline)}/runs/{run_id}/approve", {"reason": reason})
+    say(f"The run {run_id} is approved.")
+
+
+@app.command()
+def reject(
+    ctx: typer.Context,
+    pipeline: Pipeline,
+    run_id: Run,
+    project: InProject,
+    reason: Annotated[str, typer.Option("--reason", help="Why; it is kept with the run.")],
+) -> None:
+    """Have a run deploy nothing, though it passed the gate."""
+    client = connect(ctx)
+    client.post(f"{_path(client, project, pipeline)}/runs/{run_id}/reject", {"reason": reason})
+    say(f"The run {run_id} is rejected.")
 
 
 @app.command()

@@ -12,7 +12,7 @@ from emissary.schemas.training_jobs import Percentage, TrainingJobCreate, Traini
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 References = Annotated[list[Reference], Field(min_length=1, max_length=100)]
 RunStatus = Literal["Pending", "Running", "Success", "Failed", "Cancelled"]
-Outcome = Literal["Skipped", "Promoted", "NotPromoted", "Failed"]
+Outcome = Literal["Skipped", "Promoted", "NotPromoted", "RolledBack", "Failed"]
 Trigger = Literal["request", "schedule", "webhook", "dataset"]
 
 
@@ -60,6 +60,31 @@ class Gate(BaseModel):
         "mean is better than the champion's.",
         examples=[0.95],
     )
+    approval: bool = Field(
+        default=False, strict=True, description="Whether a person is asked, too, once all rules are met."
+    )
+    approval_hours: Annotated[float, Field(strict=True, gt=0, le=8760)] = Field(
+        default=72.0, description="How long a run waits for that person before it is not promoted."
+    )
+
+
+class Watch(BaseModel):
+    """For how long a promotion is watched, and when it is taken back."""
+
+    watch_seconds: Annotated[int, Field(strict=True, ge=0, le=86_400)] = Field(
+        default=0, description="How long; 0: not at all."
+    )
+    min_requests: Annotated[int, Field(strict=True, ge=1, le=1000)] = Field(
+        default=20, description="With fewer nothing is judged, and the new checkpoint stays."
+    )
+    max_error_rate: Annotated[float, Field(strict=True, ge=0, le=1)] = Field(
+        default=0.05,
+        description="Share of requests that may fail for the engine's fault (5xx); more is borne if it was so before.",
+    )
+    max_latency_ratio: Annotated[float, Field(strict=True, ge=1, le=1000)] | None = Field(
+        default=2.0,
+        description="How many times as long as before the median answer may take; null: that is not judged.",
+    )
 
 
 class Triggers(BaseModel):
@@ -91,6 +116,7 @@ class PipelineCreate(BaseModel):
         description="Deployment whose checkpoint is the champion, and is replaced by a better one. Without it nothing "
         "is compared or deployed.",
     )
+    watch: Watch = Field(default=Watch(), description="What is done after a better checkpoint was deployed.")
     schedule: PipelineSchedule | None = Field(default=None, description="When it runs by itself; null: it does not.")
     triggers: Triggers = Field(default=Triggers(), description="What else has it run by itself.")
     paused: bool = Field(default=False, strict=True, description="Whether schedule and triggers are suspended.")
@@ -146,11 +172,22 @@ class GateRule(BaseModel):
     passed: bool
 
 
-class Contender(BaseModel):
-    """A checkpoint in the comparison, with its means over the test rows."""
+class Served(BaseModel):
+    """A checkpoint that may be served."""
 
     training_job_id: str | None = Field(description="Null: the base model itself.")
     checkpoint: int
+
+
+class Replaced(Served):
+    """What a deployment served when it was compared."""
+
+    deployment_id: str
+
+
+class Contender(Served):
+    """A checkpoint in the comparison, with its means over the test rows."""
+
     scores: dict[str, float]
 
 
@@ -162,6 +199,49 @@ class Decision(BaseModel):
     test_rows: int
     challenger: Contender
     champion: Contender | None = Field(description="Null where none was deployed; only minimum_score applied then.")
+    replaces: Replaced | None = Field(
+        default=None, description="The deployment that is to be changed, and what it served; null without one."
+    )
+
+
+class Approval(BaseModel):
+    """A person's word on deploying what passed the gate."""
+
+    until: int = Field(description="UNIX time at which it is refused where nobody has said anything.")
+    approved: bool | None = Field(default=None, description="Null: nobody has said anything yet.")
+    by: str | None = Field(default=None, description="The user; of an answer in Prefect the user `prefect`.")
+    at: int | None = Field(default=None, description="UNIX time of the answer.")
+    reason: str | None = None
+
+
+class RequestFigures(BaseModel):
+    """What an engine counted of the requests to a deployment since it serves the same checkpoint."""
+
+    requests: int = Field(description="Those that were answered or failed for the engine's fault.")
+    errors: int = Field(description="Those that failed.")
+    median_seconds: float | None = Field(description="Median duration of the latest thousand answers.")
+
+
+class Promotion(BaseModel):
+    """What was done about a promotion, and seen of it."""
+
+    before: RequestFigures | None = Field(description="Of the old checkpoint; null where its engine did not run.")
+    deployed: str | None = Field(default=None, description="Where the new checkpoint is served.")
+    watch_until: int | None = Field(default=None, description="UNIX time until which it is watched.")
+    after: RequestFigures | None = Field(default=None, description="Of the new checkpoint, when the watch ended.")
+    rolled_back: str | None = Field(default=None, description="Why the old checkpoint was deployed again.")
+
+
+class PipelineRunApproval(BaseModel):
+    """POST …/approve."""
+
+    reason: Description | None = Field(default=None, description="Why; it is kept with the run.")
+
+
+class PipelineRunRejection(BaseModel):
+    """POST …/reject."""
+
+    reason: Annotated[Description, Field(min_length=1)] = Field(description="Why; it is kept with the run.")
 
 
 class PipelineRunSummary(BaseModel):
@@ -173,7 +253,7 @@ class PipelineRunSummary(BaseModel):
     trigger: Trigger
     status: RunStatus
     outcome: Outcome | None = Field(description="What came of it; null until that is known, or where it was cancelled.")
-    reason: str | None = Field(description="Why that came of it.")
+    reason: str | None = Field(description="Why that came of it; of a run that waits for a person, that it does.")
     training_job_id: str | None
     created_at: UnixTime
     updated_at: UnixTime
@@ -186,4 +266,6 @@ class PipelineRunDetail(PipelineRunSummary):
     train_dataset_id: str | None = Field(description="The dataset that was trained on: one of these, or made of them.")
     decision: Decision | None
     trigger_id: str | None = Field(description="The webhook or dataset that began it, which may be gone.")
+    approval: Approval | None = Field(description="Null where no person was asked.")
+    promotion: Promotion | None = Field(description="Null where nothing was deployed.")
     flow_run_id: str | None = Field(description="The Prefect flow run that does the work.")

@@ -212,6 +212,12 @@ class TestResults(BaseModel):
     )
 
 
+class EventFile(BaseModel):
+    """The curves and scores of a training job, as TensorBoard reads them."""
+
+    download_url: str = Field(description="Link to an archive with the event file; expires.")
+
+
 class TrainingJobCheckpoint(BaseModel):
     """A complete checkpoint: a LoRA adapter with its tokenizer."""
 

@@ -3,6 +3,7 @@
 import httpx
 
 from emissary.errors import EmissaryError, Unavailable
+from emissary.schemas.pipelines import RequestFigures
 from emissary.secret_files import signing_key
 from emissary.serving.token import engine_token
 from emissary.settings import settings
@@ -35,3 +36,15 @@ async def unload(engine: Engine, name: str) -> None:
             raise Unavailable(f"The engine {engine.id} does not answer; try again.") from error
     if response.status_code not in (204, 404):
         raise EmissaryError(f"The engine {engine.id} could not unload {name}: {response.text}")
+
+
+async def figures(engine: Engine, name: str) -> RequestFigures | None:
+    """What the engine has counted of the requests to a deployment; None where it does not serve it now."""
+    if engine.status != "Active" or engine.endpoint is None:
+        return None
+    async with connect(engine) as client:
+        try:
+            response = await client.get(f"/requests/{name}")
+        except httpx.TransportError:
+            return None
+    return RequestFigures.model_validate(response.json()) if response.is_success else None

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from emissary.errors import EmissaryError
 from emissary.serving.decoding import GenerationResult
+from emissary.serving.measuring import failed
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,8 @@ class Answer:
                     yield _event(self._frame(self._chunk_name) | {"choices": [], "usage": self._usage(item)})
             yield "data: [DONE]\n\n"
         except EmissaryError as error:
+            if error.status >= 500:
+                failed()
             yield _event(envelope(error))
         finally:
             await items.aclose()

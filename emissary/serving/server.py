@@ -18,9 +18,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from emissary.errors import EmissaryError, InvalidInput, NotFound, Unauthorized
 from emissary.schemas.inference import ChatCompletionRequest, CompletionRequest, Sampling
+from emissary.schemas.pipelines import RequestFigures
 from emissary.serving.batching import Batcher
 from emissary.serving.decoding import GenerationRequest, GenerationResult
 from emissary.serving.generation import Generator
+from emissary.serving.measuring import Figures, Measure, count_for
 from emissary.serving.openai_answers import Answer, envelope
 from emissary.serving.pooled import PooledModel
 from emissary.serving.pooled_batching import PooledBatcher
@@ -65,10 +67,12 @@ def create_engine_app(
     "error", "code"}.
     """
     app = FastAPI(title="Emissary engine", docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_middleware(Measure)
     app.add_middleware(_RequireToken, token=token)
     _add_error_handlers(app)
     access = {"last": int(time.time()), "requests": 0}
     served: dict[str, str | None] = {base_model: None}  # name that requests use → adapter, None for the base model
+    figures = {base_model: Figures()}
 
     def last_access() -> int:
         if batcher.in_flight:
@@ -82,6 +86,7 @@ def create_engine_app(
             generator.load_adapter(name, fetch(artifact))
         elif name in generator.adapters:
             generator.unload_adapter(name)
+        figures[name] = Figures()
         served[name] = None if artifact is None else name
 
     def unload(name: str) -> None:
@@ -89,6 +94,7 @@ def create_engine_app(
             raise NotFound(f"This engine serves no {name!r} that could be unloaded.")
         if served.pop(name) is not None:
             generator.unload_adapter(name)
+        figures.pop(name, None)
 
     app.state.load, app.state.unload, app.state.last_access = load, unload, last_access
 
@@ -112,10 +118,17 @@ def create_engine_app(
     async def unload_adapter(name: str) -> None:
         unload(name)
 
+    @app.get("/requests/{name}")
+    async def requests(name: str) -> RequestFigures:
+        if name not in figures:
+            raise NotFound(f"This engine serves no {name!r}.")
+        return figures[name].summary()
+
     def adapter(model: str) -> str | None:
         if model not in served:
             raise NotFound(f"model: this engine serves no {model!r}; it serves {', '.join(served)}.")
         access.update(last=int(time.time()), requests=access["requests"] + 1)
+        count_for(figures[model])
         return served[model]
 
     if isinstance(batcher, PooledBatcher) and isinstance(generator, PooledModel):

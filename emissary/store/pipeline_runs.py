@@ -8,10 +8,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from emissary.errors import InvalidInput, NotFound
 from emissary.ids import new_id
-from emissary.schemas.pipelines import Decision, Trigger
+from emissary.schemas.pipelines import Decision, Served, Trigger
 from emissary.store import job_events, pipelines, training_jobs
 from emissary.store.pages import Page, fetch
-from emissary.store.tables import TERMINAL, Dataset, Pipeline, PipelineRun, Project, TrainingJob
+from emissary.store.tables import GONE, TERMINAL, Dataset, Deployment, Pipeline, PipelineRun, Project, TrainingJob
 
 
 async def create(
@@ -83,7 +83,7 @@ async def cancel(session: AsyncSession, run: PipelineRun) -> PipelineRun:
 
     Raises InvalidInput when it has ended.
     """
-    run = await _locked(session, run.id)
+    run = await locked(session, run.id)
     if run.status not in pipelines.LIVE:
         raise InvalidInput(f"The run {run.id} has ended already (status {run.status}).")
     run.status, run.state_at = "Cancelled", None
@@ -117,7 +117,7 @@ async def gather(session: AsyncSession, run_id: str) -> Sequence[Dataset]:
     """The datasets that the run uses, the oldest first, from now on the same; none where all of their content was in
     an earlier run that came to a decision. Raises InvalidInput as `pipelines.gathered`.
     """
-    run = await _locked(session, run_id)
+    run = await locked(session, run_id)
     if run.gathered is not None:
         rows = {row.id: row for row in await session.scalars(_datasets(run.gathered))}
         if missing := [entry["id"] for entry in run.gathered if entry["id"] not in rows]:
@@ -128,7 +128,7 @@ async def gather(session: AsyncSession, run_id: str) -> Sequence[Dataset]:
     pipeline = await pipelines.get(session, run.pipeline_id)
     found = await pipelines.gathered(session, run.project_id, pipelines.config(pipeline), run.requested)
     decided = select(PipelineRun.gathered).where(
-        PipelineRun.pipeline_id == run.pipeline_id, PipelineRun.outcome.in_(("Promoted", "NotPromoted"))
+        PipelineRun.pipeline_id == run.pipeline_id, PipelineRun.outcome.in_(("Promoted", "NotPromoted", "RolledBack"))
     )
     known = {entry["sha256"] for entries in await session.scalars(decided) for entry in entries or []}
     if all(row.sha256 in known for row in found):
@@ -143,7 +143,7 @@ def _datasets(gathered: list[dict[str, Any]]) -> Any:
 
 async def use(session: AsyncSession, run_id: str, dataset: Dataset, merged: bool) -> None:
     """Note what the run trains on; a dataset that it merged itself comes into the catalogue with that."""
-    run = await _locked(session, run_id)
+    run = await locked(session, run_id)
     if merged and await session.get(Dataset, dataset.id) is None:
         session.add(dataset)
         await session.flush()
@@ -155,11 +155,13 @@ async def start_job(session: AsyncSession, run_id: str) -> str:
 
     Raises InvalidInput as `pipelines.composed`, and where the run was cancelled.
     """
-    run = await _locked(session, run_id)
+    run = await locked(session, run_id)
     if run.training_job_id is not None:
         return run.training_job_id
     if run.status == "Cancelled":
         raise InvalidInput(f"The run {run.id} was cancelled.")
+    if run.decision is not None:
+        raise InvalidInput("The training job whose checkpoint was to be deployed was deleted; run again.")
     if run.train_dataset_id is None:
         raise InvalidInput("gather: the dataset that this run was to train on was deleted; run again.")
     project = await session.get_one(Project, run.project_id)
@@ -176,15 +178,31 @@ async def start_job(session: AsyncSession, run_id: str) -> str:
 
 async def decide(session: AsyncSession, run_id: str, decision: Decision) -> None:
     """Note what the gate decided."""
-    run = await _locked(session, run_id)
+    run = await locked(session, run_id)
     run.decision, run.crashes = decision.model_dump(mode="json"), 0
+
+
+def require_served(row: Deployment, expected: Served) -> None:
+    """Raises InvalidInput where the deployment is gone, or serves something else than expected."""
+    if row.status in GONE:
+        raise InvalidInput(f"The deployment {row.name!r} is {row.status}.")
+    if not serves(row, expected):
+        raise InvalidInput(
+            f"{row.name!r} serves another checkpoint by now than was compared with; run the pipeline again."
+        )
+
+
+def serves(row: Deployment, checkpoint: Served) -> bool:
+    """Whether the catalogue has the deployment serve this."""
+    return (row.training_job_id, row.checkpoint) == (checkpoint.training_job_id, checkpoint.checkpoint)
 
 
 async def conclude(session: AsyncSession, run_id: str, outcome: str, reason: str) -> None:
     """Note what came of the run."""
-    run = await _locked(session, run_id)
+    run = await locked(session, run_id)
     run.outcome, run.reason = outcome, reason
 
 
-async def _locked(session: AsyncSession, run_id: str) -> PipelineRun:
+async def locked(session: AsyncSession, run_id: str) -> PipelineRun:
+    """The run as it is now, which nobody else changes during this transaction."""
     return await session.get_one(PipelineRun, run_id, with_for_update={"key_share": True}, populate_existing=True)

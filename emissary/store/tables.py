@@ -351,8 +351,12 @@ class PipelineRun(FlowBacked, Base):
     training_job_id: Mapped[str | None] = mapped_column(ForeignKey("training_jobs.id", ondelete="SET NULL"))
     decision: Mapped[Json | None]
     """The fields of `Decision`."""
+    approval: Mapped[Json | None]
+    """The fields of `Approval`, once a person is asked."""
+    promotion: Mapped[Json | None]
+    """The fields of `Promotion`, once a deployment is to be changed."""
     outcome: Mapped[str | None]
-    """`Skipped`, `Promoted` or `NotPromoted`, once that is so."""
+    """`Skipped`, `Promoted`, `NotPromoted` or `RolledBack`, once that is so."""
     reason: Mapped[str | None]
     created_by: Mapped[str] = mapped_column(ForeignKey("users.id"))
 

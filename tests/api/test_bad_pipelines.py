@@ -46,6 +46,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "gate of classes without classes": ({"gate": {"class_tolerance": 0.1}}, "gate.class_tolerance:"),
     "certainty": ({"gate": {"confidence": 1.0}}, "gate.confidence:"),
     "improvement that is a word": ({"gate": {"minimum_improvement": "0.1"}}, "gate.minimum_improvement:"),
+    "approval that is a word": ({"gate": {"approval": "yes"}}, "gate.approval:"),
+    "approval without time": ({"gate": {"approval": True, "approval_hours": 0}}, "gate.approval_hours:"),
+    "watch that lasts for ever": ({"watch": {"watch_seconds": 86401}}, "watch.watch_seconds:"),
+    "latency below what was": ({"watch": {"max_latency_ratio": 0.5}}, "watch.max_latency_ratio:"),
     "no test rows": ({"train_test_split_ratio": None}, "test_dataset_id:"),
     "unknown test dataset": (
         {"train_test_split_ratio": None, "test_dataset_id": "ds-nobody"},

@@ -12,6 +12,7 @@ import uvicorn
 
 from emissary.serving.batching import Batcher
 from emissary.serving.generation import Generator
+from emissary.serving.measuring import PROBE
 from emissary.serving.server import create_engine_app
 
 TOKEN = "engine-token"
@@ -88,6 +89,23 @@ def test_chat_completion_has_the_contracts_shape(client: httpx.Client) -> None:
     assert usage["prompt_tokens_details"] == {"cached_tokens": 0, "audio_tokens": 0}
     assert {"service_tier", "system_fingerprint"} <= body.keys()
     assert client.get("/health").json()["requests"] == 1
+
+
+def test_requests_to_each_name_are_counted_for_as_long_as_it_serves_the_same(
+    client: httpx.Client, adapter_dirs: dict[str, Path]
+) -> None:
+    ask = {"prompt": "One, two,", "temperature": 0, "max_tokens": 1}
+    for model, headers in (("red", {}), ("red", {}), ("blue", {}), ("red", PROBE), ("nobody", {})):
+        client.post("/v1/completions", json=ask | {"model": model}, headers=headers)
+    client.post("/v1/completions", json=ask | {"model": "red", "stream": True})
+    client.post("/v1/completions", json=ask | {"model": "red", "prompt": "word " * 9000})
+    red = client.get("/requests/red").json()
+    assert (red["requests"], red["errors"], 0 < red["median_seconds"] < 30) == (3, 0, True)
+    assert client.get("/requests/blue").json()["requests"] == 1
+    assert client.get("/requests/nobody").status_code == 404
+    client.post("/adapters", json={"name": "red", "artifact": str(adapter_dirs["blue"])})
+    assert client.get("/requests/red").json() == {"requests": 0, "errors": 0, "median_seconds": None}
+    assert client.get("/requests/blue").json()["requests"] == 1
 
 
 def test_completion_has_the_contracts_shape(client: httpx.Client) -> None:

@@ -1,15 +1,25 @@
 """Runs of a pipeline."""
 
+from datetime import UTC, datetime
+
 from fastapi import Request, Response
 
 from emissary.api import ending, submit
+from emissary.api.approvals import resume
 from emissary.api.auth import CurrentCaller, OwnedPipeline
 from emissary.api.paging import WantedPage, link_next
 from emissary.api.routing import keyed_router
-from emissary.schemas.pipelines import PipelineRunCreate, PipelineRunDetail, PipelineRunSummary
-from emissary.store import pipeline_runs
+from emissary.schemas.pipelines import (
+    PipelineRunApproval,
+    PipelineRunCreate,
+    PipelineRunDetail,
+    PipelineRunRejection,
+    PipelineRunSummary,
+)
+from emissary.store import approvals, pipeline_runs
 from emissary.store.database import transaction
-from emissary.store.tables import PipelineRun
+from emissary.store.tables import Pipeline, PipelineRun
+from emissary.store.users import Caller
 
 router = keyed_router("Pipelines", "/v1/projects/{project_id}/pipelines/{pipeline_id}/runs")
 
@@ -18,6 +28,9 @@ def _summary(row: PipelineRun) -> PipelineRunSummary:
     shown = {name: getattr(row, name) for name in PipelineRunSummary.model_fields}
     if row.status == "Failed":
         shown |= {"outcome": "Failed", "reason": row.error}
+    if waits_for := approvals.waits(row):
+        until = datetime.fromtimestamp(waits_for.until, UTC)
+        shown["reason"] = f"It passed the gate and waits for a person's approval until {until:%Y-%m-%d %H:%M} UTC."
     return PipelineRunSummary(**shown)
 
 
@@ -28,6 +41,8 @@ def _detail(row: PipelineRun) -> PipelineRunDetail:
         train_dataset_id=row.train_dataset_id,
         decision=row.decision,
         trigger_id=row.trigger_id,
+        approval=row.approval,
+        promotion=row.promotion,
         flow_run_id=str(row.flow_run_id) if row.flow_run_id else None,
     )
 
@@ -70,3 +85,35 @@ async def cancel_pipeline_run(pipeline: OwnedPipeline, pipeline_run_id: str) -> 
     async with transaction() as session:
         row = await pipeline_runs.cancel(session, await pipeline_runs.get(session, pipeline_run_id, pipeline.id))
     await ending.end_cancelled(row)
+
+
+@router.post(
+    "/{pipeline_run_id}/approve",
+    operation_id="approvePipelineRunById",
+    summary="Approve what a pipeline run is to deploy",
+)
+async def approve_pipeline_run(
+    pipeline: OwnedPipeline, pipeline_run_id: str, caller: CurrentCaller, body: PipelineRunApproval | None = None
+) -> PipelineRunDetail:
+    """Has the run go on and deploy. 400 where it does not wait for that, or the deployment was changed meanwhile."""
+    return await _answer(pipeline, pipeline_run_id, caller, True, None if body is None else body.reason)
+
+
+@router.post(
+    "/{pipeline_run_id}/reject", operation_id="rejectPipelineRunById", summary="Reject what a pipeline run is to deploy"
+)
+async def reject_pipeline_run(
+    pipeline: OwnedPipeline, pipeline_run_id: str, caller: CurrentCaller, body: PipelineRunRejection
+) -> PipelineRunDetail:
+    """Has the run end as NotPromoted; what is deployed stays. 400 where it does not wait for that."""
+    return await _answer(pipeline, pipeline_run_id, caller, False, body.reason)
+
+
+async def _answer(
+    pipeline: Pipeline, pipeline_run_id: str, caller: Caller, approved: bool, reason: str | None
+) -> PipelineRunDetail:
+    async with transaction() as session:
+        row = await pipeline_runs.get(session, pipeline_run_id, pipeline.id)
+        await approvals.answer(session, row, caller.user_id, approved, reason)
+    await resume(row)
+    return _detail(row)
