@@ -76,7 +76,7 @@ def _split(source: str, loaded: Any, split: str | None) -> "datasets.IterableDat
     return loaded[split]
 
 
-def newest_revision(name: str, revision: str | None = None, *, nothing: str = "There is") -> str:
+def newest_revision(name: str, revision: str | None = None, *, nothing: str) -> str:
     """The commit that a branch or tag of a dataset of the hub is at, default its main branch.
 
     Raises InvalidInput where there is no such revision or `name` is none, NotFound where the hub does not have it for
@@ -105,8 +105,8 @@ def newest_revision(name: str, revision: str | None = None, *, nothing: str = "T
         raise InvalidInput(f"{nothing} on the Hugging Face hub it has no revision {revision!r}.") from error
     except (httpx2.HTTPError, OSError) as error:
         raise Unavailable(
-            f"{nothing} the Hugging Face hub, of which it may be a dataset, cannot be reached. Download it where there "
-            "is a network, and name its folder."
+            f"{nothing} the Hugging Face hub, of which it may be a dataset, cannot be reached; try again later, or "
+            "download it where there is a network and upload it as files."
         ) from error
     return str(found.sha)
 

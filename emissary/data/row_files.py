@@ -29,22 +29,20 @@ def write_rows(
             f"{said} has the columns {', '.join(map(str, columns))[:500]}, and none that a dataset to train on has "
             f"({', '.join(sorted(FIELDS))}). Rename them."
         )
-    written = 0
     with target.open("wb") as file:
         for row in rows_of(names):
             line = json.dumps(_without_nulls(dict(row)), ensure_ascii=False, default=_plain)
-            written += file.write(f"{line}\n".encode(errors="replace"))
-            if most_bytes is not None and written > most_bytes:
-                raise InvalidInput(
-                    f"{said} takes more than the limit of {most_bytes // 2**20} MiB (EMISSARY_MAX_LARGE_UPLOAD_MB); "
-                    "take less of it."
-                )
+            file.write(f"{line}\n".encode(errors="replace"))
+            _require_room(file.tell(), most_bytes, said)
 
 
-def write_once(rows: Iterable[Mapping[str, Any]], task_type: TaskType, target: Path) -> int:
+def write_once(
+    rows: Iterable[Mapping[str, Any]], task_type: TaskType, target: Path, most_bytes: int | None = None
+) -> int:
     """Write normalised rows as they are uploaded for the task type, each row once, to the JSON Lines file `target`.
 
-    Returns how many there are. Of what was written only hashes of 128 bits are kept in memory.
+    Returns how many there are. Of what was written only hashes of 128 bits are kept in memory. Raises InvalidInput
+    where they take more than `most_bytes`.
     """
     seen: set[bytes] = set()
     with target.open("wb") as file:
@@ -54,6 +52,7 @@ def write_once(rows: Iterable[Mapping[str, Any]], task_type: TaskType, target: P
             if digest not in seen:
                 seen.add(digest)
                 file.write(line + b"\n")
+                _require_room(file.tell(), most_bytes, "What is to be trained on")
     return len(seen)
 
 
@@ -70,6 +69,14 @@ def as_uploaded(row: Mapping[str, Any], task_type: TaskType) -> dict[str, Any]:
     if row["kind"] == "prompt":
         return {"prompt": row["prompt"], "completion": row["completion"]}
     return {"messages": row["messages"]}
+
+
+def _require_room(written: int, most_bytes: int | None, said: str) -> None:
+    if most_bytes is not None and written > most_bytes:
+        raise InvalidInput(
+            f"{said} takes more than the limit of {most_bytes // 2**20} MiB (EMISSARY_MAX_LARGE_UPLOAD_MB); take less of "
+            "it."
+        )
 
 
 def _without_nulls(value: Any) -> Any:

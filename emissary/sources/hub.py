@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from emissary.data import hub_datasets
-from emissary.errors import EmissaryError
+from emissary.errors import InvalidInput, NotFound
 from emissary.schemas.sources import HubSource
 from emissary.settings import settings
 from emissary.sources.fetched import Fetched
@@ -12,10 +12,15 @@ from emissary.store.tables import Json
 
 
 def check(source: HubSource) -> str:
-    """The commit that its revision is at. Raises EmissaryError where the hub does not give us the dataset."""
-    return hub_datasets.newest_revision(
-        source.dataset, source.revision, nothing=f"gather.dataset: {source.dataset} cannot be had:"
-    )
+    """The commit that its revision is at. Raises InvalidInput where the hub does not give us the dataset, Unavailable
+    where it is not reached.
+    """
+    try:
+        return hub_datasets.newest_revision(
+            source.dataset, source.revision, nothing=f"gather.dataset: {source.dataset} cannot be had:"
+        )
+    except NotFound as error:
+        raise InvalidInput(str(error)) from error
 
 
 def fetch(source: HubSource, known: Sequence[Json], folder: Path) -> Fetched | None:
@@ -37,6 +42,6 @@ def fetch(source: HubSource, known: Sequence[Json], folder: Path) -> Fetched | N
             revision=origin["revision"],
             most_bytes=settings().max_large_upload_mb * 2**20,
         )
-    except EmissaryError as error:
-        raise type(error)(f"gather.dataset: {error}", error.code) from error
+    except InvalidInput as error:
+        raise InvalidInput(f"gather.dataset: {error}") from error
     return Fetched(path, f"{source.dataset.rpartition('/')[2]}.jsonl", origin)

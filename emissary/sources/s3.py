@@ -69,7 +69,8 @@ def fetch(
     if len(taken) == 1:
         return Fetched(files[0], PurePosixPath(taken[0].key).name, origin)
     path = folder / "fetched"
-    write_once(_rows(bucket, list(zip(taken, files, strict=True)), task_type), task_type, path)
+    most_bytes = settings().max_large_upload_mb * _MIB
+    write_once(_rows(bucket, list(zip(taken, files, strict=True)), task_type), task_type, path, most_bytes)
     return Fetched(path, "objects.jsonl", origin)
 
 
