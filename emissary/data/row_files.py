@@ -74,8 +74,7 @@ def as_uploaded(row: Mapping[str, Any], task_type: TaskType) -> dict[str, Any]:
 def _require_room(written: int, most_bytes: int | None, said: str) -> None:
     if most_bytes is not None and written > most_bytes:
         raise InvalidInput(
-            f"{said} takes more than the limit of {most_bytes // 2**20} MiB (EMISSARY_MAX_LARGE_UPLOAD_MB); take less of "
-            "it."
+            f"{said} takes more than the limit of {most_bytes // 2**20} MiB (EMISSARY_MAX_LARGE_UPLOAD_MB); take less."
         )
 
 

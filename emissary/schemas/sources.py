@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 import httpx
 from pydantic import AfterValidator, BaseModel, Discriminator, Field, Tag
 
-from emissary.schemas.fields import Description, Reference
+from emissary.schemas.fields import Reference
 
 References = Annotated[list[Reference], Field(min_length=1, max_length=100)]
 S3_URI = r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^\x00-\x1f\x7f]*)?"
@@ -39,6 +39,8 @@ def _hub_name(value: str) -> str:
 
 def _one_select(value: str) -> str:
     query = value.strip().removesuffix(";").rstrip()
+    if "\0" in query:
+        raise ValueError("must not contain NUL characters")
     if ";" in query:
         raise ValueError("must be a single statement, without ; in it")
     if not re.match(r"(select|with)\b", query, re.IGNORECASE):
@@ -106,7 +108,7 @@ class SqlSource(_Outside):
 
     source: Literal["sql"] = Field(description="A query of a database.")
     connection: Reference = Field(description="Name of a connection that the operator gave the organization.")
-    query: Annotated[Description, Field(min_length=1, max_length=20_000), AfterValidator(_one_select)] = Field(
+    query: Annotated[str, Field(strict=True, max_length=20_000), AfterValidator(_one_select)] = Field(
         description="One SELECT whose columns are called as the fields of a row are. ORDER BY keeps it the same.",
         examples=["SELECT question AS prompt, answer AS completion FROM tickets ORDER BY id"],
     )
