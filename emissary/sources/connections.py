@@ -8,9 +8,9 @@ The file is read whenever a source is checked or fetched, so a change counts at 
 
 import json
 from collections.abc import Iterator
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, SecretStr, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Discriminator, SecretStr, Tag, TypeAdapter, ValidationError
 
 from emissary.errors import EmissaryError, InvalidInput
 from emissary.schemas.sources import S3Uri
@@ -45,7 +45,11 @@ class SqlConnection(_Connection):
     sql: SecretStr
 
 
-_FILE: TypeAdapter[dict[str, S3Connection | SqlConnection]] = TypeAdapter(dict[str, S3Connection | SqlConnection])
+_AnyConnection = Annotated[
+    Annotated[S3Connection, Tag("s3")] | Annotated[SqlConnection, Tag("sql")],
+    Discriminator(lambda value: "sql" if isinstance(value, dict) and "sql" in value else "s3"),
+]
+_FILE: TypeAdapter[dict[str, S3Connection | SqlConnection]] = TypeAdapter(dict[str, _AnyConnection])
 
 
 def s3_connection(uri: str, organization: str) -> S3Connection:

@@ -148,7 +148,8 @@ def test_query_is_bounded_in_time_rows_and_bytes(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.usefixtures("warehouse")
-def test_check_plans_the_query_and_does_not_run_it() -> None:
+def test_check_begins_the_query_and_does_not_wait_for_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sql, "CHECK_SECONDS", 1)
     sql.check(source("SELECT pg_sleep(600)::text AS prompt"), "default")
     with pytest.raises(InvalidInput, match='column "prompts" does not exist'):
         sql.check(source("SELECT prompts FROM tickets"), "default")
