@@ -4,10 +4,10 @@ import os
 import re
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
@@ -71,14 +71,28 @@ class Settings(BaseSettings):
         description="How long a request to a model whose engine has ended is held while the engine starts, in seconds; "
         "then it is answered 503 with Retry-After.",
     )
+    sources: Path | None = Field(
+        default=None,
+        description="JSON file of named connections to buckets and databases from which pipelines may fetch data.",
+    )
+    allow_private_urls: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Hosts and networks (CIDR) that are not public and may be called all the same where a user names "
+        "them, separated by commas.",
+    )
     training_runs: int = Field(
         default=1, ge=1, description="Training runs at once on the `training` work pool (applied by `emissary up`)."
     )
 
-    @field_validator("home", "models")
+    @field_validator("home", "models", "sources")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return None if value is None else value.expanduser().resolve()
+
+    @field_validator("allow_private_urls", mode="before")
+    @classmethod
+    def _separated(cls, value: object) -> object:
+        return [entry.strip() for entry in value.split(",") if entry.strip()] if isinstance(value, str) else value
 
     @field_validator("artifacts")
     @classmethod

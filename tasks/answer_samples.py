@@ -34,7 +34,7 @@ def _rows(key: str) -> list[dict[str, Any]]:
 def _sample(job: TrainingJob, best: int, before: dict[str, Any] | None, after: dict[str, Any]) -> dict[str, Any]:
     answered = {} if before is None else {"base model": before}
     answered[f"checkpoint {best}"] = after
-    sample = {"input": _cut(after["input"]), "expected": _cut(after["expected_output"])}
+    sample: dict[str, Any] = {"input": _cut(after["input"]), "expected": _cut(after["expected_output"])}
     sample |= {name: _cut(row["output"]) for name, row in answered.items()}
     for function in job.test_functions:
         sample |= {f"{function}, {name}": row.get(function) for name, row in answered.items()}

@@ -1,6 +1,5 @@
 """The rows that a pipeline's run trains on: one dataset as it is, or one made of several."""
 
-import json
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
@@ -13,32 +12,40 @@ from prefect.cache_policies import NO_CACHE
 
 from emissary.data.inputs import leaked
 from emissary.data.normalise import read_normalised
+from emissary.data.row_files import write_once
 from emissary.errors import InvalidInput
 from emissary.schemas.pipelines import PipelineCreate
+from emissary.schemas.sources import DatasetsSource
 from emissary.store import pipeline_runs, pipelines
 from emissary.store.artifacts import artifact_store
 from emissary.store.dataset_files import store_file
 from emissary.store.tables import Dataset, Pipeline, PipelineRun
 from tasks.attempt import require_lease
 from tasks.catalogue import in_catalogue
+from tasks.fetching import fetch
 from tasks.preparing import prepare
 
 _SHOWN_ROWS = 20
+_NOTHING_NEW = "No new data."
 
 
 @task(task_run_name="gather", cache_policy=NO_CACHE)
 async def gather(run: PipelineRun) -> str | None:
     """Have the run know the dataset that it trains on; where there is nothing new, this says so instead.
 
-    Raises InvalidInput where a dataset is gone, or rows of the test dataset are among those to train on.
+    Raises InvalidInput where a dataset or a source is gone, or rows of the test dataset are among those to train on.
     """
     if run.training_job_id is not None:
         return None  # its job has them
-    found = await in_catalogue(pipeline_runs.gather, run.id)
-    if not found:
-        return "No new data."
     pipeline = await in_catalogue(pipelines.get, run.pipeline_id)
     wanted = pipelines.config(pipeline)
+    source = wanted.gather
+    outside = None if run.requested is not None or isinstance(source, DatasetsSource) else source
+    if outside is not None and not await fetch(run, pipeline, wanted, outside):
+        return _NOTHING_NEW
+    found = await in_catalogue(pipeline_runs.gather, run.id)
+    if not found:
+        return _NOTHING_NEW
     keys = [await prepare(row.id) for row in found]
     get_run_logger().info("Gathered %s", ", ".join(f"{row.name} ({row.id})" for row in found))
     if wanted.test_dataset_id is not None:
@@ -74,29 +81,11 @@ def _merge(
 ) -> Dataset:
     """The dataset of all their rows, each once, stored under the run's own id; made again it is the same."""
     name = f"{pipeline.name[:90]}-{run.id[3:9]}"
-    seen: dict[str, None] = {}
-    for row in _rows(keys):
-        seen.setdefault(json.dumps(uploaded(row, wanted.train.task_type), ensure_ascii=False, sort_keys=True))
-    with tempfile.NamedTemporaryFile(prefix="emissary-merged-", suffix=".jsonl") as file:
-        file.write("".join(f"{line}\n" for line in seen).encode())
-        file.flush()
-        with Path(file.name).open("rb") as source:
+    with tempfile.TemporaryDirectory(prefix="emissary-merged-") as folder:
+        merged = Path(folder) / "merged"
+        count = write_once(_rows(keys), wanted.train.task_type, merged)
+        with merged.open("rb") as source:
             dataset = store_file(source, f"{name}.jsonl", dataset_id=f"ds-{run.id.removeprefix('pr-')}")
     dataset.project_id, dataset.name, dataset.upload_by = run.project_id, name, run.created_by
-    get_run_logger().info("Merged %d datasets to %d different rows", len(found), len(seen))
+    get_run_logger().info("Merged %d datasets to %d different rows", len(found), count)
     return dataset
-
-
-def uploaded(row: dict[str, Any], task_type: str) -> dict[str, Any]:
-    """A normalised row as it is uploaded for the task type."""
-    match task_type:
-        case "classification":
-            return {"prompt": row["prompt"], "completion": row["labels"]}
-        case "regression":
-            return {"prompt": row["prompt"], "completion": row["target"]}
-        case "embedding":
-            pair = {"itemA": {"text": row["text_a"]}, "itemB": {"text": row["text_b"]}}
-            return pair | {"similarity": row["similarity"]}
-    if row["kind"] == "prompt":
-        return {"prompt": row["prompt"], "completion": row["completion"]}
-    return {"messages": row["messages"]}

@@ -16,6 +16,7 @@ from emissary import model_files
 from emissary.client import Client
 from emissary.settings import Settings
 from emissary.up import Platform, running
+from tests.web_server import ADDRESS
 
 # Examples are bounded by their number: the clock of a shared machine says nothing about the code.
 hypothesis.settings.register_profile("project", deadline=None)
@@ -66,6 +67,8 @@ def platform(base_model_dir: Path) -> Iterator[Platform]:
             "EMISSARY_PREFECT_PORT": str(free_port()),
             "EMISSARY_MAX_UPLOAD_MB": "1",
             "EMISSARY_COLD_START_HOLD": "180",
+            # What tests fetch from the web is there.
+            "EMISSARY_ALLOW_PRIVATE_URLS": ADDRESS,
             # Names of models that tests make up would be looked up.
             "HF_HUB_OFFLINE": "1",
         }

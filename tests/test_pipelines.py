@@ -14,8 +14,9 @@ from emissary.client import Client
 from emissary.settings import PROJECT_ROOT
 from emissary.up import Platform
 from tests.engine_life import adapters, prefect, process_of
-from tests.jobs import ended, until, upload
+from tests.jobs import ended, jsonl, profiled, until, upload
 from tests.tasks.pooled_run import ENCODER, TOPICS, encoder_dir
+from tests.web_server import web_server
 
 # Several trainings and an engine.
 pytestmark = pytest.mark.acceptance
@@ -309,6 +310,33 @@ def test_datasets_are_merged_each_row_once_and_test_rows_among_them_are_listed(c
     assert "2 of the 6 rows" in leaked["reason"]
     assert "row 2, 3." in leaked["reason"]
     assert run(client, path, datasets=[first])["reason"] == "No new data."
+
+
+def test_data_from_the_web_is_fetched_merged_skipped_and_missed(client: Client) -> None:
+    project = str(client.post("/v1/projects", {"name": "web-pipelines"})["id"])
+    golden = upload(client, project, rows(TEST), "golden")
+    short = config(golden, None)["train"] | {"parameters": SHORT}
+    with web_server() as web:
+        source = {"source": "url", "url": web.put("/rows.jsonl", jsonl(rows(TRAINING[:6]))), "merge": True}
+        path = other(client, project, **config(golden, None, gather=source, gate={}, train=short))
+        first = run(client, path)
+        assert (first["outcome"], first["datasets"]) == ("Promoted", [first["train_dataset_id"]]), first
+        assert run(client, path)["reason"] == "No new data."
+        web.put("/rows.jsonl", jsonl(rows(TRAINING[4:])))
+        second = run(client, path)
+        assert second["outcome"] == "Promoted", second
+        assert second["datasets"][0] == first["train_dataset_id"]
+        datasets = f"/v1/projects/{project}/datasets"
+        assert profiled(client, f"{datasets}/{second['datasets'][1]}")["profile"]["rows"] == len(TRAINING) - 4
+        assert profiled(client, f"{datasets}/{second['train_dataset_id']}")["profile"]["rows"] == len(TRAINING)
+        assert len(client.get(datasets)) == 4  # the golden one, two fetched, one merged of these
+        del web.answers["/rows.jsonl"]
+        jobs = len(client.get(f"/v1/projects/{project}/training-jobs"))
+        gone = run(client, path)
+        assert (gone["status"], gone["outcome"], gone["training_job_id"]) == ("Failed", "Failed", None)
+        assert "gather.url: " in gone["reason"]
+        assert "is not there (404); put it back" in gone["reason"]
+        assert len(client.get(f"/v1/projects/{project}/training-jobs")) == jobs
 
 
 @pytest.mark.usefixtures("first_data")

@@ -17,7 +17,7 @@ from emissary.errors import EmissaryError, Unavailable
 
 logger = logging.getLogger(__name__)
 _DATABASE_SECONDS = 5
-_VARIANTS = ("constrained", "literal", "function-")
+_VARIANTS = ("constrained", "literal", "function-", "source=")
 _CODES = {401: "unauthorized", 404: "object_not_found", 405: "method_not_allowed", 413: "too_large"}
 
 
@@ -45,6 +45,8 @@ def field_sentence(error: RequestValidationError) -> str:
 def _path(problem: dict[str, Any]) -> str:
     """The dotted path of the field."""
     path = [str(part) for part in problem["loc"][1:]]  # the first is body, path, query or header
+    if problem["type"] == "unknown_source":
+        path.append(problem["ctx"]["field"])
     # `checkpoint` may be a number or a word: pydantic appends the variant it tried, which is no part of the path.
     return ".".join(part for part in path if part != "int" and not part.startswith(_VARIANTS))
 

@@ -7,24 +7,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from emissary.schemas.fields import Description, Name, Reference, UnixTime
 from emissary.schemas.grpo_jobs import GrpoJobCreate, Weight
 from emissary.schemas.pipeline_schedules import PipelineSchedule
+from emissary.schemas.sources import DatasetsSource, Gather, References
 from emissary.schemas.training_jobs import Percentage, TrainingJobCreate, TrainingOptions
 
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
-References = Annotated[list[Reference], Field(min_length=1, max_length=100)]
 RunStatus = Literal["Pending", "Running", "Success", "Failed", "Cancelled"]
 Outcome = Literal["Skipped", "Promoted", "NotPromoted", "RolledBack", "Failed"]
 Trigger = Literal["request", "schedule", "webhook", "dataset"]
-
-
-class Gather(BaseModel):
-    """Where a run takes its training rows from. It is new when its content was in no run that came to a decision."""
-
-    source: Literal["datasets"] = Field(default="datasets", description="Datasets of the project.")
-    datasets: Literal["newest", "all"] | References = Field(
-        default="newest",
-        description="`newest`: the newest dataset that fits the task type, alone; `all`: all of these, merged; or ids "
-        "of datasets to merge. A row that is in several is trained on once. The test dataset is never among them.",
-    )
 
 
 class PipelineTraining(TrainingOptions):
@@ -102,7 +91,7 @@ class PipelineCreate(BaseModel):
 
     name: Name = Field(description="Name of the pipeline, of which the project has no other.")
     description: Description | None = Field(default=None, description="What it is for.")
-    gather: Gather = Field(default=Gather(), description="Where the training rows come from.")
+    gather: Gather = Field(default=DatasetsSource(), description="Where the training rows come from.")
     test_dataset_id: Reference | None = Field(
         default=None, description="Dataset on which every run's model is tested, the same each time (a golden set)."
     )

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from emissary.errors import InvalidInput, NotFound
 from emissary.ids import new_id
 from emissary.schemas.pipelines import Decision, Served, Trigger
+from emissary.schemas.sources import DatasetsSource
 from emissary.store import job_events, pipelines, training_jobs
 from emissary.store.pages import Page, fetch
 from emissary.store.tables import GONE, TERMINAL, Dataset, Deployment, Pipeline, PipelineRun, Project, TrainingJob
@@ -45,13 +46,16 @@ async def create(
     return run
 
 
-async def waiting(session: AsyncSession, pipeline_id: str) -> PipelineRun | None:
-    """A run that is to gather what the pipeline names and has not yet; until the transaction ends it does not.
+async def waiting(session: AsyncSession, pipeline: Pipeline) -> PipelineRun | None:
+    """A run that is to gather the pipeline's datasets and has not yet; until the transaction ends it does not.
 
-    So it finds what this transaction brings, and needs no other run for that. One by schedule may yet be skipped.
+    So it finds what this transaction brings, and needs no other run for that. One by schedule may yet be skipped, and
+    one that fetches from elsewhere may have looked there already.
     """
+    if not isinstance(pipelines.config(pipeline).gather, DatasetsSource):
+        return None
     query = select(PipelineRun).where(
-        PipelineRun.pipeline_id == pipeline_id,
+        PipelineRun.pipeline_id == pipeline.id,
         PipelineRun.status.in_(pipelines.LIVE),
         PipelineRun.outcome.is_(None),
         PipelineRun.gathered.is_(null()),

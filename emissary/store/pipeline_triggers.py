@@ -21,7 +21,7 @@ async def dataset_uploaded(session: AsyncSession, dataset: Dataset) -> Sequence[
     begun = []
     for pipeline in rows:
         fits = pipelines.misfit(dataset, pipelines.config(pipeline).train.task_type) is None
-        if fits and await pipeline_runs.waiting(session, pipeline.id) is None:
+        if fits and await pipeline_runs.waiting(session, pipeline) is None:
             begun.append(
                 await pipeline_runs.create(session, pipeline, "dataset", dataset.upload_by, trigger_id=dataset.id)
             )

@@ -12,12 +12,15 @@ from emissary.errors import InvalidInput, NotFound
 from emissary.ids import new_id
 from emissary.schemas.grpo_jobs import GrpoJobCreate
 from emissary.schemas.pipelines import PipelineCreate, PipelineTraining
+from emissary.schemas.sources import DatasetsSource
 from emissary.store import deployments, grpo_jobs, leases, leftovers, training_jobs
 from emissary.store.pages import Page, fetch
 from emissary.store.tables import GONE, Dataset, Deployment, Leftover, Pipeline, PipelineRun, Project, TrainingJob
 
 LIVE = ("Pending", "Running")
 """Status of runs that have not ended."""
+
+_AMPLE_ROWS = 10**9
 
 
 async def create(session: AsyncSession, project: Project, wanted: PipelineCreate, user_id: str) -> Pipeline:
@@ -110,21 +113,24 @@ async def delete(session: AsyncSession, project: Project, pipeline_id: str) -> S
     return left
 
 
-async def check(
-    session: AsyncSession,
-    project: Project,
-    wanted: PipelineCreate,
-    user_id: str,
-    requested: Sequence[str] | None = None,
-) -> None:
-    """Raises InvalidInput, naming the field, for anything that a run with the datasets there are now would fail for."""
-    rows = await gathered(session, project.id, wanted, requested)
+async def check(session: AsyncSession, project: Project, wanted: PipelineCreate, user_id: str) -> None:
+    """Raises InvalidInput, naming the field, for anything that a run with the datasets there are now would fail for;
+    where its data is fetched from elsewhere, whatever that is.
+    """
+    if isinstance(wanted.gather, DatasetsSource):
+        train = _together(await gathered(session, project.id, wanted))
+    else:
+        train = await _stand_in(session, project.id, wanted)
     if (wanted.test_dataset_id is None) == (wanted.train_test_split_ratio is None):
         raise InvalidInput("test_dataset_id: give it or train_test_split_ratio, for the gate compares on test rows.")
-    job = await composed(session, project, wanted, _together(rows), user_id)
+    job = await composed(session, project, wanted, train, user_id)
     _check_gate(wanted)
-    if wanted.triggers.on_dataset and isinstance(wanted.gather.datasets, list):
-        raise InvalidInput("triggers.on_dataset: a new dataset is not among gather.datasets; give newest or all there.")
+    if wanted.triggers.on_dataset and not (
+        isinstance(wanted.gather, DatasetsSource) and isinstance(wanted.gather.datasets, str)
+    ):
+        raise InvalidInput(
+            "triggers.on_dataset: a new dataset is not among what is gathered; give gather.datasets newest or all."
+        )
     if wanted.deployment_id is not None:
         await champion(session, project.id, wanted.deployment_id, job)
 
@@ -132,11 +138,13 @@ async def check(
 async def gathered(
     session: AsyncSession, project_id: str, wanted: PipelineCreate, requested: Sequence[str] | None = None
 ) -> Sequence[Dataset]:
-    """The datasets that a run uses now, the oldest first: those `requested`, or else those that the pipeline names.
+    """The datasets that a run uses now, the oldest first: those `requested`, or else those that the pipeline names;
+    none where its data is fetched from elsewhere.
 
-    Raises InvalidInput where there is none, or one that is named is not there or does not fit.
+    Raises InvalidInput where there is none to name, or one that is named is not there or does not fit.
     """
-    named = requested or (wanted.gather.datasets if isinstance(wanted.gather.datasets, list) else None)
+    chosen = wanted.gather.datasets if isinstance(wanted.gather, DatasetsSource) else None
+    named = requested or (chosen if isinstance(chosen, list) else None)
     made = select(PipelineRun.train_dataset_id).where(PipelineRun.merged, PipelineRun.train_dataset_id.is_not(None))
     query = select(Dataset).where(Dataset.project_id == project_id).order_by(Dataset.created_at, Dataset.id)
     if named is not None:
@@ -150,6 +158,8 @@ async def gathered(
             if reason := misfit(rows[dataset_id], wanted.train.task_type):
                 raise InvalidInput(f"{field}: {reason}")
         return list(rows.values())
+    if chosen is None:
+        return []
     found = await session.scalars(query.where(Dataset.id.not_in(made), Dataset.id != (wanted.test_dataset_id or "")))
     fitting = [row for row in found if not misfit(row, wanted.train.task_type)]
     if not fitting:
@@ -157,7 +167,7 @@ async def gathered(
             f"gather: the project {project_id!r} has no dataset for {wanted.train.task_type} beside the test dataset; "
             "upload one first."
         )
-    return fitting[-1:] if wanted.gather.datasets == "newest" else fitting
+    return fitting[-1:] if chosen == "newest" else fitting
 
 
 def misfit(dataset: Dataset, task_type: str) -> str | None:
@@ -182,6 +192,27 @@ def _together(rows: Sequence[Dataset]) -> Dataset:
             counts.update(row.report["class_counts"])
         report["class_counts"] = dict(counts)
     return Dataset(id=rows[-1].id, project_id=rows[-1].project_id, name=rows[-1].name, report=report)
+
+
+async def _stand_in(session: AsyncSession, project_id: str, wanted: PipelineCreate) -> Dataset:
+    """In place of data that is not there yet, one with as many rows as anybody may want, of the test dataset's classes.
+
+    Raises InvalidInput where more has to be known of the classes than nobody knows without a test dataset.
+    """
+    test = await session.get(Dataset, wanted.test_dataset_id) if wanted.test_dataset_id is not None else None
+    if test is not None and test.project_id == project_id:
+        report = dict(test.report)
+    elif wanted.train.task_type == "classification" and (
+        wanted.train.rebalance_data is not None or wanted.train.base_model_option == "fine-tuned"
+    ):
+        raise InvalidInput(
+            "gather: the classes are not known before the first run, so rebalance_data and a fine-tuned base model "
+            "cannot be checked; give test_dataset_id, whose classes count until then."
+        )
+    else:
+        counts = {"a": 1, "b": 1}
+        report = {"label_kind": "multiclass", "labels": list(counts), "class_counts": counts}
+    return Dataset(id="ds-", project_id=project_id, name="the data to come", report=report | {"rows": _AMPLE_ROWS})
 
 
 async def composed(

@@ -22,7 +22,7 @@ from emissary.errors import EmissaryError, Unavailable
 # 4 parts of 8 MiB on their way at most, and a queue of 16 MiB to the disk.
 TRANSFER = TransferConfig(max_concurrency=4, max_io_queue=64)
 _CREDENTIALS = (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError, ProfileNotFound)
-_REFUSED = ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "403")
+REFUSED = ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "403")
 _KEYS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or AWS_PROFILE)"
 
 
@@ -35,12 +35,16 @@ class ArtifactStoreError(EmissaryError):
 def connect() -> Any:
     """An S3 client by the usual AWS variables and files (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, …)."""
     with _sentences("", ""):
-        session = boto3.Session()
-        client = session.client("s3", config=_config())
-        if "amazonaws.com" in client.meta.endpoint_url:
-            return client
-        # Servers other than Amazon's seldom have a host name per bucket.
-        return session.client("s3", config=_config(s3={"addressing_style": "path"}))
+        return client_of(boto3.Session())
+
+
+def client_of(session: boto3.Session, endpoint_url: str | None = None) -> Any:
+    """An S3 client of the session, for `endpoint_url` where one is given. Raises as boto3 does."""
+    client = session.client("s3", endpoint_url=endpoint_url, config=_config())
+    if "amazonaws.com" in client.meta.endpoint_url:
+        return client
+    # Servers other than Amazon's seldom have a host name per bucket.
+    return session.client("s3", endpoint_url=endpoint_url, config=_config(s3={"addressing_style": "path"}))
 
 
 def _config(**more: Any) -> Config:
@@ -91,7 +95,7 @@ def _sentence(error: ClientError, bucket: str, where: str) -> EmissaryError:
             f"EMISSARY_ARTIFACTS: {bucket} does not exist{where}; create it, name another one, or set "
             "AWS_ENDPOINT_URL to the server that has it."
         )
-    if code in _REFUSED:
+    if code in REFUSED:
         return ArtifactStoreError(
             f"S3{where} refuses access to {bucket} ({code}); set {_KEYS} to ones that may read, write, list and "
             "delete in it."

@@ -8,6 +8,7 @@ import pytest
 from emissary.client import ApiError, Client
 from tests.api.refusals import GOOD as ROWS
 from tests.api.refusals import MODEL, refused, upload
+from tests.web_server import web_server
 
 FUNCTION = "exact_match_shared"
 TRAIN = {"base_model": MODEL, "test_functions": [FUNCTION]}
@@ -58,6 +59,23 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "unknown dataset": ({"gather": {"datasets": ["ds-nobody"]}}, "gather.datasets:"),
     "no datasets": ({"gather": {"datasets": []}}, "gather.datasets"),
     "unknown source": ({"gather": {"source": "fax"}}, "gather.source:"),
+    "s3 without a connection": ({"gather": {"source": "s3", "uri": "s3://lake/tickets"}}, "gather.uri:"),
+    "s3 that is no prefix": ({"gather": {"source": "s3", "uri": "s3://lake/a/../b"}}, "gather.uri:"),
+    "private address": ({"gather": {"source": "url", "url": "http://127.0.0.1:9/a.jsonl"}}, "gather.url:"),
+    "name of a private address": ({"gather": {"source": "url", "url": "http://localhost:9/a"}}, "gather.url:"),
+    "file of the machine": ({"gather": {"source": "url", "url": "file:///etc/passwd"}}, "gather.url:"),
+    "password in an address": ({"gather": {"source": "url", "url": "https://u:p@example.com/a"}}, "gather.url:"),
+    "no address": ({"gather": {"source": "url"}}, "gather.url:"),
+    "folder for the hub": ({"gather": {"source": "hub", "dataset": "../data"}}, "gather.dataset:"),
+    "sql without a connection": (
+        {"gather": {"source": "sql", "connection": "warehouse", "query": "SELECT 1 AS prompt"}},
+        "gather.connection:",
+    ),
+    "two statements": (
+        {"gather": {"source": "sql", "connection": "warehouse", "query": "SELECT 1; DROP TABLE a"}},
+        "gather.query:",
+    ),
+    "merge that is a word": ({"gather": {"source": "s3", "uri": "s3://lake/a", "merge": "yes"}}, "gather.merge:"),
     "unknown deployment": ({"deployment_id": "dp-nobody"}, "deployment_id:"),
     "pause that is a word": ({"paused": "no"}, "paused:"),
 }
@@ -91,6 +109,24 @@ def test_project_without_data_is_told_to_upload_some(client: Client) -> None:
     empty = str(client.post("/v1/projects", {"name": "pipelines-without-data"})["id"])
     with refused(client, empty, "gather:", "upload one first"):
         client.post(f"/v1/projects/{empty}/pipelines", GOOD)
+
+
+def test_pipeline_may_be_made_before_there_is_data_but_not_where_none_can_come(client: Client) -> None:
+    empty = str(client.post("/v1/projects", {"name": "pipelines-of-the-web"})["id"])
+    with web_server() as web:
+        body = GOOD | {"gather": {"source": "url", "url": f"{web.url}/a.jsonl", "merge": True}}
+        with refused(client, empty, "gather.url:", "is not there (404)"):
+            client.post(f"/v1/projects/{empty}/pipelines", body)
+        web.put("/a.jsonl", ROWS)
+        pipeline = client.post(f"/v1/projects/{empty}/pipelines", body)
+        assert pipeline["gather"] == body["gather"]
+        classes = TRAIN | {"task_type": "classification", "base_model": "all-MiniLM-L6-v2"}
+        with refused(client, empty, "gather:", "give test_dataset_id"):
+            unknown = {"name": "classes", "train": classes | {"rebalance_data": {"a": 0.5, "b": 0.5}}}
+            client.post(f"/v1/projects/{empty}/pipelines", body | unknown)
+    with refused(client, empty, "gather.url:", "cannot be fetched", status=503):
+        client.post(f"/v1/projects/{empty}/pipelines", body | {"name": "away"})
+    client.call("DELETE", f"/v1/projects/{empty}/pipelines/{pipeline['id']}")
 
 
 def test_test_dataset_is_not_gathered(client: Client, filled: str, dataset: str) -> None:

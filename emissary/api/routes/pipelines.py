@@ -2,14 +2,14 @@
 
 from fastapi import Request, Response
 
-from emissary.api import deleting, flow_schedules, hub_check, pipeline_schedules
+from emissary.api import deleting, flow_schedules, hub_check, pipeline_schedules, source_check
 from emissary.api.auth import CurrentCaller, OwnedPipeline, OwnedProject
 from emissary.api.paging import WantedPage, link_next
 from emissary.api.routing import keyed_router
 from emissary.schemas.pipelines import PipelineCreate, PipelineDetail, PipelineSummary
 from emissary.store import pipelines
 from emissary.store.database import transaction
-from emissary.store.tables import Pipeline
+from emissary.store.tables import Pipeline, Project
 
 router = keyed_router("Pipelines", "/v1/projects/{project_id}/pipelines")
 
@@ -20,15 +20,16 @@ def _detail(row: Pipeline) -> PipelineDetail:
     )
 
 
-async def _check(body: PipelineCreate) -> None:
+async def _check(project: Project, body: PipelineCreate) -> None:
     pipeline_schedules.check(body.schedule)
     await hub_check.check_job(body.job("ds-"))
+    await source_check.check(body.gather, project.organization_id)
 
 
 @router.post("", status_code=201, operation_id="createPipeline", summary="Create pipeline")
 async def create_pipeline(project: OwnedProject, body: PipelineCreate, caller: CurrentCaller) -> PipelineDetail:
     """Checks everything with the data there is now, and has the pipeline run by its schedule."""
-    await _check(body)
+    await _check(project, body)
     async with transaction() as session:
         row = await pipelines.create(session, project, body, caller.user_id)
     await flow_schedules.update()
@@ -57,7 +58,7 @@ async def update_pipeline(
     project: OwnedProject, pipeline: OwnedPipeline, body: PipelineCreate, caller: CurrentCaller
 ) -> PipelineDetail:
     """Checked as a new one is; a run that has begun to train goes on as it was."""
-    await _check(body)
+    await _check(project, body)
     async with transaction() as session:
         row = await pipelines.replace(session, project, pipeline.id, body, caller.user_id)
     await flow_schedules.update()

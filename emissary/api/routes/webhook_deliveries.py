@@ -72,7 +72,7 @@ async def receive_webhook(webhook_id: str, request: Request, response: Response)
         if run is None:
             wanted = _wanted(webhook, request, body)
             if wanted.datasets is None:
-                run = await pipeline_runs.waiting(session, pipeline.id)
+                run = await pipeline_runs.waiting(session, pipeline)
             run = run or await pipeline_runs.create(
                 session, pipeline, "webhook", webhook.created_by, wanted.datasets, trigger_id=webhook.id
             )

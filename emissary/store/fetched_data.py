@@ -1,0 +1,69 @@
+"""What runs of pipelines fetched from outside of the project."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import ColumnElement, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from emissary.store import pipelines
+from emissary.store.tables import Dataset, Json, Organization, PipelineRun, Project
+
+
+@dataclass(frozen=True)
+class Before:
+    """What a run that fetches has to know."""
+
+    organization: str
+    """Name of the run's organization."""
+    origins: Sequence[Json]
+    """Where the data of runs that came to a decision was from, the oldest first."""
+    contents: frozenset[str]
+    """SHA-256 of everything that they used."""
+
+
+async def before(session: AsyncSession, run_id: str) -> Before | None:
+    """What was fetched before this run; None where the run itself has fetched already."""
+    run = await session.get_one(PipelineRun, run_id)
+    if run.gathered is not None:
+        return None
+    decided = await _entries(session, run.pipeline_id, PipelineRun.outcome.in_(("Promoted", "NotPromoted")))
+    organization = select(Organization.name).join(Project).where(Project.id == run.project_id)
+    return Before(
+        organization=(await session.scalars(organization)).one(),
+        origins=[entry["origin"] for entry in decided if "origin" in entry],
+        contents=frozenset(entry["sha256"] for entry in decided),
+    )
+
+
+async def with_content(session: AsyncSession, project_id: str, sha256: str) -> Dataset | None:
+    """The project's newest dataset of this content."""
+    query = select(Dataset).where(Dataset.project_id == project_id, Dataset.sha256 == sha256)
+    return (await session.scalars(query.order_by(Dataset.created_at.desc()).limit(1))).first()
+
+
+async def note(session: AsyncSession, run_id: str, dataset: Dataset, origin: Json, merge: bool) -> None:
+    """Have the run use what it fetched, `dataset`, which comes into the catalogue with that; with `merge` also what the
+    pipeline fetched before and still fits.
+    """
+    run = await session.get_one(PipelineRun, run_id, with_for_update={"key_share": True}, populate_existing=True)
+    if await session.get(Dataset, dataset.id) is None:
+        session.add(dataset)
+        await session.flush()
+    older: list[Dataset] = []
+    if merge:
+        wanted = pipelines.config(await pipelines.get(session, run.pipeline_id))
+        ids = {entry["id"] for entry in await _entries(session, run.pipeline_id) if "origin" in entry} - {dataset.id}
+        query = select(Dataset).where(Dataset.id.in_(ids)).order_by(Dataset.created_at, Dataset.id)
+        older = [row for row in await session.scalars(query) if not pipelines.misfit(row, wanted.train.task_type)]
+    run.gathered = [
+        *({"id": row.id, "sha256": row.sha256} for row in older),
+        {"id": dataset.id, "sha256": dataset.sha256, "origin": origin},
+    ]
+
+
+async def _entries(session: AsyncSession, pipeline_id: str, *conditions: ColumnElement[bool]) -> list[Json]:
+    """What the pipeline's runs gathered, the oldest first."""
+    query = select(PipelineRun.gathered).where(PipelineRun.pipeline_id == pipeline_id, *conditions)
+    found = await session.scalars(query.order_by(PipelineRun.created_at, PipelineRun.id))
+    return [entry for entries in found for entry in entries or []]

@@ -1,0 +1,203 @@
+"""What a run fetches from outside becomes a dataset of the project, once. From a real server, in an own catalogue."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from prefect.logging import disable_run_logger
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from emissary.errors import InvalidInput
+from emissary.schemas.pipelines import PipelineCreate
+from emissary.settings import settings
+from emissary.store.artifacts import artifact_store
+from emissary.store.database import dispose, transaction
+from emissary.store.tables import Dataset, Pipeline, PipelineRun, Project
+from emissary.store.users import ensure_user
+from tasks.fetching import fetch
+from tests.jobs import jsonl
+from tests.own_home import own_catalogue
+from tests.web_server import ADDRESS, Web, web_server
+
+T = TypeVar("T")
+FIRST = [{"prompt": f"Say {word}.", "completion": word} for word in ("red", "green")]
+SECOND = [{"prompt": f"Say {word}.", "completion": word} for word in ("green", "blue")]
+TRAIN = {"base_model": "SmolLM2-135M-Instruct", "test_functions": ["exact_match_shared"]}
+
+
+@pytest.fixture(scope="module")
+def web() -> Iterator[Web]:
+    with own_catalogue(), pytest.MonkeyPatch.context() as patch, web_server() as running:
+        patch.setattr(settings(), "allow_private_urls", (ADDRESS,))
+        patch.setattr("tasks.fetching.require_lease", lambda: None)  # no flow run has one here
+        yield running
+
+
+def in_transaction(work: Callable[[AsyncSession], Awaitable[T]]) -> T:
+    async def run() -> T:
+        try:
+            async with transaction() as session:
+                return await work(session)
+        finally:
+            await dispose()
+
+    return asyncio.run(run())
+
+
+class Runs:
+    """Runs of one pipeline in a project of its own."""
+
+    def __init__(self, name: str, gather: dict[str, Any], **train: Any) -> None:
+        self.name, self.count = name, 0
+        wanted = PipelineCreate(name=name, gather=gather, train=TRAIN | train, train_test_split_ratio=50)
+
+        async def fill(session: AsyncSession) -> None:
+            user = await ensure_user(session, "somebody")
+            session.add(Project(id=f"ms-{name}", organization_id=user.organization_id, name=name, created_by=user.id))
+            await session.flush()
+            self.pipeline = Pipeline(
+                id=f"pl-{name}", project_id=f"ms-{name}", name=name, paused=False,
+                config=wanted.model_dump(mode="json"), created_by=user.id,
+            )  # fmt: skip
+            session.add(self.pipeline)
+
+        self.wanted = wanted
+        in_transaction(fill)
+
+    def begin(self) -> PipelineRun:
+        self.count += 1
+        run = PipelineRun(
+            id=f"pr-{self.name}-{self.count:06}", project_id=f"ms-{self.name}", pipeline_id=self.pipeline.id,
+            trigger="request", status="Running", created_by=self.pipeline.created_by,
+        )  # fmt: skip
+
+        async def add(session: AsyncSession) -> None:
+            session.add(run)
+
+        in_transaction(add)
+        return run
+
+    def fetch(self, run: PipelineRun) -> bool:
+        async def work() -> bool:
+            try:
+                return await fetch(run, self.pipeline, self.wanted, self.wanted.gather)
+            finally:
+                await dispose()
+
+        with disable_run_logger():
+            return asyncio.run(work())
+
+    def gathered(self, run: PipelineRun) -> list[str] | None:
+        """Ids of the datasets that the run uses."""
+        found = in_transaction(lambda session: session.get_one(PipelineRun, run.id)).gathered
+        return None if found is None else [entry["id"] for entry in found]
+
+    def decide(self, run: PipelineRun, outcome: str = "NotPromoted") -> None:
+        async def write(session: AsyncSession) -> None:
+            (await session.get_one(PipelineRun, run.id)).outcome = outcome
+
+        in_transaction(write)
+
+    def datasets(self) -> list[Dataset]:
+        async def look(session: AsyncSession) -> list[Dataset]:
+            query = select(Dataset).where(Dataset.project_id == f"ms-{self.name}")
+            return list(await session.scalars(query.order_by(Dataset.created_at)))
+
+        return in_transaction(look)
+
+
+def content(dataset: Dataset) -> bytes:
+    folder: Path = artifact_store().folder(dataset.artifact)
+    return (folder / "original.jsonl").read_bytes()
+
+
+def test_new_content_becomes_a_dataset_and_what_a_decided_run_had_is_not_new(web: Web) -> None:
+    runs = Runs("news", {"source": "url", "url": web.put("/news.jsonl", jsonl(FIRST))})
+    first = runs.begin()
+    assert runs.fetch(first)
+    (dataset,) = runs.datasets()
+    assert runs.gathered(first) == [dataset.id]
+    assert (content(dataset), dataset.name, dataset.status) == (jsonl(FIRST), "news-news-0-new", "Pending")
+    assert runs.fetch(first)  # as after a kill
+    assert len(runs.datasets()) == 1
+
+    again = runs.begin()  # the first has not come to a decision: the same data, and no second dataset of it
+    assert runs.fetch(again)
+    assert runs.gathered(again) == [dataset.id]
+    runs.decide(again)
+    assert not runs.fetch(third := runs.begin())
+    assert runs.gathered(third) is None
+
+    web.put("/news.jsonl", jsonl(SECOND))
+    assert runs.fetch(changed := runs.begin())
+    newer = runs.datasets()[-1]
+    assert runs.gathered(changed) == [newer.id]
+    assert content(newer) == jsonl(SECOND)
+
+
+def test_merging_takes_all_that_was_fetched_and_is_still_there(web: Web) -> None:
+    runs = Runs("merging", {"source": "url", "url": web.put("/merging.jsonl", jsonl(FIRST)), "merge": True})
+    runs.fetch(first := runs.begin())
+    runs.decide(first, "Promoted")
+    web.put("/merging.jsonl", jsonl(SECOND))
+    runs.fetch(second := runs.begin())
+    older, newer = runs.datasets()
+    assert runs.gathered(second) == [older.id, newer.id]
+    runs.decide(second)
+
+    async def delete(session: AsyncSession) -> None:
+        await session.delete(await session.get_one(Dataset, older.id))
+
+    in_transaction(delete)
+    web.put("/merging.jsonl", jsonl(FIRST))
+    assert not runs.fetch(runs.begin())  # known by content, although its dataset is gone
+    web.put("/merging.jsonl", jsonl(SECOND[1:]))
+    runs.fetch(third := runs.begin())
+    assert runs.gathered(third) == [newer.id, runs.datasets()[-1].id]
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "task_type", "words"),
+    [
+        ("empty", b"", "text-generation", r"^gather: what was fetched cannot be used\. The file is empty"),
+        ("page", b"<html></html>", "text-generation", r"^gather: what was fetched cannot be used\. "),
+        ("misfit", jsonl(FIRST), "regression", r"^gather: the dataset 'misfit-.*' does not fit regression"),
+        ("away", None, "text-generation", r"^gather\.url: .* is not there \(404\)"),
+    ],
+)
+def test_what_cannot_be_trained_on_leaves_nothing(
+    web: Web, name: str, body: bytes | None, task_type: str, words: str
+) -> None:
+    address = f"{web.url}/{name}.jsonl" if body is None else web.put(f"/{name}.jsonl", body)
+    runs = Runs(name, {"source": "url", "url": address}, task_type=task_type)
+    before = artifact_store().keys("datasets")
+    with pytest.raises(InvalidInput, match=words):
+        runs.fetch(run := runs.begin())
+    assert (runs.datasets(), runs.gathered(run)) == ([], None)
+    assert artifact_store().keys("datasets") == before
+
+
+def test_run_that_was_killed_before_it_noted_what_it_had_stored_fetches_anew(
+    web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = Runs("killed", {"source": "url", "url": web.put("/killed.jsonl", jsonl(FIRST))})
+    run = runs.begin()
+
+    class Killed(BaseException):
+        pass
+
+    async def killed(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("emissary.store.fetched_data.note", killed)
+        with pytest.raises(Killed):
+            runs.fetch(run)
+    assert runs.datasets() == []
+    web.put("/killed.jsonl", jsonl(SECOND))
+    assert runs.fetch(run)
+    (dataset,) = runs.datasets()
+    assert content(dataset) == jsonl(SECOND)

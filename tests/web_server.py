@@ -1,0 +1,65 @@
+"""A real HTTP server on a loopback address, for what is fetched from the web."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+ADDRESS = "127.0.0.2"
+"""A loopback address that the tests' platform is allowed to call; 127.0.0.1 is not."""
+
+
+@dataclass
+class Web:
+    """What the server answers and was asked."""
+
+    port: int
+    address: str
+    answers: dict[str, tuple[int, dict[str, str], bytes]] = field(default_factory=dict)
+    """Status, headers and body by path. One with an ETag that the request has is answered with 304."""
+    asked: list[tuple[str, dict[str, str]]] = field(default_factory=list)
+    """Path and headers of each request."""
+
+    @property
+    def url(self) -> str:
+        """Its address."""
+        return f"http://{self.address}:{self.port}"
+
+    def put(self, path: str, body: bytes, **headers: str) -> str:
+        """Have it answer `path` with this, and the address of that."""
+        self.answers[path] = (200, headers, body)
+        return f"{self.url}{path}"
+
+
+@contextmanager
+def web_server(address: str = ADDRESS) -> Iterator[Web]:
+    """The server while the block runs."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            web.asked.append((self.path, dict(self.headers)))
+            status, headers, body = web.answers.get(self.path.partition("?")[0], (404, {}, b"nothing here"))
+            if "ETag" in headers and self.headers["If-None-Match"] == headers["ETag"]:
+                status, body = 304, b""
+            self.send_response(status)
+            for name, value in (headers | {"Content-Length": str(len(body))}).items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer((address, 0), Handler)
+    web = Web(server.server_address[1], address)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield web
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
