@@ -153,7 +153,7 @@ def _environment(key: str) -> dict[str, str]:
     return kept | {
         "VLLM_API_KEY": key,
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
-        "VLLM_WORKER_MULTIPROCESSING_METHOD": "spawn",  # see vllm_program
+        "VLLM_WORKER_MULTIPROC_METHOD": "spawn",  # see vllm_program
         "VLLM_CACHE_ROOT": str(settings().home / "vllm"),
         # Sockets, whose paths are limited, in the server's folder.
         "VLLM_RPC_BASE_PATH": ".",

@@ -124,7 +124,7 @@ def test_vllm_gets_what_it_needs_and_no_secret(home: Path, tmp_path: Path, monke
         start(script(tmp_path, 'env; echo "$@"; exit 3'), tmp_path, rank=17)
     said = (home / "logs" / "vllm.log").read_text()
     assert "a-secret" not in said
-    assert "CUDA_VISIBLE_DEVICES=1" in said
+    assert {"CUDA_VISIBLE_DEVICES=1", "VLLM_WORKER_MULTIPROC_METHOD=spawn"} <= set(said.splitlines())
     for words in ("--max-lora-rank 32 ", "--max-model-len 64 ", "--host 127.0.0.1 ", "--load-format safetensors "):
         assert words in said
 
