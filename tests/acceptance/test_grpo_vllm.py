@@ -18,7 +18,6 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from emissary.hardware import default_dtype, device
 from emissary.serving.causal_models import load_causal_model
 from emissary.serving.vllm_server import VllmFailed, vllm_server
 from emissary.settings import PROJECT_ROOT, settings
@@ -39,19 +38,26 @@ PYTHON = PROJECT_ROOT / ".venv-vllm" / "bin" / "python"
 VARIABLES = "VLLM_CPU_KVCACHE_SPACE=1 VLLM_CPU_OMP_THREADS_BIND=nobind OMP_NUM_THREADS=1"
 # Completions enough for a mean, and steps that change the model a lot.
 PARAMETERS = {
-    "learning_rate": 5e-3,
-    "num_train_epochs": 4,
+    "learning_rate": 1e-2,
+    "warmup_ratio": 0.0,
+    "max_grad_norm": 10.0,
+    "num_train_epochs": 3,
     "per_device_train_batch_size": 16,
     "num_generations": 8,
     "max_completion_length": 12,
 }
 COMPLETIONS = 32  # of a step
+# In float32, for in bfloat16 vLLM and transformers are 0.05 nats a token apart with one and the same adapter.
 KILLED = """
 import os, signal
 from pathlib import Path
+import torch
+from tasks import grpo_training
 from tests.tasks.grpo_run import run
+torch.set_num_threads(1)
+grpo_training.default_dtype = lambda _: torch.float32
 run(Path({work_dir!r}), parameters={parameters!r},
-    on_progress=lambda share: os.kill(os.getpid(), signal.SIGKILL) if share >= 3 / 4 else None)
+    on_progress=lambda share: os.kill(os.getpid(), signal.SIGKILL) if share >= 2 / 3 else None)
 """
 QUESTIONS = [
     *ROWS[:4],
@@ -70,6 +76,15 @@ def home(base_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     python.chmod(0o755)
     with own_home(EMISSARY_VLLM=str(python), EMISSARY_MODELS=str(base_model_dir.parent)) as folder, adopting_orphans():
         yield folder
+
+
+@pytest.fixture(autouse=True)
+def float32_in_one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    monkeypatch.setattr("tasks.grpo_training.default_dtype", lambda _: torch.float32)
+    yield
+    torch.set_num_threads(threads)
 
 
 def vllm_processes() -> list[psutil.Process]:
@@ -104,7 +119,7 @@ def test_training_killed_leaves_no_vllm_and_goes_on_with_its_adapter(
     run(work_dir, parameters=PARAMETERS)
     assert not vllm_processes()
     steps = history(work_dir)
-    assert [entry["step"] for entry in steps] == [1, 2, 3, 4]
+    assert [entry["step"] for entry in steps] == [1, 2, 3]
 
     points: list[RewardPoint] = []
     monkeypatch.setattr(settings(), "vllm", None)
@@ -122,22 +137,21 @@ def test_training_killed_leaves_no_vllm_and_goes_on_with_its_adapter(
     ]
     shown.append(f"nats a token between vLLM and trainer: {'  '.join(f'{each:.4f}' for each in apart)}")
     shown.append(f"importance ratios: {'  '.join(f'{each:.3f}' for each in ratios)}; KL: {steps[-1]['kl']:.3f}")
-    record_property(f"{SHOWN}rewards of 4 steps of GRPO", "\n".join(shown))
+    record_property(f"{SHOWN}rewards of 3 steps of GRPO", "\n".join(shown))
 
     # Of the first step, where both have the same model, the rewards differ by chance alone.
     (mean, spread), (other_mean, other_spread) = (rewards[0] for rewards in sampled.values())
     assert abs(mean - other_mean) < 3 * math.sqrt((spread**2 + other_spread**2) / COMPLETIONS)
     # The model has moved from where it was much farther than the two are apart, so vLLM had the adapter of each step.
-    assert steps[-1]["kl"] > 0.1
-    assert max(apart) < 0.05
-    assert all(abs(ratio - 1) < 0.1 for ratio in ratios)
+    assert steps[-1]["kl"] > 0.05
+    assert max(apart) < 0.005
+    assert all(abs(ratio - 1) < 0.05 for ratio in ratios)
 
 
 def test_vllm_answers_as_transformers_do_with_every_adapter_and_its_end_is_told(
     home: Path, base_model_dir: Path, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
-    dtype = default_dtype(device())
-    model, tokenizer = load_causal_model(base_model_dir, dtype)
+    model, tokenizer = load_causal_model(base_model_dir, torch.float32)
     model = get_peft_model(model, LoraConfig(r=2, lora_alpha=4, target_modules="all-linear", task_type="CAUSAL_LM"))
     model.eval()
     prompts = [prompt_ids(question, tokenizer, number) for number, question in enumerate(QUESTIONS, 1)]
@@ -149,7 +163,7 @@ def test_vllm_answers_as_transformers_do_with_every_adapter_and_its_end_is_told(
         python,
         base_model_dir,
         folder=tmp_path,
-        dtype=str(dtype).removeprefix("torch."),
+        dtype="float32",
         max_length=128,
         sequences=len(prompts),
         rank=2,
