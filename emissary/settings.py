@@ -44,6 +44,10 @@ class Settings(BaseSettings):
         default="bwrap",
         description="Isolation of testing functions. `none` must be asked for by name and warns.",
     )
+    vllm: Path | None = Field(
+        default=None,
+        description="A python that has vLLM, by which GRPO samples its completions. Unset: transformers does.",
+    )
     signing_key: SecretStr | None = Field(
         default=None,
         description="Secret that signs download links; the same on every machine that runs the API. "
@@ -93,6 +97,12 @@ class Settings(BaseSettings):
     @classmethod
     def _separated(cls, value: object) -> object:
         return [entry.strip() for entry in value.split(",") if entry.strip()] if isinstance(value, str) else value
+
+    @field_validator("vllm")
+    @classmethod
+    def _python(cls, value: Path | None) -> Path | None:
+        # A virtual environment's python is a link, and another python without it.
+        return None if value is None else value.expanduser().absolute()
 
     @field_validator("artifacts")
     @classmethod

@@ -2,7 +2,7 @@
 
 The method is Group Relative Policy Optimization (arXiv:2402.03300): of each prompt several completions are sampled,
 and those that score above the mean of their group become more likely. Every step samples anew, so the model that is
-trained is the one that wrote the completions.
+trained is the one that wrote the completions. It samples them itself, or a vLLM server does with its adapter.
 """
 
 import math
@@ -32,6 +32,7 @@ from tasks.rewards import Rewards
 from tasks.sampled_completions import Rows, SampledCompletions
 from tasks.sft_rows import Conversation, prompt_ids
 from tasks.training_steps import Caller, FinishedCheckpoint, Stopped, mean_loss, once_each
+from tasks.vllm_generation import VllmGeneration, sampling_server
 
 
 def train_grpo(
@@ -113,6 +114,16 @@ def train_grpo(
             functions, group=parameters["num_generations"], on_failure=parameters.get("on_reward_failure", "lowest")
         ) as rewards,
         warnings.catch_warnings(),
+        suppress(Stopped),
+        sampling_server(
+            model_dir,
+            folder=work_dir / "vllm",
+            dtype=dtype,
+            max_length=context,
+            sequences=completions,
+            parameters=parameters,
+            caller=caller,
+        ) as server,
     ):
         # TRL asks by the old name, at every generation.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
@@ -129,6 +140,8 @@ def train_grpo(
             epoch_steps=epoch_steps,
             sampled=sampled,
         )
+        if server is not None:
+            trainer.sample_by(VllmGeneration(server, trainer, max_length=context, folder=work_dir / "vllm"))
         trainer.remove_callback(PrinterCallback)
 
         def make(number: int, folder: Path) -> FinishedCheckpoint:
@@ -140,8 +153,7 @@ def train_grpo(
         # First, for the other hands the saved state over.
         trainer.add_callback(sampled)
         trainer.add_callback(RewardSteps(rewards, on_warning, checkpoint_steps, caller, finish))
-        with suppress(Stopped):
-            trainer.train(resume_from_checkpoint=state)
+        trainer.train(resume_from_checkpoint=state)
     return cut
 
 
@@ -192,6 +204,10 @@ class _Trainer(GRPOTrainer):  # type: ignore[misc]
     def __init__(self, *, epoch_steps: int, sampled: SampledCompletions, **arguments: Any) -> None:
         super().__init__(**arguments)
         self._epoch_steps, self._sampled = epoch_steps, sampled
+
+    def sample_by(self, generation: VllmGeneration) -> None:
+        """Sample by vLLM, as `use_vllm` does once TRL has set it up."""
+        self.use_vllm, self.vllm_generation, self._last_loaded_step = True, generation, -1
 
     def _get_train_sampler(self, dataset: Dataset | None = None) -> _EpochSampler:
         return _EpochSampler(
