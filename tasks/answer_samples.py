@@ -9,11 +9,11 @@ from emissary.errors import NotFound
 from emissary.store.artifacts import artifact_store
 from emissary.store.tables import TrainingJob
 
-_ROWS, _LETTERS = 10, 500
+_ROWS, _LETTERS = 10, 200
 
 
 def answer_samples(job: TrainingJob, best: int) -> list[dict[str, Any]]:
-    """The first ten test rows, cut to 500 letters each: input, expected output, the base model's answer where it was
+    """The first ten test rows, cut to 200 letters each: input, expected output, the base model's answer where it was
     tested, that of the checkpoint `best`, and the scores of both by the job's testing functions.
     """
     after = _rows(f"training-jobs/{job.id}/results/{best}")
@@ -34,11 +34,12 @@ def _rows(key: str) -> list[dict[str, Any]]:
 def _sample(job: TrainingJob, best: int, before: dict[str, Any] | None, after: dict[str, Any]) -> dict[str, Any]:
     answered = {} if before is None else {"base model": before}
     answered[f"checkpoint {best}"] = after
-    sample: dict[str, Any] = {"input": _cut(after["input"]), "expected": _cut(after["expected_output"])}
+    # The inputs come last, for they are wide, and the table scrolls.
+    sample: dict[str, Any] = {"expected": _cut(after["expected_output"])}
     sample |= {name: _cut(row["output"]) for name, row in answered.items()}
     for function in job.test_functions:
         sample |= {f"{function}, {name}": row.get(function) for name, row in answered.items()}
-    return sample
+    return sample | {"input": _cut(after["input"])}
 
 
 def _cut(text: str) -> str:

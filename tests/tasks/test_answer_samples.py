@@ -36,7 +36,7 @@ def test_the_first_ten_rows_have_both_answers_and_scores(tmp_path: Path) -> None
     assert samples[0] == {
         "input": "question 0",
         "expected": "right",
-        "base model": "x" * 499 + "…",
+        "base model": "x" * 199 + "…",
         "checkpoint 2": "right",
         "exact_match_shared, base model": 0.0,
         "exact_match_shared, checkpoint 2": 1.0,
