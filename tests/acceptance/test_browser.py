@@ -25,7 +25,7 @@ pytestmark = pytest.mark.acceptance
 # It may not look for updates, of which a machine without internet would have many failed connections.
 FLAGS = [
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-    "--disable-background-networking", "--disable-component-update",
+    "--disable-background-networking", "--disable-component-update", "--window-size=1400,4000",
 ]  # fmt: skip
 LOADING_MS = 20_000
 """Virtual time, in which a page loads and its scripts run; it does not go by while a request is under way."""
@@ -109,7 +109,7 @@ def test_form_of_a_flow_asks_for_its_parameters_by_name(look: Look, platform: Pl
     deployment = httpx.get(f"{platform.prefect_url}/api/deployments/name/retrain/retrain", trust_env=False).json()
     page = look(f"{platform.prefect_url}/deployments/deployment/{deployment['id']}/run")
     assert "pipeline_id" in page
-    assert "The pipeline, such as pl-" in page.replace("<code>", "").replace("</code>", "").replace("`", "")
+    assert "The pipeline, such as" in page
 
 
 def test_report_is_drawn_and_fetches_nothing(
