@@ -70,6 +70,17 @@ async def clear(left: Sequence[Leftover]) -> None:
             logger.warning("%s is deleted, but not all that it left (%s); trying again", leftover.id, error)
 
 
+async def give_up(coming: Leftover) -> None:
+    """Remove what was stored for a thing that has not come; `clear_for_ever` does it later where this fails."""
+    try:
+        async with transaction() as session:
+            if await leftovers.is_left(session, coming):
+                await _clear(coming)
+                await leftovers.has_come(session, coming)
+    except Exception as error:
+        logger.warning("What was stored for %s is removed later (%s)", coming.id, error)
+
+
 async def _clear(leftover: Leftover) -> None:
     store = artifact_store()
     for key in leftover.artifacts:

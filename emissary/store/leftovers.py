@@ -1,9 +1,11 @@
-"""What deleted things leave outside the catalogue. Noted in the transaction that deletes them, so nothing is lost."""
+"""What deleted things leave outside the catalogue, noted in the transaction that deletes them, so nothing is lost; and
+what is being stored for a thing that is not in the catalogue yet.
+"""
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from emissary.store import prepared
@@ -14,6 +16,13 @@ def of_dataset(dataset_id: str, sha256: str | None) -> Leftover:
     """Its upload, and what was made of its content, whose SHA-256 is None where the file has not arrived."""
     made = [] if sha256 is None else [prepared.all_keys(sha256)]
     return Leftover(id=dataset_id, artifacts=[f"datasets/{dataset_id}", *made])
+
+
+def of_coming_dataset(dataset_id: str) -> Leftover:
+    """Its upload, which is left where the process that stores it dies: in an hour it has arrived, or never will."""
+    return Leftover(
+        id=dataset_id, artifacts=[f"datasets/{dataset_id}"], created_at=datetime.now(UTC) + timedelta(hours=1)
+    )
 
 
 def of_training_job(training_job_id: str) -> Leftover:
@@ -35,6 +44,16 @@ async def take_one(session: AsyncSession, older_than: timedelta) -> Leftover | N
     """The oldest one that is older and that nobody else has taken; it is kept from others for this transaction."""
     query = select(Leftover).where(Leftover.created_at < func.now() - older_than).order_by(Leftover.created_at)
     return (await session.scalars(query.limit(1).with_for_update(skip_locked=True))).first()
+
+
+async def has_come(session: AsyncSession, coming: Leftover) -> None:
+    """Forget it; commit that together with the thing itself."""
+    await session.execute(delete(Leftover).where(Leftover.id == coming.id))
+
+
+async def is_left(session: AsyncSession, coming: Leftover) -> bool:
+    """Whether the thing has not come."""
+    return await session.get(Leftover, coming.id) is not None
 
 
 async def add(session: AsyncSession, left: Sequence[Leftover]) -> None:

@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from rich.table import Table
@@ -76,7 +77,8 @@ def _moving(platform: OwnPlatform) -> Iterator[str]:
         ("datasets", ("Pending", "Running")),
     ):
         yield from (f"{row['id']} is {row['status']}" for row in rows[table] if row["status"] in words)
-    yield from (f"{row['id']} is deleted, not all it left" for row in rows["leftovers"])
+    now = datetime.now(UTC)  # what an upload that was killed has stored is dated an hour ahead, and goes then
+    yield from (f"{row['id']} is deleted, not all it left" for row in rows["leftovers"] if row["created_at"] < now)
     drafts = platform.home / "artifacts" / ".drafts"
     yield from (f"{path.name} is a draft" for path in (drafts.iterdir() if drafts.is_dir() else ()))
     for run in flow_runs(platform.prefect):

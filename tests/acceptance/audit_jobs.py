@@ -135,24 +135,31 @@ def keys(evidence: Evidence, record: Any) -> tuple[int, list[str]]:
 def files(evidence: Evidence, record: Any) -> tuple[int, list[str]]:
     """Every file of the artifact store is part of a whole artifact of a row; trainer state is of live jobs only."""
     wrong = [f"{name} is part of no artifact" for name in evidence.strays]
+    event_files: Counter[tuple[str, str]] = Counter()
     for key, damage in evidence.artifacts.items():
         kind, owner, *rest = key.split("/")
         job = evidence.of("training_jobs", owner) if kind == "training-jobs" else None
         if damage:
             wrong.append(f"{key}: {damage}")
         elif kind == "datasets":
-            wrong += [] if evidence.of("datasets", owner) else [f"{key} is of no dataset"]
+            known = evidence.of("datasets", owner) or evidence.of("leftovers", owner)
+            wrong += [] if known else [f"{key} is of no dataset"]
         elif kind == "prepared":
             used = any(row["sha256"] == owner for row in evidence.rows["datasets"])
             wrong += [] if used else [f"{key} was made of no dataset's content"]
         elif job is None:
             wrong.append(f"{key} is of no job")
+        elif rest[0] == "tensorboard":
+            event_files[owner, job["status"]] += 1
         elif job["status"] == "Success" and key not in _listed(evidence, job):
             wrong.append(f"{key} is not listed, and its job is done")
         elif rest == ["results", "base"]:
             wrong += [] if _base_is_tested(job) else [f"{key} is of a base model that has nothing to answer"]
         elif rest[0] in ("checkpoints", "results") and int(rest[1]) > _small(job).checkpoints:
             wrong.append(f"{key} is one too many")
+    for (owner, status), count in event_files.items():
+        if count > 1 and status == "Success":
+            wrong.append(f"{owner} has {count} event files")
     states = Counter(key.rpartition("/")[0] for key in evidence.artifacts if "/states/" in key)
     wrong += [f"{count} × {prefix}, two are kept" for prefix, count in states.items() if count > 2]
     live = sum(part.kind == "run" for part in evidence.parts)

@@ -17,12 +17,12 @@ from emissary.api.upload import uploaded_form
 from emissary.data.formats import unextended
 from emissary.data.rows import OnInvalid
 from emissary.errors import InvalidInput
+from emissary.ids import new_id
 from emissary.schemas.datasets import DatasetDetail, DatasetSummary
 from emissary.schemas.fields import checked_name
 from emissary.schemas.uploads import ON_INVALID
 from emissary.settings import settings
 from emissary.store import datasets, leftovers, pipeline_triggers
-from emissary.store.artifacts import artifact_store
 from emissary.store.database import transaction
 from emissary.store.dataset_files import store_file, stored_name
 from emissary.store.tables import Dataset
@@ -72,16 +72,20 @@ async def create_dataset(project: OwnedProject, request: Request, caller: Curren
         on_invalid = _on_invalid(fields.get("on_invalid", "refuse"))
 
         async def create() -> Response:
-            row = await run_in_threadpool(store_file, upload.file, file_name, on_invalid)
-            row.project_id, row.name, row.upload_by = project.id, name, caller.user_id
+            coming = leftovers.of_coming_dataset(new_id("ds"))
+            async with transaction() as session:
+                await leftovers.add(session, [coming])
             try:
+                row = await run_in_threadpool(store_file, upload.file, file_name, on_invalid, coming.id)
+                row.project_id, row.name, row.upload_by = project.id, name, caller.user_id
                 async with transaction() as session:
+                    await leftovers.has_come(session, coming)
                     session.add(row)
                     await session.flush()
                     runs = await pipeline_triggers.dataset_uploaded(session, row)
             except BaseException:
                 with CancelScope(shield=True):
-                    await run_in_threadpool(artifact_store().delete, row.artifact)
+                    await deleting.give_up(coming)
                 raise
             for run in runs:
                 await submit.submit(run)
