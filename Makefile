@@ -29,12 +29,11 @@ demo: install
 results: install
 	$(BIN)/emissary results $(if $(REPORT),--report $(REPORT))
 
-# Several processes, for much of the time goes by in waiting; the tests of a file share one. In their own order, in which
-# files with one long test come early, instead of by the number of tests.
-PARALLEL := --dist loadfile --no-loadscope-reorder
+# Two processes, for much of the time goes by in waiting; the tests of a file share one.
+PARALLEL := -n 2 --dist loadfile
 
 test: install
-	$(BIN)/python -m pytest -n 3 $(PARALLEL) -m "not acceptance and not matrix and not long"
+	$(BIN)/python -m pytest $(PARALLEL) -m "not acceptance and not matrix and not long"
 
 check: install
 	$(BIN)/ruff format --check .
@@ -42,7 +41,7 @@ check: install
 	$(BIN)/mypy
 
 acceptance: install
-	$(BIN)/python -m pytest -n 2 $(PARALLEL) -m acceptance
+	$(BIN)/python -m pytest $(PARALLEL) --no-loadscope-reorder -m acceptance # so files with one long test come early
 
 # One storm of kills and its audit. SEED=… does what an earlier one did.
 MINUTES ?= 30

@@ -14,7 +14,7 @@ import pytest
 
 from emissary import model_files
 from emissary.client import Client
-from emissary.settings import Settings
+from emissary.settings import Settings, settings
 from emissary.up import Platform, running
 from tests.web_server import ADDRESS
 
@@ -74,8 +74,10 @@ def platform(base_model_dir: Path) -> Iterator[Platform]:
         }
         for name, value in values.items():
             patch.setenv(name, value)
+        settings.cache_clear()  # tests that look behind the API see what it sees
         with running(Settings(), logging.getLogger("tests").info) as started:
             yield started
+    settings.cache_clear()
     assert threading.active_count() < 50
 
 

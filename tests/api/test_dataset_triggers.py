@@ -12,6 +12,7 @@ from emissary.store import pipeline_runs
 from emissary.store.database import transaction
 from tests.api.backends import Backends
 from tests.api.refusals import GOOD, MODEL, envelope
+from tests.jobs import until
 
 TRAIN = {"base_model": MODEL, "test_functions": ["exact_match_shared"]}
 GRADES = b'{"prompt": "a", "completion": 0.5}\n{"prompt": "b", "completion": 1.5}\n'
@@ -83,8 +84,9 @@ def test_upload_in_parts_begins_a_run_once(project: Project, monkeypatch: pytest
     assert project.runs(pipeline) == []
     part = urlsplit(begun["parts"][0]["url"]).path
     assert project.backends.request("PUT", part, content=GOOD).status_code == 204
+    complete = f"{project.path}/datasets/uploads/{begun['id']}/complete"
     for _ in range(2):
-        done = project.backends.request("POST", f"{project.path}/datasets/uploads/{begun['id']}/complete")
+        done = until(lambda: project.backends.request("POST", complete), lambda answer: answer.status_code != 202)
         assert done.status_code == 201, done.text
     (run,) = project.runs(pipeline)
     detail = project.backends.request("GET", f"{pipeline}/runs/{run['id']}").json()
