@@ -20,6 +20,15 @@ def project(backends: Backends) -> str:
     return str(backends.request("POST", "/v1/projects", json={"name": "coming"}).json()["id"])
 
 
+@pytest.fixture(autouse=True)
+def no_notes_of_other_tests(backends: Backends) -> None:
+    async def forget() -> None:
+        async with transaction() as session:
+            await session.execute(text("DELETE FROM leftovers"))
+
+    backends.run(forget())
+
+
 async def notes() -> list[Any]:
     async with transaction() as session:
         return [row for (row,) in await session.execute(text("SELECT id FROM leftovers WHERE id LIKE 'ds-%'"))]
