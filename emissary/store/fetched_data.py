@@ -27,7 +27,7 @@ async def before(session: AsyncSession, run_id: str) -> Before | None:
     run = await session.get_one(PipelineRun, run_id)
     if run.gathered is not None:
         return None
-    decided = await _entries(session, run.pipeline_id, PipelineRun.outcome.in_(("Promoted", "NotPromoted")))
+    decided = await _entries(session, run.pipeline_id, PipelineRun.outcome.in_(pipelines.DECIDED))
     organization = select(Organization.name).join(Project).where(Project.id == run.project_id)
     return Before(
         organization=(await session.scalars(organization)).one(),

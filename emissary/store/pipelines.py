@@ -19,6 +19,8 @@ from emissary.store.tables import GONE, Dataset, Deployment, Leftover, Pipeline,
 
 LIVE = ("Pending", "Running")
 """Status of runs that have not ended."""
+DECIDED = ("Promoted", "NotPromoted", "RolledBack")
+"""Outcomes of runs whose data is not new any more."""
 
 _AMPLE_ROWS = 10**9
 

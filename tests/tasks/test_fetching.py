@@ -1,9 +1,9 @@
 """What a run fetches from outside becomes a dataset of the project, once. From a real server, in an own catalogue."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 from prefect.logging import disable_run_logger
@@ -14,15 +14,15 @@ from emissary.errors import InvalidInput
 from emissary.schemas.pipelines import PipelineCreate
 from emissary.settings import settings
 from emissary.store.artifacts import artifact_store
-from emissary.store.database import dispose, transaction
+from emissary.store.database import dispose
 from emissary.store.tables import Dataset, Pipeline, PipelineRun, Project
 from emissary.store.users import ensure_user
 from tasks.fetching import fetch
+from tests.catalogue import in_catalogue
 from tests.jobs import jsonl
 from tests.own_home import own_catalogue
 from tests.web_server import ADDRESS, Web, web_server
 
-T = TypeVar("T")
 FIRST = [{"prompt": f"Say {word}.", "completion": word} for word in ("red", "green")]
 SECOND = [{"prompt": f"Say {word}.", "completion": word} for word in ("green", "blue")]
 TRAIN = {"base_model": "SmolLM2-135M-Instruct", "test_functions": ["exact_match_shared"]}
@@ -34,17 +34,6 @@ def web() -> Iterator[Web]:
         patch.setattr(settings(), "allow_private_urls", (ADDRESS,))
         patch.setattr("tasks.fetching.require_lease", lambda: None)  # no flow run has one here
         yield running
-
-
-def in_transaction(work: Callable[[AsyncSession], Awaitable[T]]) -> T:
-    async def run() -> T:
-        try:
-            async with transaction() as session:
-                return await work(session)
-        finally:
-            await dispose()
-
-    return asyncio.run(run())
 
 
 class Runs:
@@ -65,7 +54,7 @@ class Runs:
             session.add(self.pipeline)
 
         self.wanted = wanted
-        in_transaction(fill)
+        in_catalogue(fill)
 
     def begin(self) -> PipelineRun:
         self.count += 1
@@ -77,7 +66,7 @@ class Runs:
         async def add(session: AsyncSession) -> None:
             session.add(run)
 
-        in_transaction(add)
+        in_catalogue(add)
         return run
 
     def fetch(self, run: PipelineRun) -> bool:
@@ -92,21 +81,21 @@ class Runs:
 
     def gathered(self, run: PipelineRun) -> list[str] | None:
         """Ids of the datasets that the run uses."""
-        found = in_transaction(lambda session: session.get_one(PipelineRun, run.id)).gathered
+        found = in_catalogue(lambda session: session.get_one(PipelineRun, run.id)).gathered
         return None if found is None else [entry["id"] for entry in found]
 
     def decide(self, run: PipelineRun, outcome: str = "NotPromoted") -> None:
         async def write(session: AsyncSession) -> None:
             (await session.get_one(PipelineRun, run.id)).outcome = outcome
 
-        in_transaction(write)
+        in_catalogue(write)
 
     def datasets(self) -> list[Dataset]:
         async def look(session: AsyncSession) -> list[Dataset]:
             query = select(Dataset).where(Dataset.project_id == f"ms-{self.name}")
             return list(await session.scalars(query.order_by(Dataset.created_at)))
 
-        return in_transaction(look)
+        return in_catalogue(look)
 
 
 def content(dataset: Dataset) -> bytes:
@@ -151,7 +140,7 @@ def test_merging_takes_all_that_was_fetched_and_is_still_there(web: Web) -> None
     async def delete(session: AsyncSession) -> None:
         await session.delete(await session.get_one(Dataset, older.id))
 
-    in_transaction(delete)
+    in_catalogue(delete)
     web.put("/merging.jsonl", jsonl(FIRST))
     assert not runs.fetch(runs.begin())  # known by content, although its dataset is gone
     web.put("/merging.jsonl", jsonl(SECOND[1:]))
