@@ -12,7 +12,7 @@ from prefect.cache_policies import NO_CACHE
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from emissary.errors import EmissaryError
-from emissary.schemas.pipelines import Contender, Decision, Replaced
+from emissary.schemas.decisions import Contender, Decision, Replaced
 from emissary.store import pipeline_runs, pipelines, training_jobs
 from emissary.store.artifacts import artifact_store
 from emissary.store.tables import Deployment, PipelineRun, TrainingJob

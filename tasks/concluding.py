@@ -5,7 +5,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
-from emissary.schemas.pipelines import Outcome
+from emissary.schemas.decisions import Outcome
 from emissary.store import pipeline_runs
 from emissary.store.tables import PipelineRun
 from tasks.attempt import require_lease

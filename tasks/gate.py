@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from emissary.schemas.pipelines import Gate, GateRule
+from emissary.schemas.decisions import GateRule
+from emissary.schemas.pipelines import Gate
 from emissary.testing_function_files import goodness
 from tasks.checkpoint_testing import aggregate
 

@@ -13,7 +13,8 @@ from prefect.cache_policies import NO_CACHE
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from emissary.errors import EmissaryError, Unavailable
-from emissary.schemas.pipelines import Decision, Promotion, Served
+from emissary.schemas.decisions import Decision, Served
+from emissary.schemas.pipelines import Promotion
 from emissary.serving import client as engine_client
 from emissary.store import deployments, engines, pipeline_runs, pipelines, promotions
 from emissary.store.tables import GONE, Checkpoint, Deployment, Engine, PipelineRun, TrainingJob

@@ -7,7 +7,8 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from emissary.schemas.pipelines import Decision, Promotion, RequestFigures, Watch
+from emissary.schemas.decisions import Decision
+from emissary.schemas.pipelines import Promotion, RequestFigures, Watch
 from emissary.serving import client as engine_client
 from emissary.store import deployments, engines, pipeline_runs, pipelines, promotions
 from emissary.store.tables import GONE, Deployment, Engine, PipelineRun

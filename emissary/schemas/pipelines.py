@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from emissary.schemas.decisions import Decision, Outcome
 from emissary.schemas.fields import Description, Name, Reference, UnixTime
 from emissary.schemas.grpo_jobs import GrpoJobCreate, Weight
 from emissary.schemas.pipeline_schedules import PipelineSchedule
@@ -12,7 +13,6 @@ from emissary.schemas.training_jobs import Percentage, TrainingJobCreate, Traini
 
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 RunStatus = Literal["Pending", "Running", "Success", "Failed", "Cancelled"]
-Outcome = Literal["Skipped", "Promoted", "NotPromoted", "RolledBack", "Failed"]
 Trigger = Literal["request", "schedule", "webhook", "dataset"]
 
 
@@ -148,48 +148,6 @@ class PipelineRunCreate(BaseModel):
 
     datasets: References | None = Field(
         default=None, description="Ids of the datasets to merge and train on in this run, instead of the pipeline's."
-    )
-
-
-class GateRule(BaseModel):
-    """One rule of the gate, applied."""
-
-    rule: str = Field(description="The gate's field.")
-    of: str | None = Field(description="The testing function or class that it is about.")
-    wanted: float
-    found: float | None = Field(description="Null where there was nothing to measure it by; then it is not met.")
-    passed: bool
-
-
-class Served(BaseModel):
-    """A checkpoint that may be served."""
-
-    training_job_id: str | None = Field(description="Null: the base model itself.")
-    checkpoint: int
-
-
-class Replaced(Served):
-    """What a deployment served when it was compared."""
-
-    deployment_id: str
-
-
-class Contender(Served):
-    """A checkpoint in the comparison, with its means over the test rows."""
-
-    scores: dict[str, float]
-
-
-class Decision(BaseModel):
-    """What the gate decided, and by which numbers."""
-
-    promoted: bool
-    rules: list[GateRule]
-    test_rows: int
-    challenger: Contender
-    champion: Contender | None = Field(description="Null where none was deployed; only minimum_score applied then.")
-    replaces: Replaced | None = Field(
-        default=None, description="The deployment that is to be changed, and what it served; null without one."
     )
 
 

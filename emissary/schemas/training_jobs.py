@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from emissary.schemas.datasets import DatasetSummary
+from emissary.schemas.decisions import DecidedRun
 from emissary.schemas.fields import LEFT_OUT, Description, Name, Reference, UnixTime
 from emissary.schemas.parameters import SftParameters
 
@@ -148,6 +149,9 @@ class TrainingJobDetail(TrainingJobSummary):
     best_checkpoint: int | None = Field(description="The checkpoint with the best test score, once known.")
     error: str | None = Field(description="Why the job failed, and what to do.")
     flow_run_id: str | None = Field(description="The Prefect flow run that does the work.")
+    pipeline_run: Annotated[DecidedRun | None, LEFT_OUT] = Field(
+        default=None, description="The run of a pipeline that made it, with the decision of the gate."
+    )
 
 
 class ClassMetrics(BaseModel):

@@ -7,7 +7,8 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from emissary.errors import InvalidInput
-from emissary.schemas.pipelines import Approval, Decision
+from emissary.schemas.decisions import Decision
+from emissary.schemas.pipelines import Approval
 from emissary.store import deployments, pipeline_runs, pipelines
 from emissary.store.tables import PipelineRun
 

@@ -8,7 +8,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from emissary.errors import InvalidInput, NotFound
 from emissary.ids import new_id
-from emissary.schemas.pipelines import Decision, Served, Trigger
+from emissary.schemas.decisions import DecidedRun, Decision, Served
+from emissary.schemas.pipelines import Trigger
 from emissary.schemas.sources import DatasetsSource
 from emissary.store import job_events, pipelines, training_jobs
 from emissary.store.pages import Page, fetch
@@ -178,6 +179,17 @@ async def start_job(session: AsyncSession, run_id: str) -> str:
     await training_jobs.keep(session, job)
     run.training_job_id, run.crashes = job.id, 0
     return job.id
+
+
+async def of_job(session: AsyncSession, training_job_id: str) -> DecidedRun | None:
+    """The run that made the job, and what it decided; None where nobody but a caller did."""
+    run = (await session.scalars(select(PipelineRun).where(PipelineRun.training_job_id == training_job_id))).first()
+    if run is None:
+        return None
+    outcome = "Failed" if run.status == "Failed" else run.outcome
+    return DecidedRun.model_validate(
+        {"id": run.id, "pipeline_id": run.pipeline_id, "outcome": outcome, "decision": run.decision}
+    )
 
 
 async def decide(session: AsyncSession, run_id: str, decision: Decision) -> None:

@@ -334,7 +334,10 @@ class PipelineRun(FlowBacked, Base):
     """One run of a pipeline; each column below `requested` is filled when that step is done."""
 
     __tablename__ = "pipeline_runs"
-    __table_args__ = (Index("pipeline_runs_pipeline", "pipeline_id", "created_at"),)
+    __table_args__ = (
+        Index("pipeline_runs_pipeline", "pipeline_id", "created_at"),
+        Index("pipeline_runs_job", "training_job_id"),
+    )
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
     pipeline_id: Mapped[str] = mapped_column(ForeignKey("pipelines.id"))
     trigger: Mapped[str]

@@ -10,7 +10,7 @@ from typing import Any
 from rich.table import Table
 
 from emissary.processes import is_dead_here
-from tests.acceptance import audit_jobs
+from tests.acceptance import audit_jobs, audit_pipelines
 from tests.acceptance.evidence import Evidence, Row, catalogue, collect, flow_runs, scratch_folders
 from tests.acceptance.own_platform import OwnPlatform
 from tests.jobs import until
@@ -75,6 +75,7 @@ def _moving(platform: OwnPlatform) -> Iterator[str]:
         ("deployments", ("Pending", "Deploying", "Reactivating")),
         ("engines", ("Creating",)),
         ("datasets", ("Pending", "Running")),
+        ("pipeline_runs", ("Pending", "Running")),
     ):
         yield from (f"{row['id']} is {row['status']}" for row in rows[table] if row["status"] in words)
     now = datetime.now(UTC)  # what an upload that was killed has stored is dated an hour ahead, and goes then
@@ -220,6 +221,8 @@ Look = Callable[[Evidence, Any], tuple[int, list[str]]]
 _LOOKS: dict[str, Look] = {
     "every job ended once, as its events say": audit_jobs.endings,
     "every event and checkpoint once": audit_jobs.events,
+    "every run of a pipeline ended once, with one job": audit_pipelines.endings,
+    "what was promoted last is served": audit_pipelines.served,
     "one row per Idempotency-Key": audit_jobs.keys,
     "every deployment is served or says why not": _deployments,
     "a flow run per attempt of a row": _runs_and_rows,

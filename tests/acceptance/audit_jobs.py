@@ -22,6 +22,7 @@ BACKED: dict[str, dict[str, tuple[str, ...]]] = {
         "CANCELLED": ("Cancelled", "Terminated"),
     },
     "datasets": {"COMPLETED": ("Success",), "FAILED": ("Failed",), "CANCELLED": ("Cancelled",)},
+    "pipeline_runs": {"COMPLETED": ("Success",), "FAILED": ("Failed",), "CANCELLED": ("Cancelled",)},
 }  # fmt: skip
 """Table → state of a flow run (with its name, where that matters) → what a settled row may be then."""
 _KILLS_A_RUN = {"run", "worker", "fork server", "everything"}
@@ -48,9 +49,12 @@ def _checkpoints(evidence: Evidence, row: Row) -> list[Row]:
 
 
 def endings(evidence: Evidence, record: Any) -> tuple[int, list[str]]:
-    """Every accepted job is in a terminal state that its events and the storm's own deeds explain."""
+    """Every accepted job, and every one of a pipeline, is in a terminal state that its events and the storm's own deeds
+    explain.
+    """
     wrong = []
-    for job, name in record.accepted["training-jobs"].items():
+    jobs = record.accepted["training-jobs"] | made_by_runs(evidence, "training_job_id")
+    for job, name in jobs.items():
         row = evidence.of("training_jobs", job)
         if row is None:
             if job not in record.asked["delete"]:
@@ -59,7 +63,12 @@ def endings(evidence: Evidence, record: Any) -> tuple[int, list[str]]:
             wrong.append(f"{job} ({name}) is {row['status']}")
         elif problem := _unexplained(evidence, record, row):
             wrong.append(f"{job} ({name}), {row['status']}: {problem}")
-    return len(record.accepted["training-jobs"]), wrong
+    return len(jobs), wrong
+
+
+def made_by_runs(evidence: Evidence, column: str) -> dict[str, str]:
+    """What runs of pipelines made and note in `column` → the run."""
+    return {row[column]: row["id"] for row in evidence.rows["pipeline_runs"] if row[column]}
 
 
 def _unexplained(evidence: Evidence, record: Any, row: Row) -> str | None:
@@ -74,9 +83,7 @@ def _unexplained(evidence: Evidence, record: Any, row: Row) -> str | None:
     if row["status"] == "Failed":
         if not row["error"]:
             return "it has no error"
-        begun = row["created_at"].timestamp()
-        killed = sum(at > begun and kind in _KILLS_A_RUN for at, kind in record.kills)
-        return None if killed >= _MOST_CRASHES else f"only {killed} kills can have hit it: {row['error']}"
+        return killed_too_seldom(record, row)
     if row["status"] == "TimedOut":
         return "it has no time limit"
     found = _checkpoints(evidence, row)
@@ -89,6 +96,13 @@ def _unexplained(evidence: Evidence, record: Any, row: Row) -> str | None:
     if row["best_checkpoint"] is None or row["progress"] != 100:
         return f"best checkpoint {row['best_checkpoint']}, progress {row['progress']}"
     return None
+
+
+def killed_too_seldom(record: Any, row: Row) -> str | None:
+    """What is wrong with a row that gave up after crashes, where too few kills can have hit its runs."""
+    begun = row["created_at"].timestamp()
+    killed = sum(at > begun and kind in _KILLS_A_RUN for at, kind in record.kills)
+    return None if killed >= _MOST_CRASHES else f"only {killed} kills can have hit it: {row['error']}"
 
 
 def _times(record: Any, action: str, what: str) -> int:
@@ -119,13 +133,13 @@ def events(evidence: Evidence, record: Any) -> tuple[int, list[str]]:
 def keys(evidence: Evidence, record: Any) -> tuple[int, list[str]]:
     """What was asked for under one Idempotency-Key, its name, is there once."""
     wrong = []
-    named = {"training_jobs": "name", "datasets": "name", "deployments": "name"}
+    made = made_by_runs(evidence, "training_job_id") | made_by_runs(evidence, "train_dataset_id")
     total = 0
-    for table, column in named.items():
-        counted = Counter(row[column] for row in evidence.rows[table])
+    for table in ("training_jobs", "datasets", "deployments"):
+        counted = Counter(row["name"] for row in evidence.rows[table] if row["id"] not in made)
         total += sum(counted.values())
         wrong += [f"{table}: {count} × {name}" for name, count in counted.items() if count > 1]
-        known = set(record.accepted[table.replace("_", "-")])
+        known = made.keys() | record.accepted[table.replace("_", "-")].keys()
         # An answer may have been lost for good only where the storm says so itself.
         if not record.failures:
             wrong += [f"{row['id']} was never answered" for row in evidence.rows[table] if row["id"] not in known]
@@ -147,6 +161,8 @@ def files(evidence: Evidence, record: Any) -> tuple[int, list[str]]:
         elif kind == "prepared":
             used = any(row["sha256"] == owner for row in evidence.rows["datasets"])
             wrong += [] if used else [f"{key} was made of no dataset's content"]
+        elif kind == "pipeline-runs":
+            wrong += [] if evidence.of("pipeline_runs", owner) else [f"{key} is of no run of a pipeline"]
         elif job is None:
             wrong.append(f"{key} is of no job")
         elif rest[0] == "tensorboard":

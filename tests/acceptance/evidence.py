@@ -14,8 +14,18 @@ from psycopg.rows import dict_row
 from tests.acceptance.own_platform import OwnPlatform, Part
 
 Row = dict[str, Any]
-_TABLES = ["training_jobs", "checkpoints", "job_events", "datasets", "deployments", "engines", "leases", "leftovers"]
-_ID_PARAMETERS = ("training_job_id", "deployment_id", "engine_id", "dataset_id")
+_TABLES = [
+    "training_jobs",
+    "checkpoints",
+    "job_events",
+    "datasets",
+    "pipeline_runs",
+    "deployments",
+    "engines",
+    "leases",
+    "leftovers",
+]
+_ID_PARAMETERS = ("training_job_id", "deployment_id", "engine_id", "dataset_id", "pipeline_run_id")
 MANIFEST = "manifest.json"
 
 

@@ -1,4 +1,4 @@
-"""A storm of jobs, deployments and calls against a platform whose processes are killed meanwhile.
+"""A storm of jobs, pipelines, deployments and calls against a platform whose processes are killed meanwhile.
 
     python -m tests.acceptance.storm [--minutes 30] [--seed N]
 
@@ -29,6 +29,10 @@ from tests.conftest import BASE_MODEL
 from tests.jobs import jsonl
 
 JOBS: dict[str, Small] = {"train": SFT, "train classes": CLASSES, "train on rewards": GRPO}
+LIVE = "live"
+PIPELINE = "retraining"
+GOLDEN = [{"prompt": f"Name a colour that is {which}.", "completion": "red"} for which in ("warm", "bright")]
+"""Test rows that no job trains on."""
 ANSWER_SECONDS = 240.0
 _BASE = {"training_job_id": BASE_MODEL, "checkpoint": 0}
 _CALLS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -45,7 +49,7 @@ class Record:
     """What the storm did and was answered."""
 
     accepted: dict[str, dict[str, str]] = field(default_factory=lambda: defaultdict(dict))
-    """Kind (training-jobs, datasets, deployments) → id → the Idempotency-Key, which is its name too."""
+    """Kind (training-jobs, datasets, deployments, pipeline-runs) → id → the Idempotency-Key, which is its name too."""
     asked: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     """Action (cancel, delete, resume) → ids for which it was sent, answered or not."""
     done: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
@@ -75,6 +79,9 @@ class Storm:
                 self._upload(f"{name.replace(' ', '-')}-{part}", rows)
                 for part, rows in (("rows", small.rows), ("test", small.test_rows))
             ]
+        deployments = f"/v1/projects/{self.project}/deployments"
+        self.live = self._create("deployments", deployments, LIVE, json=_BASE | {"name": LIVE})
+        self._pipeline = self._make_pipeline(client)
 
     def run(self, steps: list[Step]) -> None:
         """Do the steps at their seconds; returns when all requests are answered."""
@@ -112,6 +119,8 @@ class Storm:
         jobs, deployments = (f"/v1/projects/{self.project}/{kind}" for kind in ("training-jobs", "deployments"))
         if step.action in JOBS:
             self.train(step.action, name)
+        elif step.action == "retrain":
+            self._retrain(name)
         elif step.action == "upload":
             self._upload(name, SFT.rows)
         elif chosen is None or (step.action == "resume" and not self._resumable):
@@ -134,6 +143,8 @@ class Storm:
             known = known[-4:]  # the others have ended
         elif step.action == "resume":
             known = [each for each in known if each in self.record.done["cancel"]]
+        elif step.action == "delete deployment":
+            known.remove(self.live)  # a pipeline needs it
         return known[int(step.share * len(known))] if known else None
 
     def train(self, what: str, name: str) -> str | None:
@@ -142,6 +153,23 @@ class Storm:
         train, test = self._datasets[what]
         body = small.body | {"name": name, "train_dataset_id": train, "test_dataset_id": test}
         return self._create("training-jobs", f"/v1/projects/{self.project}/{small.path}", name, json=body)
+
+    def _make_pipeline(self, client: Client) -> str:
+        """The path of the runs of a pipeline that deploys whatever it trains."""
+        pipeline = {
+            "name": PIPELINE,
+            "test_dataset_id": self._upload("golden", GOLDEN),
+            "train": SFT.body,
+            "gate": {"minimum_improvement": -1},
+            "deployment_id": self.live,
+        }
+        path = f"/v1/projects/{self.project}/pipelines"
+        return f"{path}/{client.post(path, pipeline)['id']}/runs"
+
+    def _retrain(self, name: str) -> None:
+        """Upload a row that is new, and run the pipeline on it and the rows of other jobs."""
+        new = self._upload(f"{name}-rows", [{"prompt": f"Say {name}.", "completion": name}])
+        self._create("pipeline-runs", self._pipeline, name, json={"datasets": [self._datasets["train"][0], new]})
 
     def _deploy(self, jobs: str, deployments: str, name: str, share: float) -> None:
         """Deploy the first checkpoint of a job that is done; while there is none, the base model."""

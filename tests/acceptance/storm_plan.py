@@ -27,6 +27,7 @@ WORK = {
     "train": 6,
     "train classes": 6,
     "train on rewards": 1,
+    "retrain": 1,
     "upload": 4,
     "deploy": 8,
     "call": 16,
@@ -57,12 +58,12 @@ class Step:
 
 
 def plan(seed: int, minutes: float) -> list[Step]:
-    """The steps of a storm in their order. It begins with a job, and every kind of job comes early."""
+    """The steps of a storm in their order. It begins with a job, and every kind of job and a pipeline come early."""
     random_ = random.Random(seed)  # noqa: S311 - to be repeated
     end = minutes * 60
     steps = [
         Step(0.1 * number, action, None, random_.random())
-        for number, action in enumerate(("train", "train classes", "train on rewards", "train"))
+        for number, action in enumerate(("train", "train classes", "train on rewards", "retrain", "train"))
     ]
     at = 0.0
     while (at := at + random_.expovariate(1 / WORK_SECONDS)) < end:

@@ -8,7 +8,8 @@ from prefect.client.schemas.objects import StateType
 from prefect.states import Running, Suspended
 from sqlalchemy import select
 
-from emissary.schemas.pipelines import Approval, Contender, Decision, Replaced
+from emissary.schemas.decisions import Contender, Decision, Replaced
+from emissary.schemas.pipelines import Approval
 from emissary.store import approvals, pipeline_runs
 from emissary.store.tables import Deployment, Engine, PipelineRun, Project, TrainingJob
 from tests.api.backends import Backends

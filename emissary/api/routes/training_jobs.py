@@ -11,6 +11,7 @@ from emissary.api.auth import CurrentCaller, OwnedProject
 from emissary.api.paging import Limit, WantedPage, link_next
 from emissary.api.routing import DRY_RUN_ANSWER, DryRun, keyed_router
 from emissary.schemas.datasets import DatasetSummary
+from emissary.schemas.decisions import DecidedRun
 from emissary.schemas.fields import IN_DIGITS
 from emissary.schemas.training_jobs import (
     LossPoint,
@@ -21,7 +22,7 @@ from emissary.schemas.training_jobs import (
     TrainingJobDetail,
     TrainingJobSummary,
 )
-from emissary.store import leftovers, training_jobs
+from emissary.store import leftovers, pipeline_runs, training_jobs
 from emissary.store.database import transaction
 from emissary.store.pages import Page
 from emissary.store.tables import Checkpoint, TrainingJob
@@ -35,7 +36,7 @@ def summary(job: TrainingJob) -> TrainingJobSummary:
     return TrainingJobSummary(train_dataset_name=job.train_dataset.name, reward=job.reward_functions, **shown)
 
 
-def _detail(job: TrainingJob) -> TrainingJobDetail:
+def _detail(job: TrainingJob, made_by: DecidedRun | None) -> TrainingJobDetail:
     return TrainingJobDetail(
         **summary(job).model_dump(),
         description=job.description,
@@ -48,6 +49,7 @@ def _detail(job: TrainingJob) -> TrainingJobDetail:
         best_checkpoint=job.best_checkpoint,
         error=job.error,
         flow_run_id=str(job.flow_run_id) if job.flow_run_id else None,
+        pipeline_run=made_by,
     )
 
 
@@ -89,7 +91,8 @@ async def list_training_jobs(
 async def retrieve_training_job(project: OwnedProject, training_job_id: str) -> TrainingJobDetail:
     """A job with its status, progress and loss."""
     async with transaction() as session:
-        return _detail(await training_jobs.get(session, training_job_id, project.id))
+        job = await training_jobs.get(session, training_job_id, project.id)
+        return _detail(job, await pipeline_runs.of_job(session, job.id))
 
 
 @router.delete(
