@@ -5,6 +5,7 @@ name resolves to a moment later (DNS rebinding). TLS and the Host header keep th
 other.
 """
 
+import asyncio
 import socket
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
@@ -38,6 +39,19 @@ def client() -> httpx.Client:
     )
 
 
+def async_client(timeout: httpx.Timeout = _TIMEOUT) -> httpx.AsyncClient:
+    """The same for asyncio, which follows no redirects."""
+    return httpx.AsyncClient(transport=_AsyncPublicOnly(), timeout=timeout, follow_redirects=False, trust_env=False)
+
+
+def check(url: str) -> None:
+    """Raises AddressRefused where `client` would refuse the address, InvalidInput where its name has no address."""
+    try:
+        _checked_addresses(httpx.URL(url))
+    except httpx.ConnectError as error:
+        raise InvalidInput(f"{error}; give an address whose host is known.") from error
+
+
 class _PublicOnly(httpx.BaseTransport):
     """Sends each request to a checked address of its host."""
 
@@ -58,6 +72,28 @@ class _PublicOnly(httpx.BaseTransport):
     def close(self) -> None:
         """Close all connections."""
         self._inner.close()
+
+
+class _AsyncPublicOnly(httpx.AsyncBaseTransport):
+    """Sends each request to a checked address of its host."""
+
+    def __init__(self) -> None:
+        self._inner = httpx.AsyncHTTPTransport(trust_env=False, limits=httpx.Limits(max_keepalive_connections=0))
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """The answer of the first address that can be connected to."""
+        addresses = await asyncio.to_thread(_checked_addresses, request.url)
+        *others, last = addresses[:_MOST_ADDRESSES]
+        for address in others:
+            try:
+                return await self._inner.handle_async_request(_sent_to(request, address))
+            except (httpx.ConnectError, httpx.ConnectTimeout):
+                continue
+        return await self._inner.handle_async_request(_sent_to(request, last))
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._inner.aclose()
 
 
 def _sent_to(request: httpx.Request, address: str) -> httpx.Request:
