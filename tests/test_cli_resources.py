@@ -181,3 +181,27 @@ def test_first_key_of_an_organization_is_made_without_the_api(platform: Platform
 def test_project_is_deleted_by_name(platform: Platform, project: str, job: str) -> None:
     fine(platform, "projects", "delete", "by-command")
     assert emissary(platform, "projects", "show", project).returncode == 3
+
+
+def test_subscription_is_made_tested_and_deleted(platform: Platform, job: str) -> None:
+    with web_server() as web:
+        web.answers["/hook"] = (503, {}, b"")
+        url = f"{web.url}/hook"
+        event = ("--event", "training_job.failed")
+        made = answer(platform, "subscriptions", "create", "pager", "--url", url, *event, **HERE)
+        assert made["secret"].startswith("whsec_")
+        assert made["events"] == ["training_job.failed"]
+        assert made["id"] in fine(platform, "subscriptions", "list", **HERE)
+        assert "secret" not in answer(platform, "subscriptions", "show", "pager", **HERE)
+        assert answer(platform, "subscriptions", "rotate", "pager", **HERE)["secret"] != made["secret"]
+        sent = answer(platform, "subscriptions", "test", "pager", **HERE)
+        until(lambda: answer(platform, "subscriptions", "deliveries", "pager", **HERE)[0], lambda row: row["answer"])
+        assert answer(platform, "subscriptions", "deliveries", "pager", "--status", "Dead", **HERE) == []
+        assert emissary(platform, "subscriptions", "redeliver", "pager", sent["id"], **HERE).returncode == 1
+        fine(platform, "subscriptions", "pause", "pager", **HERE)
+        assert answer(platform, "subscriptions", "show", "pager", **HERE)["paused"]
+        fine(platform, "subscriptions", "unpause", "pager", **HERE)
+        both = emissary(platform, "subscriptions", "create", "x", "--url", url, "--block", "mail/ops", **HERE)
+        assert "give either url or block" in both.stderr
+        fine(platform, "subscriptions", "delete", "pager", **HERE)
+        assert emissary(platform, "subscriptions", "show", "pager", **HERE).returncode == 3
