@@ -5,10 +5,11 @@ name resolves to a moment later (DNS rebinding). TLS and the Host header keep th
 other.
 """
 
-import asyncio
 import socket
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
+import anyio
+import anyio.to_thread
 import httpx
 
 from emissary.errors import InvalidInput
@@ -17,6 +18,8 @@ from emissary.settings import settings
 MOST_REDIRECTS = 5
 _MOST_ADDRESSES = 4
 _TIMEOUT = httpx.Timeout(30.0, connect=10.0)
+# Threads of their own for asyncio: names that nobody resolves hold up nothing else.
+_RESOLVING = anyio.CapacityLimiter(16)
 _NAT64 = ip_network("64:ff9b::/96")
 # Azure's host answers its guests at this public address.
 _OF_PLATFORMS = (IPv4Address("168.63.129.16"),)
@@ -44,10 +47,10 @@ def async_client(timeout: httpx.Timeout = _TIMEOUT) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=_AsyncPublicOnly(), timeout=timeout, follow_redirects=False, trust_env=False)
 
 
-def check(url: str) -> None:
+async def check(url: str) -> None:
     """Raises AddressRefused where `client` would refuse the address, InvalidInput where its name has no address."""
     try:
-        _checked_addresses(httpx.URL(url))
+        await _resolved(httpx.URL(url))
     except httpx.ConnectError as error:
         raise InvalidInput(f"{error}; give an address whose host is known.") from error
 
@@ -82,8 +85,7 @@ class _AsyncPublicOnly(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """The answer of the first address that can be connected to."""
-        addresses = await asyncio.to_thread(_checked_addresses, request.url)
-        *others, last = addresses[:_MOST_ADDRESSES]
+        *others, last = (await _resolved(request.url))[:_MOST_ADDRESSES]
         for address in others:
             try:
                 return await self._inner.handle_async_request(_sent_to(request, address))
@@ -94,6 +96,10 @@ class _AsyncPublicOnly(httpx.AsyncBaseTransport):
     async def aclose(self) -> None:
         """Close all connections."""
         await self._inner.aclose()
+
+
+async def _resolved(url: httpx.URL) -> list[str]:
+    return await anyio.to_thread.run_sync(_checked_addresses, url, abandon_on_cancel=True, limiter=_RESOLVING)
 
 
 def _sent_to(request: httpx.Request, address: str) -> httpx.Request:

@@ -1,10 +1,9 @@
 """Subscriptions of a project, and what they are told."""
 
+import asyncio
 from datetime import timedelta
 from typing import Annotated
 
-import anyio
-import anyio.to_thread
 from fastapi import Query, Request, Response
 
 from emissary import outbound
@@ -57,8 +56,8 @@ async def _check(body: SubscriptionCreate, project: Project) -> None:
         return
     assert body.url is not None
     try:
-        with anyio.fail_after(_CHECK_SECONDS):
-            await anyio.to_thread.run_sync(outbound.check, body.url, abandon_on_cancel=True)
+        async with asyncio.timeout(_CHECK_SECONDS):
+            await outbound.check(body.url)
     except InvalidInput as error:
         raise InvalidInput(f"url: {error}", error.code) from error
     except TimeoutError as error:
