@@ -5,7 +5,9 @@ import secrets
 import string
 from typing import Literal
 
-Prefix = Literal["ms", "ds", "tr", "dp", "engine", "user", "key", "org", "up", "tf", "pl", "pr", "wh", "wd"]
+Prefix = Literal[
+    "ms", "ds", "tr", "dp", "engine", "user", "key", "org", "up", "tf", "pl", "pr", "wh", "wd", "sub", "sd"
+]  # fmt: skip
 _ALPHABET = string.ascii_letters + string.digits
 
 

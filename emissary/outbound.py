@@ -8,6 +8,8 @@ other.
 import socket
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
+import anyio
+import anyio.to_thread
 import httpx
 
 from emissary.errors import InvalidInput
@@ -16,6 +18,8 @@ from emissary.settings import settings
 MOST_REDIRECTS = 5
 _MOST_ADDRESSES = 4
 _TIMEOUT = httpx.Timeout(30.0, connect=10.0)
+# Threads of their own for asyncio: names that nobody resolves hold up nothing else.
+_RESOLVING = anyio.CapacityLimiter(16)
 _NAT64 = ip_network("64:ff9b::/96")
 # Azure's host answers its guests at this public address.
 _OF_PLATFORMS = (IPv4Address("168.63.129.16"),)
@@ -38,6 +42,19 @@ def client() -> httpx.Client:
     )
 
 
+def async_client(timeout: httpx.Timeout = _TIMEOUT) -> httpx.AsyncClient:
+    """The same for asyncio, which follows no redirects."""
+    return httpx.AsyncClient(transport=_AsyncPublicOnly(), timeout=timeout, follow_redirects=False, trust_env=False)
+
+
+async def check(url: str) -> None:
+    """Raises AddressRefused where `client` would refuse the address, InvalidInput where its name has no address."""
+    try:
+        await _resolved(httpx.URL(url))
+    except httpx.ConnectError as error:
+        raise InvalidInput(f"{error}; give an address whose host is known.") from error
+
+
 class _PublicOnly(httpx.BaseTransport):
     """Sends each request to a checked address of its host."""
 
@@ -58,6 +75,31 @@ class _PublicOnly(httpx.BaseTransport):
     def close(self) -> None:
         """Close all connections."""
         self._inner.close()
+
+
+class _AsyncPublicOnly(httpx.AsyncBaseTransport):
+    """Sends each request to a checked address of its host."""
+
+    def __init__(self) -> None:
+        self._inner = httpx.AsyncHTTPTransport(trust_env=False, limits=httpx.Limits(max_keepalive_connections=0))
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """The answer of the first address that can be connected to."""
+        *others, last = (await _resolved(request.url))[:_MOST_ADDRESSES]
+        for address in others:
+            try:
+                return await self._inner.handle_async_request(_sent_to(request, address))
+            except (httpx.ConnectError, httpx.ConnectTimeout):
+                continue
+        return await self._inner.handle_async_request(_sent_to(request, last))
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._inner.aclose()
+
+
+async def _resolved(url: httpx.URL) -> list[str]:
+    return await anyio.to_thread.run_sync(_checked_addresses, url, abandon_on_cancel=True, limiter=_RESOLVING)
 
 
 def _sent_to(request: httpx.Request, address: str) -> httpx.Request:

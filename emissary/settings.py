@@ -79,6 +79,10 @@ class Settings(BaseSettings):
         default=None,
         description="JSON file of named connections to buckets and databases from which pipelines may fetch data.",
     )
+    notifications: Path | None = Field(
+        default=None,
+        description="JSON file of the notification blocks of Prefect by which projects may be told of events.",
+    )
     allow_private_urls: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
         description="Hosts and networks (CIDR) that are not public and may be called all the same where a user names "
@@ -88,7 +92,7 @@ class Settings(BaseSettings):
         default=1, ge=1, description="Training runs at once on the `training` work pool (applied by `emissary up`)."
     )
 
-    @field_validator("home", "models", "sources")
+    @field_validator("home", "models", "sources", "notifications")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return None if value is None else value.expanduser().resolve()

@@ -78,6 +78,7 @@ def running(chosen: Settings, say: Say) -> Iterator[Platform]:
             say("Flows and worker: applying deployments.yaml, importing torch")
             with temporary_settings({PREFECT_API_URL: chosen.prefect_api_url}):
                 asyncio.run(_apply_work_pools(chosen))
+                asyncio.run(_register_blocks())
             supervisor.start("worker", sys.executable, "-m", "emissary.worker")
             apply_flow_deployments(environment)
             _wait(f"{chosen.api_url}/healthz", "the platform")
@@ -152,6 +153,14 @@ async def _apply_work_pools(chosen: Settings) -> None:
                     concurrency_limit=limit,
                 )
                 await client.create_work_pool(pool)
+
+
+async def _register_blocks() -> None:
+    """Have Prefect's UI offer our own types of blocks."""
+    from blocks.mail import Mail
+
+    async with get_client() as client:
+        await Mail.aregister_type_and_schema(client=client)
 
 
 def apply_flow_deployments(environment: Mapping[str, str]) -> None:

@@ -1,4 +1,6 @@
-"""retrain: gather data → train → compare with what is deployed → have it approved → deploy what is better → watch."""
+"""retrain: gather data → train → compare with what is deployed → have it approved → deploy what is better → watch →
+conclude, which notifies whoever has subscribed.
+"""
 
 from prefect import flow
 from prefect.client.schemas.objects import State

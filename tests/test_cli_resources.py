@@ -17,6 +17,7 @@ from tests.api.refusals import MODEL
 from tests.catalogue import in_catalogue
 from tests.command_line import COMMAND, answer, emissary, environment, fine
 from tests.jobs import ROWS, TINY, ended, jsonl, until
+from tests.web_server import web_server
 
 HERE = {"EMISSARY_PROJECT": "by-command"}
 
@@ -181,3 +182,23 @@ def test_first_key_of_an_organization_is_made_without_the_api(platform: Platform
 def test_project_is_deleted_by_name(platform: Platform, project: str, job: str) -> None:
     fine(platform, "projects", "delete", "by-command")
     assert emissary(platform, "projects", "show", project).returncode == 3
+
+
+def test_subscription_is_made_tested_and_deleted(platform: Platform, project: str) -> None:
+    with web_server() as web:
+        web.answers["/hook"] = (503, {}, b"not now")
+        options = ("--url", f"{web.url}/hook", "--event", "training_job.failed")
+        made = answer(platform, "subscriptions", "create", "pager", *options, **HERE)
+        assert made["secret"].startswith("whsec_")
+        assert made["events"] == ["training_job.failed"]
+        sent = answer(platform, "subscriptions", "test", made["id"], **HERE)
+        assert sent["event"] == "ping"
+        row = until(
+            lambda: answer(platform, "subscriptions", "deliveries", "pager", "--status", "Pending", **HERE)[0],
+            lambda row: row["answer"] is not None,
+        )
+        assert row["answer"] == "HTTP 503: not now"
+        assert emissary(platform, "subscriptions", "redeliver", "pager", row["id"], **HERE).returncode == 1
+        fine(platform, "subscriptions", "pause", "pager", **HERE)
+        assert "pager" in fine(platform, "subscriptions", "list", **HERE)
+        fine(platform, "subscriptions", "delete", "pager", **HERE)

@@ -5,6 +5,8 @@ import os
 import re
 import signal
 import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from tests.engine_life import adapters, prefect, process_of
 from tests.jobs import ended, until, upload
 from tests.pipelines import SHORT, TEST, TRAINING, config, other, rows, run
 from tests.tasks.pooled_run import ENCODER, encoder_dir
+from tests.web_server import web_server
 
 # Several trainings and an engine.
 pytestmark = pytest.mark.acceptance
@@ -59,6 +62,24 @@ def champion(client: Client, project: str, golden: str, first_data: str) -> dict
     return dict(deployed)
 
 
+@contextmanager
+def subscribed(client: Client, project: str, *events: str) -> Iterator[Callable[[], list[dict[str, Any]]]]:
+    """Gives what a subscriber was told, in the order of arrival, once nothing is on its way any more."""
+    with web_server() as web:
+        web.answers["/hook"] = (204, {}, b"")
+        path = f"/v1/projects/{project}/subscriptions"
+        made = client.post(path, {"name": "subscriber", "url": f"{web.url}/hook", "events": events})
+
+        def told() -> list[dict[str, Any]]:
+            deliveries = f"{path}/{made['id']}/deliveries"
+            until(lambda: client.get(f"{deliveries}?status=Pending"), lambda rows: not rows)
+            assert len(client.get(deliveries)) == len(web.posted)
+            return [json.loads(body) for body in web.posted]
+
+        yield told
+        client.delete(f"{path}/{made['id']}")
+
+
 @pytest.fixture(scope="module")
 def pipeline(client: Client, project: str, golden: str, champion: dict[str, Any]) -> str:
     body = config(golden, champion["id"])
@@ -90,6 +111,23 @@ def ask(client: Client, model: str) -> list[str]:
 def test_better_checkpoint_is_promoted_by_webhook_then_nothing_is_new_then_a_worse_one_is_refused(
     platform: Platform, client: Client, project: str, first_data: str, pipeline: str, champion: dict[str, Any]
 ) -> None:
+    outcomes = [f"pipeline_run.{outcome}" for outcome in ("promoted", "not_promoted", "skipped", "failed")]
+    with subscribed(client, project, "deployment.updated", *outcomes) as told:
+        runs = _promoted_skipped_and_refused(platform, client, project, first_data, pipeline, champion)
+        updated, *others = told()
+    assert (updated["type"], updated["data"]["id"]) == ("deployment.updated", champion["id"])
+    assert [(event["type"], event["data"]["id"]) for event in others] == [
+        ("pipeline_run.promoted", runs[0]["id"]),
+        ("pipeline_run.skipped", runs[1]["id"]),
+        ("pipeline_run.not_promoted", runs[2]["id"]),
+    ]
+    assert others[2]["data"]["reason"] == runs[2]["reason"]
+    assert others[2]["data"]["decision"] == runs[2]["decision"]
+
+
+def _promoted_skipped_and_refused(
+    platform: Platform, client: Client, project: str, first_data: str, pipeline: str, champion: dict[str, Any]
+) -> list[dict[str, Any]]:
     path = f"/v1/projects/{project}/pipelines/{pipeline}"
     hook = client.post(
         f"{path}/webhooks", {"name": "labelling", "parameters": {"datasets": ["{{ payload.dataset_id }}"]}}
@@ -138,6 +176,7 @@ def test_better_checkpoint_is_promoted_by_webhook_then_nothing_is_new_then_a_wor
         "/artifacts/filter", json={"artifacts": {"flow_run_id": {"any_": [refused["flow_run_id"]]}}}
     )
     assert any("# Not promoted" in str(found["data"]) for found in markdown.json())
+    return [promoted, skipped, refused]
 
 
 def test_checkpoint_that_cannot_be_loaded_leaves_the_champion_in_place(

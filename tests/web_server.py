@@ -1,6 +1,7 @@
 """A real HTTP server on a loopback address, for what is fetched from the web."""
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,6 +21,10 @@ class Web:
     """Status, headers and body by path. One with an ETag that the request has is answered with 304."""
     asked: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     """Path and headers of each request."""
+    posted: list[bytes] = field(default_factory=list)
+    """What was posted, in the order of `asked`."""
+    held: threading.Event = field(default_factory=threading.Event)
+    """While it is set, what is posted is not answered."""
 
     @property
     def url(self) -> str:
@@ -38,6 +43,12 @@ def web_server(address: str = ADDRESS) -> Iterator[Web]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            web.posted.append(self.rfile.read(int(self.headers["Content-Length"])))
+            while web.held.is_set():
+                time.sleep(0.05)
+            self.do_GET()
 
         def do_GET(self) -> None:
             web.asked.append((self.path, dict(self.headers)))

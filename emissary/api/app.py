@@ -8,7 +8,7 @@ from importlib.metadata import version
 
 from fastapi import Depends, FastAPI, Request
 
-from emissary.api import deleting, flow_schedules, job_event_feed, projection, sweeping
+from emissary.api import deleting, flow_schedules, job_event_feed, projection, sending, sweeping
 from emissary.api.body_limit import BodyLimit
 from emissary.api.document import document
 from emissary.api.errors import add_error_handlers
@@ -26,6 +26,7 @@ from emissary.api.routes import (
     pipelines,
     predictions,
     projects,
+    subscriptions,
     testing_functions,
     training_job_events,
     training_job_files,
@@ -48,6 +49,7 @@ async def _lifespan(_app: FastAPI) -> AsyncIterator[None]:
         flow_schedules.keep_for_ever(),
         deleting.clear_for_ever(),
         job_event_feed.listen(),
+        sending.send_for_ever(),
     )
     followers = [asyncio.create_task(each) for each in work]
     try:
@@ -101,6 +103,7 @@ def create_app() -> FastAPI:
         pipeline_runs,
         webhooks,
         webhook_deliveries,
+        subscriptions,
         inference,
         predictions,
         keys,

@@ -1,6 +1,6 @@
-"""The secrets of webhooks, and whether a request was sent by somebody who has one.
+"""The secrets of webhooks and subscriptions, whether a request was sent by somebody who has one, and how one is signed.
 
-A secret is not stored: it is an HMAC of the webhook's id and the secret's version under the platform's signing key.
+A secret is not stored: it is an HMAC of the thing's id and the secret's version under the platform's signing key.
 """
 
 import base64
@@ -8,13 +8,13 @@ import hashlib
 import hmac
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from emissary.errors import InvalidInput, Unauthorized
 from emissary.secret_files import signing_key
 from emissary.settings import settings
-from emissary.store.tables import Webhook
+from emissary.store.tables import Subscription, Webhook
 
 WINDOW_SECONDS = 300
 _LONGEST_ID = 255
@@ -23,19 +23,46 @@ _LONGEST_ID = 255
 def secret(webhook: Webhook) -> str:
     """The webhook's secret as its sender is given it."""
     key = _key(webhook, webhook.version)
-    return f"whsec_{base64.b64encode(key).decode()}" if webhook.scheme == "standard" else key.hex()
+    return _as_text(key) if webhook.scheme == "standard" else key.hex()
 
 
-def _key(webhook: Webhook, version: int) -> bytes:
+def subscription_secret(subscription: Subscription) -> str:
+    """The subscription's secret as its receiver is given it."""
+    return _as_text(_key(subscription, subscription.version))
+
+
+def _as_text(key: bytes) -> str:
+    return f"whsec_{base64.b64encode(key).decode()}"
+
+
+def _key(row: Webhook | Subscription, version: int) -> bytes:
     key = signing_key(settings()).get_secret_value().encode()
-    return hmac.new(key, f"webhook:{webhook.id}:{version}".encode(), hashlib.sha256).digest()
+    kind = "webhook" if isinstance(row, Webhook) else "subscription"
+    return hmac.new(key, f"{kind}:{row.id}:{version}".encode(), hashlib.sha256).digest()
 
 
-def _keys(webhook: Webhook) -> list[bytes]:
+def _keys(row: Webhook | Subscription) -> list[bytes]:
     """Those that work now."""
-    overlaps = webhook.previous_until is not None and datetime.now(UTC) < webhook.previous_until
-    versions = (webhook.version, webhook.version - 1) if overlaps else (webhook.version,)
-    return [_key(webhook, version) for version in versions]
+    overlaps = row.previous_until is not None and datetime.now(UTC) < row.previous_until
+    versions = (row.version, row.version - 1) if overlaps else (row.version,)
+    return [_key(row, version) for version in versions]
+
+
+def signed(subscription: Subscription, delivery_id: str, body: bytes) -> dict[str, str]:
+    """The headers of Standard Webhooks for what is sent now, with a signature by each secret that works."""
+    timestamp = str(int(time.time()))
+    signatures = standard_signatures(_keys(subscription), delivery_id, timestamp, body)
+    return {
+        "webhook-id": delivery_id,
+        "webhook-timestamp": timestamp,
+        "webhook-signature": " ".join(f"v1,{signature.decode()}" for signature in signatures),
+    }
+
+
+def standard_signatures(keys: Sequence[bytes], delivery_id: str, timestamp: str, body: bytes) -> list[bytes]:
+    """The signature of Standard Webhooks by each of the keys."""
+    content = f"{delivery_id}.{timestamp}.".encode("latin-1") + body
+    return [base64.b64encode(hmac.digest(key, content, "sha256")) for key in keys]
 
 
 def verified(webhook: Webhook | None, headers: Mapping[str, str], body: bytes) -> tuple[Webhook, str | None]:
@@ -47,7 +74,7 @@ def verified(webhook: Webhook | None, headers: Mapping[str, str], body: bytes) -
         raise _refusal()
     match webhook.scheme:
         case "standard":
-            return webhook, _standard(webhook, headers, body)
+            return webhook, verified_standard(_keys(webhook), headers, body)
         case "github":
             return webhook, _github(webhook, headers, body)
     return webhook, _token(webhook, headers)
@@ -59,10 +86,10 @@ def _refusal() -> Unauthorized:
     )
 
 
-def _standard(webhook: Webhook, headers: Mapping[str, str], body: bytes) -> str:
+def verified_standard(keys: Sequence[bytes], headers: Mapping[str, str], body: bytes) -> str:
+    """The id of a delivery that is signed by one of the keys, by Standard Webhooks. Raises as `verified`."""
     sent_id, timestamp = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
-    content = f"{sent_id}.{timestamp}.".encode("latin-1") + body
-    wanted = [base64.b64encode(hmac.digest(key, content, "sha256")) for key in _keys(webhook)]
+    wanted = standard_signatures(keys, sent_id, timestamp, body)
     given = [part.removeprefix("v1,") for part in headers.get("webhook-signature", "").split(" ") if part[:3] == "v1,"]
     if not _any_equal(given, wanted):
         raise _refusal()

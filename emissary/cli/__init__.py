@@ -20,6 +20,7 @@ from emissary.cli import (
     platform,
     projects,
     report,
+    subscriptions,
     testing_functions,
     webhooks,
 )
@@ -102,6 +103,7 @@ for panel, name, commands in (
     (TRAIN, "checkpoints", checkpoints.app),
     (TRAIN, "pipelines", pipelines.app),
     (TRAIN, "webhooks", webhooks.app),
+    (PLATFORM, "subscriptions", subscriptions.app),
     (SERVE, "engines", engines.app),
     (SERVE, "deployments", deployments.app),
     (PLATFORM, "models", models.app),

@@ -48,6 +48,9 @@ def _one_select(value: str) -> str:
     return query
 
 
+WebAddress = Annotated[str, Field(strict=True, max_length=2000), AfterValidator(_web_address)]
+"""An address of http(s), without a password in it."""
+
 S3Uri = Annotated[str, Field(strict=True, max_length=1000), AfterValidator(_s3_uri)]
 
 
@@ -85,7 +88,7 @@ class UrlSource(_Outside):
     """A file on the web; it is new when its content is."""
 
     source: Literal["url"] = Field(description="A file by HTTP.")
-    url: Annotated[str, Field(strict=True, max_length=2000), AfterValidator(_web_address)] = Field(
+    url: WebAddress = Field(
         description="Address of the file; a public one, unless the operator allows others.",
         examples=["https://example.com/tickets.jsonl"],
     )

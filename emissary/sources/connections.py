@@ -6,30 +6,19 @@
 The file is read whenever a source is checked or fetched, so a change counts at once.
 """
 
-import json
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Discriminator, SecretStr, Tag, TypeAdapter, ValidationError
+from pydantic import Discriminator, SecretStr, Tag, TypeAdapter
 
-from emissary.errors import EmissaryError, InvalidInput
+from emissary import operator_files
+from emissary.errors import InvalidInput
+from emissary.operator_files import Leave
 from emissary.schemas.sources import S3Uri
 from emissary.settings import settings
 
 
-class ConnectionsUnusable(EmissaryError):
-    """The operator's file is not as it must be."""
-
-    code = "connections_unusable"
-
-
-class _Connection(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    organizations: list[str] | Literal["all"]
-    """Names of the organizations whose pipelines may use it."""
-
-
-class S3Connection(_Connection):
+class S3Connection(Leave):
     """Leave to read the objects below a prefix; what is not given is taken from the usual AWS variables."""
 
     s3: S3Uri
@@ -39,7 +28,7 @@ class S3Connection(_Connection):
     secret_access_key: SecretStr | None = None
 
 
-class SqlConnection(_Connection):
+class SqlConnection(Leave):
     """Leave to query a database, as the user in its SQLAlchemy URL."""
 
     sql: SecretStr
@@ -55,7 +44,7 @@ _FILE: TypeAdapter[dict[str, S3Connection | SqlConnection]] = TypeAdapter(dict[s
 def s3_connection(uri: str, organization: str) -> S3Connection:
     """The organization's connection with the longest prefix that `uri` is within.
 
-    Raises InvalidInput where there is none, ConnectionsUnusable.
+    Raises InvalidInput where there is none, OperatorFileUnusable.
     """
     found = [row for _, row in _of(organization) if isinstance(row, S3Connection) and _within(uri, row.s3)]
     if not found:
@@ -67,7 +56,7 @@ def s3_connection(uri: str, organization: str) -> S3Connection:
 
 
 def sql_connection(name: str, organization: str) -> SqlConnection:
-    """The organization's connection of that name. Raises InvalidInput where there is none, ConnectionsUnusable."""
+    """The organization's connection of that name. Raises InvalidInput where there is none, OperatorFileUnusable."""
     for known, row in _of(organization):
         if known == name and isinstance(row, SqlConnection):
             return row
@@ -86,16 +75,6 @@ def _of(organization: str) -> Iterator[tuple[str, S3Connection | SqlConnection]]
     path = settings().sources
     if path is None:
         return
-    try:
-        found = _FILE.validate_python(json.loads(path.read_text(encoding="utf-8")))
-    except ValidationError as error:
-        # Without what was found there, which may be a secret.
-        first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise ConnectionsUnusable(f"EMISSARY_SOURCES, {where}: {first['msg']}; correct it in {path}.") from None
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not JSON"
-        raise ConnectionsUnusable(f"EMISSARY_SOURCES: {path} cannot be read ({reason}); correct it.") from None
-    for name, row in found.items():
-        if row.organizations == "all" or organization in row.organizations:
+    for name, row in operator_files.read("EMISSARY_SOURCES", path, _FILE).items():
+        if row.is_for(organization):
             yield name, row

@@ -19,6 +19,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlch
 
 from emissary.data.row_files import write_rows
 from emissary.errors import EmissaryError, InvalidInput, Unavailable
+from emissary.operator_files import OperatorFileUnusable
 from emissary.schemas.sources import SqlSource
 from emissary.settings import settings
 from emissary.sources import connections
@@ -104,7 +105,7 @@ def _engine(name: str, address: str) -> sqlalchemy.Engine:
         limits = {"connect_timeout": 10} if url.get_backend_name() == "postgresql" else {}
         return sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool, connect_args=limits, hide_parameters=True)
     except (ArgumentError, NoSuchModuleError, ImportError) as error:
-        raise connections.ConnectionsUnusable(
+        raise OperatorFileUnusable(
             f"EMISSARY_SOURCES, {name}.sql: it is no address of a database whose driver is installed; correct it."
         ) from error
 

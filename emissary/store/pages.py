@@ -16,13 +16,26 @@ from emissary.store.tables import (
     Pipeline,
     PipelineRun,
     Project,
+    Subscription,
+    SubscriptionDelivery,
     TrainingJob,
     Webhook,
     WebhookDelivery,
 )
 
 Listed = (
-    Project | Dataset | TrainingJob | Engine | Deployment | ApiKey | Pipeline | PipelineRun | Webhook | WebhookDelivery
+    Project
+    | Dataset
+    | TrainingJob
+    | Engine
+    | Deployment
+    | ApiKey
+    | Pipeline
+    | PipelineRun
+    | Webhook
+    | WebhookDelivery
+    | Subscription
+    | SubscriptionDelivery
 )
 
 

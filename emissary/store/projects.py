@@ -20,6 +20,7 @@ from emissary.store.tables import (
     Pipeline,
     PipelineRun,
     Project,
+    Subscription,
     TrainingJob,
     Upload,
 )
@@ -92,6 +93,8 @@ async def delete(session: AsyncSession, project_id: str, ended: Collection[UUID]
     pipeline_runs = await session.scalars(select(PipelineRun.id).where(PipelineRun.project_id == project_id))
     left += [leftovers.of_pipeline_run(run_id) for run_id in pipeline_runs]
     left += [leftovers.of_dataset(dataset_id, sha256) for dataset_id, sha256 in await session.execute(datasets)]
+    # First, so that nobody is told of what goes now.
+    await session.execute(sql_delete(Subscription).where(Subscription.project_id == project_id))
     of_project = select(TrainingJob.id).where(TrainingJob.project_id == project_id)
     for of_job in (JobEvent, Checkpoint):
         await session.execute(sql_delete(of_job).where(of_job.training_job_id.in_(of_project)))

@@ -398,3 +398,54 @@ class WebhookDelivery(Base):
     """What the sender calls it."""
     body_sha256: Mapped[str]
     pipeline_run_id: Mapped[str] = mapped_column(ForeignKey("pipeline_runs.id", ondelete="CASCADE"))
+
+
+class Subscription(Base):
+    """An address, or a notification block of Prefect, that is told of a project's events."""
+
+    __tablename__ = "subscriptions"
+    __table_args__ = (
+        UniqueConstraint("project_id", "name", name="subscriptions_project_name"),
+        CheckConstraint("num_nonnulls(url, block) = 1", "subscriptions_target"),
+    )
+    id: Mapped[str] = mapped_column(primary_key=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    name: Mapped[str]
+    description: Mapped[str | None]
+    url: Mapped[str | None]
+    block: Mapped[str | None]
+    """Type and name of the block, such as `slack-webhook/ops`."""
+    events: Mapped[list[str]]
+    paused: Mapped[bool]
+    paused_reason: Mapped[str | None]
+    """Why, where nobody paused it: the receiver wants nothing more."""
+    version: Mapped[int] = mapped_column(server_default=text("1"))
+    """Counts its secrets, each of which is derived from this number."""
+    previous_until: Mapped[datetime | None]
+    """Until when it is signed by the secret of the version before, too."""
+    created_by: Mapped[str] = mapped_column(ForeignKey("users.id"))
+
+
+class SubscriptionDelivery(Base):
+    """One event for one subscription. A trigger of the database writes it in the transaction in which the event happens
+    (migration 0013).
+    """
+
+    __tablename__ = "subscription_deliveries"
+    __table_args__ = (
+        Index("subscription_deliveries_subscription", "subscription_id", "created_at"),
+        Index("subscription_deliveries_due", "next_attempt_at", postgresql_where=text("status = 'Pending'")),
+    )
+    id: Mapped[str] = mapped_column(primary_key=True)
+    subscription_id: Mapped[str] = mapped_column(ForeignKey("subscriptions.id", ondelete="CASCADE"))
+    event: Mapped[str]
+    data: Mapped[Json]
+    status: Mapped[str] = mapped_column(server_default=text("'Pending'"))
+    """`Pending`, `Delivered` or `Dead`."""
+    attempts: Mapped[int] = mapped_column(server_default=text("0"))
+    next_attempt_at: Mapped[datetime]
+    """While it is sent: when it is sent again where the sender dies."""
+    give_up_at: Mapped[datetime]
+    attempted_at: Mapped[datetime | None]
+    answer: Mapped[str | None]
+    """What came of the last attempt."""

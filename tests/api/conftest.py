@@ -5,8 +5,11 @@ from collections.abc import Iterator
 import pytest
 
 from emissary.client import Client
+from emissary.settings import settings
 from tests.api.backends import Backends, started
 from tests.api.refusals import GOOD, MODEL, upload
+from tests.api.subscribing import Subscribing
+from tests.web_server import ADDRESS, Web, web_server
 
 
 @pytest.fixture(scope="package")
@@ -34,3 +37,18 @@ def backends() -> Iterator[Backends]:
     """A catalogue and a Prefect server, without API and worker."""
     with started() as servers:
         yield servers
+
+
+@pytest.fixture
+def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
+    """A server that the API may call."""
+    monkeypatch.setattr(settings(), "allow_private_urls", (ADDRESS,))
+    with web_server() as running:
+        running.answers["/hook"] = (200, {}, b"thanks")
+        yield running
+
+
+@pytest.fixture
+def subscribing(backends: Backends, web: Web) -> Subscribing:
+    """A project whose events are told to `web`."""
+    return Subscribing(backends, web)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -19,6 +20,8 @@ from emissary.store.tables import (
     Pipeline,
     PipelineRun,
     Project,
+    Subscription,
+    SubscriptionDelivery,
     TrainingJob,
     Webhook,
 )
@@ -70,6 +73,8 @@ class Side:
             "pipeline_id": f"pl-{organization}",
             "pipeline_run_id": f"pr-{organization}",
             "webhook_id": f"wh-{organization}",
+            "subscription_id": f"sub-{organization}",
+            "delivery_id": f"sd-{organization}",
             "upload_id": self._begun(project),
             "key_id": str(self.client.get("/v1/keys")[0]["id"]),
             "name": f"of_{organization}",
@@ -120,6 +125,14 @@ class Side:
                     id=self.ids["webhook_id"], pipeline_id=self.ids["pipeline_id"], name="webhook", scheme="standard",
                     parameters={}, created_by=user,
                 ),
+                Subscription(
+                    id=self.ids["subscription_id"], project_id=project.id, name="subscription", events=[], paused=True,
+                    url="https://example.com", created_by=user,
+                ),
+                SubscriptionDelivery(
+                    id=self.ids["delivery_id"], subscription_id=self.ids["subscription_id"], event="ping", data={},
+                    status="Dead", next_attempt_at=datetime.now(UTC), give_up_at=datetime.now(UTC),
+                ),
                 tables.TestingFunction(
                     id=f"tf-{owner}", organization_id=owner, name=self.ids["name"], content="", dependencies=[],
                     created_by=user,
@@ -140,6 +153,8 @@ class Side:
             "pipelines",
             f"{pipeline}/runs",
             f"{pipeline}/webhooks",
+            "subscriptions",
+            f"subscriptions/{self.ids['subscription_id']}/deliveries",
             f"datasets/uploads/{self.ids['upload_id']}",
         )
         paths = ["/v1/projects", "/v1/engines", "/v1/testing-functions", inside, f"/v1/engines/{self.ids['engine_id']}"]

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from emissary.errors import InvalidInput
+from emissary.operator_files import OperatorFileUnusable
 from emissary.settings import settings
-from emissary.sources.connections import ConnectionsUnusable, s3_connection, sql_connection
+from emissary.sources.connections import s3_connection, sql_connection
 
 CONNECTIONS = {
     "warehouse": {"organizations": ["first"], "sql": "postgresql://reader:secret@db/warehouse"},
@@ -80,7 +81,7 @@ def test_without_a_file_there_are_no_connections() -> None:
 )
 def test_file_that_is_wrong_is_told_of_without_what_is_in_it(file: Path, content: Any, word: str) -> None:
     file.write_text(json.dumps(content))
-    with pytest.raises(ConnectionsUnusable, match=word) as raised:
+    with pytest.raises(OperatorFileUnusable, match=word) as raised:
         sql_connection("w", "first")
     assert "hidden" not in str(raised.value)
     assert str(raised.value).startswith("EMISSARY_SOURCES")
@@ -92,6 +93,6 @@ def test_file_that_cannot_be_read_is_told_of(file: Path, content: bytes | None) 
         file.unlink()
     else:
         file.write_bytes(content)
-    with pytest.raises(ConnectionsUnusable, match=r"sources\.json cannot be read") as raised:
+    with pytest.raises(OperatorFileUnusable, match=r"sources\.json cannot be read") as raised:
         sql_connection("w", "first")
     assert "hidden" not in str(raised.value)

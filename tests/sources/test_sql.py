@@ -10,9 +10,10 @@ import sqlalchemy
 from pydantic import ValidationError
 
 from emissary.errors import EmissaryError, InvalidInput, Unavailable
+from emissary.operator_files import OperatorFileUnusable
 from emissary.schemas.sources import SqlSource
 from emissary.settings import settings
-from emissary.sources import connections, sql
+from emissary.sources import sql
 from emissary.store.database import companion_database
 from emissary.store.embedded_server import embedded_server
 from tests.conftest import free_port
@@ -161,7 +162,7 @@ def test_check_begins_the_query_and_does_not_wait_for_its_end(monkeypatch: pytes
     [
         ("away", "default", Unavailable, r"^gather\.connection: the database of 'away'"),
         ("warehouse", "other", InvalidInput, r"^gather\.connection: this organization has no connection"),
-        ("strange", "default", connections.ConnectionsUnusable, r"^EMISSARY_SOURCES, strange\.sql: "),
+        ("strange", "default", OperatorFileUnusable, r"^EMISSARY_SOURCES, strange\.sql: "),
     ],
 )
 def test_connection_that_cannot_be_had_is_told_without_its_address(

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -22,6 +23,7 @@ from emissary.store.tables import Base, Deployment, Engine, Leftover, TrainingJo
 from tests.own_home import own_home
 
 FLOW_RUN = UUID("0c9f6c1e-2f0c-4d5e-9a3b-7d1f5b0e8a42")
+LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 JOB: dict[str, Any] = {
     "project_id": "ms-1", "name": "triage", "description": "first\nlast", "training_technique": "SFT",
     "task_type": "text-generation", "base_model_option": "pre-trained", "base_model": "SmolLM2-135M-Instruct",
@@ -105,6 +107,20 @@ ROWS: list[tuple[str, dict[str, Any]]] = [
     (
         "webhook_deliveries",
         {"id": "wd-1", "webhook_id": "wh-1", "delivery_id": "é", "body_sha256": "c" * 64, "pipeline_run_id": "pr-1"},
+    ),
+    (
+        "subscriptions",
+        {
+            "id": "sub-1", "project_id": "ms-1", "name": "pager", "block": "slack-webhook/ops", "version": 3,
+            "events": ["training_job.failed"], "paused": False, "created_by": "user-1",
+        },
+    ),
+    (
+        "subscription_deliveries",
+        {
+            "id": "sd-1", "subscription_id": "sub-1", "event": "ping", "data": {"name": "é"}, "status": "Dead",
+            "attempts": 13, "next_attempt_at": LONG_AGO, "give_up_at": LONG_AGO, "answer": "HTTP 500",
+        },
     ),
     ("leftovers", {"id": "ds-9", "artifacts": ["datasets/9"], "engine_id": None}),
     ("leases", {"id": "tr-2", "token": 3, "flow_run_id": FLOW_RUN, "holder": "host:1:2", "beats": 9}),
