@@ -1,5 +1,6 @@
 """Addresses that users name lead to the public internet, whatever they look like and resolve to."""
 
+import asyncio
 import socket
 import ssl
 import subprocess
@@ -58,6 +59,29 @@ def test_address_that_is_not_public_is_not_connected_to(host: str, web: Web) -> 
     with pytest.raises(outbound.AddressRefused, match="not on the public internet"):
         get(f"http://{host}:{web.port}/")
     assert web.asked == []
+
+
+async def post(url: str) -> httpx.Response:
+    async with outbound.async_client() as http:
+        return await http.post(url, content=b"sent")
+
+
+@pytest.mark.parametrize("host", PRIVATE)
+def test_address_that_is_not_public_is_not_posted_to(host: str, web: Web) -> None:
+    with pytest.raises(outbound.AddressRefused, match="not on the public internet"):
+        asyncio.run(post(f"http://{host}:{web.port}/"))
+    assert web.asked == []
+
+
+def test_post_goes_where_it_was_checked_and_follows_no_redirect(
+    web: Web, names: dict[str, list[list[str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    allow(monkeypatch, "127.0.0.1/32")
+    web.answers["/a"] = (307, {"Location": f"{web.url}/b"}, b"")
+    names["rebound.test"] = [["127.0.0.1"], ["127.0.0.3"]]
+    assert asyncio.run(post(f"http://rebound.test:{web.port}/a")).status_code == 307
+    ((path, headers),) = web.asked
+    assert (path, headers["Host"], web.posted) == ("/a", f"rebound.test:{web.port}", [b"sent"])
 
 
 @pytest.mark.parametrize("entry", ["127.0.0.0/8", "127.0.0.1", "files.test", "FILES.TEST"])

@@ -5,11 +5,12 @@ import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from emissary.api.sending import Sender
 from emissary.api.webhook_signatures import verified_standard
-from emissary.store.tables import Deployment, Engine, Pipeline, PipelineRun, Project, TrainingJob
+from emissary.ids import new_id
+from emissary.store.tables import Dataset, Deployment, Engine, Pipeline, PipelineRun, Project, TrainingJob, User
 from tests.api.backends import Backends
 from tests.api.refusals import MODEL
 from tests.web_server import Web
@@ -22,13 +23,33 @@ Message = tuple[str, dict[str, Any]]
 class Subscribing:
     """A project, its subscriptions, and the sender of an API process, whose clock may be ahead."""
 
-    def __init__(self, backends: Backends, web: Web) -> None:
+    def __init__(self, backends: Backends, web: Web, job_path: str | None = None) -> None:
         self.backends, self.web = backends, web
-        self.job_path = backends.new_job()
+        self.job_path = job_path or backends.catalogue(self._add_job)
         self.job = self.job_path.rpartition("/")[2]
         self.project = self.job_path.removesuffix(f"/training-jobs/{self.job}")
         self.id = self.project.rpartition("/")[2]
         self.path = f"{self.project}/subscriptions"
+
+    async def _add_job(self, session: Any) -> str:
+        """Path of a job in a new project, for which nothing runs."""
+        project, dataset, job = new_id("ms"), new_id("ds"), new_id("tr")
+        user = (await session.scalars(select(User).limit(1))).one()
+        for row in (
+            Project(id=project, organization_id=user.organization_id, name="told", created_by=user.id),
+            Dataset(
+                id=dataset, project_id=project, name="d", file_name="a.jsonl", artifact=f"datasets/{dataset}", bytes=1,
+                sha256="0", report={}, status="Success", upload_by=user.id,
+            ),
+            TrainingJob(
+                id=job, project_id=project, name="triage", training_technique="SFT", task_type="text-generation",
+                base_model_option="pre-trained", base_model=MODEL, status="Running", train_dataset_id=dataset,
+                test_functions=[], hyper_parameters={}, state_at=datetime.now(UTC), created_by=user.id,
+            ),
+        ):  # fmt: skip
+            session.add(row)
+            await session.flush()
+        return f"/v1/projects/{project}/training-jobs/{job}"
 
     def subscribe(self, *events: str, **fields: Any) -> dict[str, Any]:
         """A new subscription, to the server's /hook unless `fields` have another target."""

@@ -73,13 +73,13 @@ def blocks(backends: Backends, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 @pytest.fixture
 def here(subscribing: Subscribing, monkeypatch: pytest.MonkeyPatch) -> Subscribing:
     """What would go to Slack and Microsoft by Apprise goes to the server."""
-    real = requests.post
+    real = requests.Session.request
 
-    def post(url: str, *args: Any, **more: Any) -> requests.Response:
+    def request(session: requests.Session, method: str, url: str, **more: Any) -> requests.Response:
         assert url.startswith("https://")
-        return real(f"{subscribing.web.url}{urlsplit(url).path}", *args, **more)
+        return real(session, method, f"{subscribing.web.url}{urlsplit(url).path}", **more)
 
-    monkeypatch.setattr(requests, "post", post)
+    monkeypatch.setattr(requests.Session, "request", request)
     return subscribing
 
 

@@ -73,7 +73,6 @@ def test_project_is_deleted_with_its_subscriptions(subscribing: Subscribing) -> 
     subscribing.ask("POST", made, "/test")
     subscribing.add_rows("Deployed")
     backends = subscribing.backends
-    assert backends.request("POST", f"{subscribing.job_path}/cancel").is_success
     answer = backends.request("DELETE", subscribing.project)
     assert answer.status_code == 204, answer.text
     envelope(backends.request("GET", f"{subscribing.path}/{made['id']}"), 404, "object_not_found")

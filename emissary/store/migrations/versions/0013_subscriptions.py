@@ -89,8 +89,9 @@ DECLARE
     data jsonb := jsonb_build_object(
         'id', NEW.id, 'project_id', NEW.project_id, 'pipeline_id', NEW.pipeline_id,
         'name', (SELECT name FROM pipelines WHERE id = NEW.pipeline_id), 'status', NEW.status,
-        'outcome', NEW.outcome, 'reason', coalesce(NEW.error, NEW.reason), 'trigger', NEW.trigger,
-        'training_job_id', NEW.training_job_id, 'decision', NEW.decision, 'approval', NEW.approval);
+        'outcome', NEW.outcome, 'reason', CASE NEW.status WHEN 'Failed' THEN NEW.error ELSE NEW.reason END,
+        'trigger', NEW.trigger, 'training_job_id', NEW.training_job_id, 'decision', NEW.decision,
+        'approval', NEW.approval);
 BEGIN
     IF NEW.outcome IS NOT NULL AND NEW.outcome IS DISTINCT FROM OLD.outcome THEN
         PERFORM announce(NEW.project_id, 'pipeline_run.' || CASE NEW.outcome
