@@ -5,7 +5,7 @@ import secrets
 import string
 from typing import Literal
 
-Prefix = Literal["ms", "ds", "tr", "dp", "engine", "user", "key", "org", "up", "tf", "pl", "pr", "wh", "wd"]
+Prefix = Literal["ms", "ds", "tr", "dp", "engine", "user", "key", "org", "up", "tf", "pl", "pr", "wh", "wd", "te"]
 _ALPHABET = string.ascii_letters + string.digits
 
 

@@ -8,7 +8,7 @@ from importlib.metadata import version
 
 from fastapi import Depends, FastAPI, Request
 
-from emissary.api import deleting, flow_schedules, job_event_feed, projection, sweeping
+from emissary.api import capturing, deleting, flow_schedules, job_event_feed, projection, sweeping
 from emissary.api.body_limit import BodyLimit
 from emissary.api.document import document
 from emissary.api.errors import add_error_handlers
@@ -27,6 +27,7 @@ from emissary.api.routes import (
     predictions,
     projects,
     testing_functions,
+    traffic,
     training_job_events,
     training_job_files,
     training_job_logs,
@@ -48,6 +49,7 @@ async def _lifespan(_app: FastAPI) -> AsyncIterator[None]:
         flow_schedules.keep_for_ever(),
         deleting.clear_for_ever(),
         job_event_feed.listen(),
+        capturing.write_for_ever(),
     )
     followers = [asyncio.create_task(each) for each in work]
     try:
@@ -97,6 +99,7 @@ def create_app() -> FastAPI:
         training_job_logs,
         engines,
         deployments,
+        traffic,
         pipelines,
         pipeline_runs,
         webhooks,

@@ -21,6 +21,7 @@ from emissary.cli import (
     projects,
     report,
     testing_functions,
+    traffic,
     webhooks,
 )
 from emissary.cli.connection import Connection
@@ -104,6 +105,7 @@ for panel, name, commands in (
     (TRAIN, "webhooks", webhooks.app),
     (SERVE, "engines", engines.app),
     (SERVE, "deployments", deployments.app),
+    (SERVE, "traffic", traffic.app),
     (PLATFORM, "models", models.app),
     (PLATFORM, "keys", keys.app),
 ):

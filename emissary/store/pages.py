@@ -16,13 +16,24 @@ from emissary.store.tables import (
     Pipeline,
     PipelineRun,
     Project,
+    TrafficEntry,
     TrainingJob,
     Webhook,
     WebhookDelivery,
 )
 
 Listed = (
-    Project | Dataset | TrainingJob | Engine | Deployment | ApiKey | Pipeline | PipelineRun | Webhook | WebhookDelivery
+    Project
+    | Dataset
+    | TrainingJob
+    | Engine
+    | Deployment
+    | TrafficEntry
+    | ApiKey
+    | Pipeline
+    | PipelineRun
+    | Webhook
+    | WebhookDelivery
 )
 
 

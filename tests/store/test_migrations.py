@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -60,6 +61,7 @@ ROWS: list[tuple[str, dict[str, Any]]] = [
                 "id": f"dp-{number}", "organization_id": "org-1", "project_id": "ms-1", "name": "triage",
                 "base_model": "SmolLM2-135M-Instruct", "task_type": "text-generation", "training_job_id": "tr-1",
                 "checkpoint": 1, "engine_id": "engine-1", "status": status, "created_by": "user-1",
+                "capture": {"sample_percentage": 50, "keep_days": 7}, "capture_lost": 3,
             },
         )
         for number, status in enumerate(("Deployed", "Terminated"))
@@ -105,6 +107,14 @@ ROWS: list[tuple[str, dict[str, Any]]] = [
     (
         "webhook_deliveries",
         {"id": "wd-1", "webhook_id": "wh-1", "delivery_id": "é", "body_sha256": "c" * 64, "pipeline_run_id": "pr-1"},
+    ),
+    (
+        "traffic_entries",
+        {
+            "id": "te-1", "deployment_id": "dp-0", "answer_id": "chatcmpl-1", "position": 0, "revision": 7,
+            "input": {"messages": [{"role": "user", "content": "é"}]}, "output": "no", "correction": "yes",
+            "state": "corrected", "reviewed_by": "user-1", "expires_at": datetime(2100, 1, 1, tzinfo=UTC),
+        },
     ),
     ("leftovers", {"id": "ds-9", "artifacts": ["datasets/9"], "engine_id": None}),
     ("leases", {"id": "tr-2", "token": 3, "flow_run_id": FLOW_RUN, "holder": "host:1:2", "beats": 9}),
