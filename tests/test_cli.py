@@ -90,6 +90,7 @@ def test_wrong_usage_ends_with_2(platform: Platform, project: str) -> None:
         ("jobs", "create", "--train-dataset", "rows", "--base-model", MODEL, "--from", "job"),
         ("engines", "create", "--base-model", MODEL, "--start", "08:00"),
         ("keys", "create", "x", "--role", "king"),
+        ("traffic", "delete", "nothing"),
     ):
         done = emissary(platform, *command)
         assert (done.returncode, done.stdout) == (2, ""), (command, done.stderr)

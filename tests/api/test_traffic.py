@@ -211,6 +211,17 @@ def test_answers_are_given_while_the_catalogue_is_away_and_what_has_no_room_is_c
     assert captured.request("GET", "deployments/dp-text-generation").json()["capture_lost"] == 2
 
 
+def test_stream_that_is_left_or_breaks_off_is_not_kept(captured: Traffic) -> None:
+    target = Target(Engine(), "dp-text-generation", True, Capture())
+    for end in (b"", b'data: {"status": 503, "error": "It ended.", "code": "unavailable"}\n\n'):
+        recording = capturing.begin("/v1/completions", target, {"prompt": "a"})
+        assert recording is not None
+        recording.add(b'data: {"id": "cmpl-1", "choices": [{"text": "b"}]}\n\n' + end)
+        recording.end_stream()
+    captured.write()
+    assert captured.of("text-generation").json() == []
+
+
 def pooled(kind: str, *data: dict[str, Any]) -> dict[str, Any]:
     return {"id": f"{kind}-1", "data": [{"index": index} | one for index, one in enumerate(data)]}
 

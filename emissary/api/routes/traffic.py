@@ -8,11 +8,13 @@ from fastapi import Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from emissary.api.auth import CurrentCaller, OwnedDeployment
-from emissary.api.paging import WantedPage, link_next
+from emissary.api.paging import link_next
 from emissary.api.routing import keyed_router
+from emissary.schemas.fields import IN_DIGITS
 from emissary.schemas.traffic import Capture, Only, State, TrafficCorrection, TrafficEntry
 from emissary.store import traffic
 from emissary.store.database import transaction
+from emissary.store.pages import Page
 from emissary.store.tables import Deployment
 
 router = keyed_router("Deployments", "/v1/projects/{project_id}/deployments/{deployment_id}")
@@ -41,15 +43,17 @@ async def stop_capturing_traffic(deployment: OwnedDeployment) -> None:
 @router.get("/traffic", operation_id="listDeploymentTraffic", summary="List captured traffic")
 async def list_traffic(
     deployment: OwnedDeployment,
-    page: WantedPage,
     request: Request,
     response: Response,
+    limit: Annotated[int, Query(ge=1, le=1000, description="Entries of a page."), IN_DIGITS] = 100,
+    after: Annotated[str | None, Query(max_length=200, description="Id of the last entry before the page.")] = None,
     state: Annotated[State | None, Query(description="Only entries of this state.")] = None,
     answer_id: Annotated[
         str | None, Query(max_length=200, description="Only those of the answer of this `id`.")
     ] = None,
 ) -> list[TrafficEntry]:
     """What the deployment was asked and answered, the newest first."""
+    page = Page(limit, after)
     async with transaction() as session:
         rows = await traffic.list_all(session, deployment.id, page, state=state, answer_id=answer_id)
     link_next(request, response, page, [row.id for row in rows])
