@@ -19,7 +19,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoConnection
 
 from emissary.errors import Unavailable
-from emissary.ids import new_id
+from emissary.ids import derived_id
 from emissary.schemas.traffic import Capture
 from emissary.store import traffic
 from emissary.store.database import transaction
@@ -171,7 +171,8 @@ async def _write(batch: Sequence[Recording]) -> Counter[str]:
                 answers = await asyncio.to_thread(_read, recording, *known[recording.deployment_id])
                 kept = [answer for answer in answers if fits(answer)]
                 lost[recording.deployment_id] += len(kept) < len(answers) or not answers
-                session.add_all(_entry(recording, known[recording.deployment_id][0], answer) for answer in kept)
+                entries = [_entry(recording, known[recording.deployment_id][0], answer) for answer in kept]
+                await traffic.add(session, entries)
     return lost
 
 
@@ -185,7 +186,8 @@ def _read(recording: Recording, deployment: Deployment, classes: Classes | None)
 
 def _entry(recording: Recording, deployment: Deployment, answer: Answered) -> TrafficEntry:
     return TrafficEntry(
-        id=new_id("te"),
+        # The same again where the answer to a commit was lost.
+        id=derived_id("te", deployment.id, answer.answer_id, str(answer.position)),
         deployment_id=deployment.id,
         answer_id=answer.answer_id,
         position=answer.position,

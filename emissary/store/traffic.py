@@ -57,6 +57,14 @@ async def capturing(session: AsyncSession, deployment_ids: Collection[str]) -> S
     return (await session.scalars(query.with_for_update(read=True))).all()
 
 
+async def add(session: AsyncSession, entries: Sequence[TrafficEntry]) -> None:
+    """Keep these, of deployments that `capturing` has locked, but those that are there already."""
+    known = select(TrafficEntry.id).where(TrafficEntry.id.in_([entry.id for entry in entries]))
+    there = set(await session.scalars(known))
+    session.add_all(entry for entry in entries if entry.id not in there)
+    await session.flush()
+
+
 async def count_lost(session: AsyncSession, deployment_id: str, count: int) -> None:
     """Note that so many answers were to be kept and were not."""
     values = {"capture_lost": Deployment.capture_lost + count, "updated_at": Deployment.updated_at}

@@ -294,6 +294,15 @@ def test_entries_are_listed_by_state_and_answer_in_pages_and_deleted_one_by_one(
     assert len(captured.of("regression").json()) == 2
 
 
+def test_answer_that_is_written_again_is_there_once(captured: Traffic) -> None:
+    """As where the answer to the first commit was lost."""
+    request, answer, _ = ANSWERS["regression"]
+    captured.add("regression", request, answer)
+    captured.of("regression", "POST", "traffic/regress-1/accept")
+    captured.add("regression", request, answer)
+    assert [row["state"] for row in captured.of("regression").json()] == ["accepted"]
+
+
 def test_what_has_expired_and_what_is_too_much_goes_the_unreviewed_first(
     captured: Traffic, monkeypatch: pytest.MonkeyPatch
 ) -> None:
