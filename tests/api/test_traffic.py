@@ -213,6 +213,7 @@ def test_answers_are_given_while_the_catalogue_is_away_and_what_has_no_room_is_c
 
 def test_stream_that_is_left_or_breaks_off_is_not_kept(captured: Traffic) -> None:
     target = Target(Engine(), "dp-text-generation", True, Capture())
+    before = captured.request("GET", "deployments/dp-text-generation").json()["capture_lost"]
     for end in (b"", b'data: {"status": 503, "error": "It ended.", "code": "unavailable"}\n\n'):
         recording = capturing.begin("/v1/completions", target, {"prompt": "a"})
         assert recording is not None
@@ -220,6 +221,7 @@ def test_stream_that_is_left_or_breaks_off_is_not_kept(captured: Traffic) -> Non
         recording.end_stream()
     captured.write()
     assert captured.of("text-generation").json() == []
+    assert captured.request("GET", "deployments/dp-text-generation").json()["capture_lost"] == before
 
 
 def pooled(kind: str, *data: dict[str, Any]) -> dict[str, Any]:
@@ -412,3 +414,29 @@ def test_traffic_goes_with_its_deployment(made: Traffic) -> None:
     made.add("ending", *ANSWERS["embedding"][:2])  # answered in the moment before
     assert made.backends.catalogue(count) == 0
     assert made.of("ending", "PUT", "capture", json={}).status_code == 400
+
+
+def test_traffic_goes_with_the_project(backends: Backends) -> None:
+    project = backends.request("POST", "/v1/projects", json={"name": "going"}).json()["id"]
+
+    async def fill(session: AsyncSession) -> None:
+        row = await session.get_one(Project, project)
+        engine = Engine(
+            id="engine-going", organization_id=row.organization_id, name="going", base_model=MODEL,
+            task_type="going", resource_management_config={}, status="Inactive", created_by=row.created_by,
+        )  # fmt: skip
+        session.add(engine)
+        await session.flush()
+        session.add(deployment("going", row))
+        await session.flush()
+        session.add(
+            TrafficEntry(
+                id="te-going", deployment_id="dp-going", answer_id="a", position=0, input={"prompt": "a"}, output="b",
+                expires_at=datetime.now(UTC),
+            )
+        )  # fmt: skip
+
+    backends.catalogue(fill)
+    answer = backends.request("DELETE", f"/v1/projects/{project}")
+    assert answer.status_code == 204, answer.text
+    assert backends.catalogue(lambda session: session.get(TrafficEntry, "te-going")) is None
