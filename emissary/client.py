@@ -99,6 +99,18 @@ class Client:
         """DELETE."""
         self.call("DELETE", path)
 
+    def lines(self, path: str) -> Iterator[str]:
+        """The lines of a GET that is answered with text, as they come."""
+        with self._reached(), self.http.stream("GET", path) as response:
+            if response.is_error:
+                response.read()
+                raise ApiError(response)
+            # JSON may have other separators of lines within.
+            rest = ""
+            for part in response.iter_text():
+                *whole, rest = (rest + part).split("\n")
+                yield from whole
+
     def stream(self, path: str, body: dict[str, Any]) -> Iterator[Any]:
         """The server-sent events, each parsed JSON, that a POST is answered with; leaving them ends the request."""
         with self._reached(), self.http.stream("POST", path, json=body) as response:

@@ -6,7 +6,7 @@ import string
 from typing import Literal
 
 Prefix = Literal[
-    "ms", "ds", "tr", "dp", "engine", "user", "key", "org", "up", "tf", "pl", "pr", "wh", "wd", "sub", "sd"
+    "ms", "ds", "tr", "dp", "engine", "user", "key", "org", "up", "tf", "pl", "pr", "wh", "wd", "sub", "sd", "te"
 ]  # fmt: skip
 _ALPHABET = string.ascii_letters + string.digits
 

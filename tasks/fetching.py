@@ -1,4 +1,4 @@
-"""New data of a pipeline's source outside of the project, as a dataset of the project."""
+"""New data of a pipeline's source that is no dataset yet, as a dataset of the project."""
 
 import tempfile
 from pathlib import Path
@@ -9,18 +9,20 @@ from prefect import get_run_logger
 from emissary.errors import InvalidInput
 from emissary.ids import derived_id
 from emissary.schemas.pipelines import PipelineCreate
-from emissary.schemas.sources import OutsideSource
+from emissary.schemas.sources import FetchedSource, TrafficSource
+from emissary.sources import traffic as traffic_source
 from emissary.sources.fetched import Fetched
 from emissary.sources.fetching import fetch as fetch_from
-from emissary.store import fetched_data, pipelines
+from emissary.store import fetched_data, pipelines, traffic
 from emissary.store.artifacts import artifact_store, file_sha256
 from emissary.store.dataset_files import artifact_key, store_file
+from emissary.store.fetched_data import Before
 from emissary.store.tables import Dataset, Pipeline, PipelineRun
 from tasks.attempt import require_lease
 from tasks.catalogue import in_catalogue
 
 
-async def fetch(run: PipelineRun, pipeline: Pipeline, wanted: PipelineCreate, source: OutsideSource) -> bool:
+async def fetch(run: PipelineRun, pipeline: Pipeline, wanted: PipelineCreate, source: FetchedSource) -> bool:
     """Have the run use what is new in the source; False where nothing is that no run that came to a decision has used.
 
     What has the content of a dataset of the project is that dataset. Raises EmissaryError, naming the field, where the
@@ -29,10 +31,10 @@ async def fetch(run: PipelineRun, pipeline: Pipeline, wanted: PipelineCreate, so
     before = await in_catalogue(fetched_data.before, run.id)
     if before is None:  # it was fetched, and then the run was killed
         return True
+    beside = (source.datasets or []) if isinstance(source, TrafficSource) else []
+    await in_catalogue(pipelines.named, run.project_id, wanted, beside, "gather.datasets")
     with tempfile.TemporaryDirectory(prefix="emissary-fetched-") as folder:
-        found = await anyio.to_thread.run_sync(
-            fetch_from, source, before.organization, before.origins, wanted.train.task_type, Path(folder)
-        )
+        found = await _found(run, wanted, source, before, Path(folder))
         if found is None:
             return False
         sha256 = await anyio.to_thread.run_sync(file_sha256, found.path)
@@ -44,9 +46,19 @@ async def fetch(run: PipelineRun, pipeline: Pipeline, wanted: PipelineCreate, so
             dataset = await anyio.to_thread.run_sync(_stored, run, pipeline, found)
         await _require_fit(dataset, wanted, is_new=dataset.created_at is None)
     require_lease()
-    await in_catalogue(fetched_data.note, run.id, dataset, found.origin, source.merge)
+    await in_catalogue(fetched_data.note, run.id, dataset, found.origin, source.merge, beside)
     get_run_logger().info("Fetched %d rows as the dataset %s", dataset.report["rows"], dataset.id)
     return True
+
+
+async def _found(
+    run: PipelineRun, wanted: PipelineCreate, source: FetchedSource, before: Before, folder: Path
+) -> Fetched | None:
+    task_type = wanted.train.task_type
+    if isinstance(source, TrafficSource):
+        until = await in_catalogue(traffic.settled, source, run.project_id, task_type)
+        return await in_catalogue(traffic_source.fetch, source, until, before.origins, folder)
+    return await anyio.to_thread.run_sync(fetch_from, source, before.organization, before.origins, task_type, folder)
 
 
 def _stored(run: PipelineRun, pipeline: Pipeline, found: Fetched) -> Dataset:

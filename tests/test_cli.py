@@ -41,6 +41,7 @@ def test_help_names_every_resource_and_the_exit_codes(platform: Platform) -> Non
     shown = fine(platform, "--help")
     for word in (
         *RESOURCES,
+        "traffic",
         "report",
         "chat",
         "up",
@@ -64,6 +65,7 @@ def test_unknown_thing_ends_with_3_and_a_sentence_on_stderr(platform: Platform, 
         ("checkpoints", "list", "nothing"),
         ("datasets", "delete", "nothing"),
         ("deployments", "show", "nothing"),
+        ("traffic", "list", "nothing"),
         ("engines", "deactivate", "nothing"),
         ("models", "show", "nothing"),
         ("testing-functions", "show", "nothing"),
@@ -88,6 +90,7 @@ def test_wrong_usage_ends_with_2(platform: Platform, project: str) -> None:
         ("jobs", "create", "--train-dataset", "rows", "--base-model", MODEL, "--from", "job"),
         ("engines", "create", "--base-model", MODEL, "--start", "08:00"),
         ("keys", "create", "x", "--role", "king"),
+        ("traffic", "delete", "nothing"),
     ):
         done = emissary(platform, *command)
         assert (done.returncode, done.stdout) == (2, ""), (command, done.stderr)

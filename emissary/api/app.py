@@ -8,7 +8,7 @@ from importlib.metadata import version
 
 from fastapi import Depends, FastAPI, Request
 
-from emissary.api import deleting, flow_schedules, job_event_feed, projection, sending, sweeping
+from emissary.api import capturing, deleting, flow_schedules, job_event_feed, projection, sending, sweeping
 from emissary.api.body_limit import BodyLimit
 from emissary.api.document import document
 from emissary.api.errors import add_error_handlers
@@ -28,6 +28,7 @@ from emissary.api.routes import (
     projects,
     subscriptions,
     testing_functions,
+    traffic,
     training_job_events,
     training_job_files,
     training_job_logs,
@@ -50,6 +51,7 @@ async def _lifespan(_app: FastAPI) -> AsyncIterator[None]:
         deleting.clear_for_ever(),
         job_event_feed.listen(),
         sending.send_for_ever(),
+        capturing.write_for_ever(),
     )
     followers = [asyncio.create_task(each) for each in work]
     try:
@@ -99,6 +101,7 @@ def create_app() -> FastAPI:
         training_job_logs,
         engines,
         deployments,
+        traffic,
         pipelines,
         pipeline_runs,
         webhooks,

@@ -6,9 +6,9 @@ from fastapi import Depends, Request, Security
 from fastapi.security import APIKeyHeader, HTTPBearer
 
 from emissary.errors import Forbidden, Unauthorized
-from emissary.store import engines, pipelines, projects, subscriptions, users
+from emissary.store import deployments, engines, pipelines, projects, subscriptions, users
 from emissary.store.database import transaction
-from emissary.store.tables import Engine, Pipeline, Project, Subscription
+from emissary.store.tables import Deployment, Engine, Pipeline, Project, Subscription
 from emissary.store.users import Caller
 
 _SAFE_METHODS = ("GET", "HEAD")
@@ -65,6 +65,11 @@ async def _subscription(project: "OwnedProject", subscription_id: str) -> Subscr
         return await subscriptions.get(session, subscription_id, project.id)
 
 
+async def _deployment(project: "OwnedProject", deployment_id: str) -> Deployment:
+    async with transaction() as session:
+        return await deployments.get(session, deployment_id, project.id)
+
+
 CurrentCaller = Annotated[Caller, Depends(_caller)]
 """Who is calling."""
 
@@ -82,6 +87,11 @@ OwnedPipeline = Annotated[Pipeline, Depends(_pipeline)]
 
 OwnedSubscription = Annotated[Subscription, Depends(_subscription)]
 """The path's subscription, of the path's project, which the caller's organization owns; 404 for another's."""
+
+OwnedDeployment = Annotated[Deployment, Depends(_deployment)]
+"""The path's deployment with its engine, of the path's project, which the caller's organization owns; 404 for
+another's.
+"""
 
 ByBearer = Annotated[bool, Depends(_by_bearer)]
 """Whether the key came as Bearer token, so most likely from a client of OpenAI's."""

@@ -21,7 +21,7 @@ from emissary.api.prefect_client import PREFECT_AWAY, prefect_client
 from emissary.api.submit import run_name
 from emissary.errors import Unavailable
 from emissary.serving import client as engine_client
-from emissary.store import leases
+from emissary.store import leases, traffic
 from emissary.store.database import transaction
 from emissary.store.tables import Deployment, Engine, FlowBacked, PipelineRun, TrainingJob
 
@@ -115,7 +115,8 @@ async def _submitted_unnoticed(client: PrefectClient, row: FlowBacked) -> UUID |
 
 
 async def terminate(deployment: Deployment, engine: Engine) -> None:
-    """Stop serving a deployment: its name is free, a run that is still deploying it ends, the engine unloads it.
+    """Stop serving a deployment: its name is free, its traffic is removed, a run that is still deploying it ends, the
+    engine unloads it.
 
     Raises Unavailable when the engine does not answer; it may be called again then.
     """
@@ -123,6 +124,7 @@ async def terminate(deployment: Deployment, engine: Engine) -> None:
         row = await session.get_one(Deployment, deployment.id, with_for_update={"key_share": True})
         deploying = row.status in projection.LIVE[Deployment]
         row.status = "Terminated"
+        await traffic.delete_all(session, row.id)
         if deploying:
             row.state_at = None
     if deploying:

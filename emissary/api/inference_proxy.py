@@ -9,7 +9,8 @@ import httpx
 from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel
 
-from emissary.api import cold_start
+from emissary.api import capturing, cold_start
+from emissary.api.capturing import Recording
 from emissary.errors import Unavailable
 from emissary.serving import client as engine_client
 from emissary.settings import settings
@@ -31,13 +32,18 @@ async def pass_on(path: str, body: BaseModel, model: str, caller: Caller) -> Res
         hold = max(deadline - time.monotonic(), 0.0)
         target = await cold_start.ready(caller.organization_id, model, hold, dead)
         content = body.model_dump(exclude_none=True) | {"model": target.name}
+        recording = capturing.begin(path, target, content)
         async with AsyncExitStack() as stack:
             client = await stack.enter_async_context(engine_client.connect(target.engine, answer_as=model))
             try:
                 response = await stack.enter_async_context(client.stream("POST", path, json=content))
                 media_type = response.headers.get("content-type", "")
                 if not media_type.startswith("text/event-stream"):
-                    return Response(await response.aread(), response.status_code, media_type=media_type)
+                    answer = await response.aread()
+                    if recording is not None and response.is_success:
+                        recording.add(answer)
+                        recording.end()
+                    return Response(answer, response.status_code, media_type=media_type)
             except (httpx.ConnectError, httpx.ConnectTimeout):
                 dead = target.engine.endpoint  # its process has died: it is about to be started again elsewhere
                 continue
@@ -47,22 +53,30 @@ async def pass_on(path: str, body: BaseModel, model: str, caller: Caller) -> Res
                     raise await _ended(target.engine) from error
                 again, dead = True, target.engine.endpoint
                 continue
-            events = _relay(target.engine, response, stack.pop_all())
+            events = _relay(target.engine, response, stack.pop_all(), recording)
             return StreamingResponse(
                 events, response.status_code, media_type="text/event-stream", headers={"Cache-Control": "no-cache"}
             )
 
 
-async def _relay(engine: Engine, response: httpx.Response, connection: AsyncExitStack) -> AsyncIterator[bytes]:
+async def _relay(
+    engine: Engine, response: httpx.Response, connection: AsyncExitStack, recording: Recording | None
+) -> AsyncIterator[bytes]:
     """The events as they come; an error is the last one when the engine dies on the way."""
     async with connection:
         try:
             async for part in response.aiter_raw():
+                if recording is not None:
+                    recording.add(part)
                 yield part
         except httpx.TransportError:
             error = await _ended(engine)
             envelope = {"status": error.status, "error": str(error), "code": error.code}
             yield f"\n\ndata: {json.dumps(envelope)}\n\n".encode()
+        finally:
+            # Also where the client leaves with the last event, without waiting for the end of the connection.
+            if recording is not None:
+                recording.end_stream()
 
 
 async def _ended(engine: Engine) -> Unavailable:

@@ -6,7 +6,7 @@ import anyio
 import anyio.to_thread
 
 from emissary.errors import Unavailable
-from emissary.schemas.sources import DatasetsSource, Gather
+from emissary.schemas.sources import DatasetsSource, Gather, TrafficSource
 from emissary.sources import fetching
 from emissary.store.database import transaction
 from emissary.store.tables import Organization
@@ -20,7 +20,7 @@ async def check(gather: Gather, organization_id: str) -> None:
     """Raises InvalidInput where a run of the organization could not fetch from the source, Unavailable where that does
     not answer. Blocks nobody for longer than 15 s.
     """
-    if isinstance(gather, DatasetsSource):
+    if isinstance(gather, DatasetsSource | TrafficSource):  # these are in the catalogue
         return
     async with transaction() as session:
         organization = (await session.get_one(Organization, organization_id)).name

@@ -22,6 +22,7 @@ from emissary.cli import (
     report,
     subscriptions,
     testing_functions,
+    traffic,
     webhooks,
 )
 from emissary.cli.connection import Connection
@@ -106,6 +107,7 @@ for panel, name, commands in (
     (PLATFORM, "subscriptions", subscriptions.app),
     (SERVE, "engines", engines.app),
     (SERVE, "deployments", deployments.app),
+    (SERVE, "traffic", traffic.app),
     (PLATFORM, "models", models.app),
     (PLATFORM, "keys", keys.app),
 ):

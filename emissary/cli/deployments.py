@@ -13,11 +13,14 @@ from emissary.client import Client
 
 app = typer.Typer(no_args_is_help=True, help="Names under which checkpoints are called.")
 Deployment = Annotated[str, typer.Argument(help="Id or name of the deployment.")]
+KeepDays = Annotated[int | None, typer.Option(help="Days after which what was kept is removed; default 30.")]
 _GONE = ("Terminated", "Failed", "Cancelled", "TimedOut")
 
 
-def _path(client: Client, project: str, deployment: str) -> str:
-    """A name is free again once its deployment is gone, so it means the one that is not, where there is one."""
+def deployment_path(client: Client, project: str, deployment: str) -> str:
+    """The API's path of the deployment.
+
+    A name is free again once its deployment is gone, so it means the one that is not, where there is one."""
     collection = f"{project_path(client, project)}/deployments"
     rows = client.get(collection)
     live = [row for row in rows if row["name"] == deployment and row["status"] not in _GONE]
@@ -36,7 +39,7 @@ def list_(ctx: typer.Context, project: InProject, as_json: AsJson = False) -> No
 def show(ctx: typer.Context, deployment: Deployment, project: InProject, as_json: AsJson = False) -> None:
     """Show a deployment with what it serves."""
     client = connect(ctx)
-    show_one(client.get(_path(client, project, deployment)), as_json)
+    show_one(client.get(deployment_path(client, project, deployment)), as_json)
 
 
 @app.command()
@@ -53,6 +56,10 @@ def create(
     inactive_timeout: Annotated[
         int | None, typer.Option(metavar="SECONDS", help="A new engine ends after this time without a request.")
     ] = None,
+    capture: Annotated[
+        float | None, typer.Option(metavar="PERCENTAGE", help="Keep this share of what it is asked and answers.")
+    ] = None,
+    keep_days: KeepDays = None,
     timezone: Timezone = None,
     start: Start = None,
     end: End = None,
@@ -62,6 +69,8 @@ def create(
     """Deploy a checkpoint, to be called by its name."""
     if checkpoint != "best" and not checkpoint.isdecimal():
         raise WrongUsage(f"--checkpoint: {checkpoint!r} is neither a number nor `best`.")
+    if keep_days is not None and capture is None:
+        raise WrongUsage("--keep-days: nothing is kept without --capture.")
     client = connect(ctx)
     path = project_path(client, project)
     is_base_model = any(model["name"] == job for model in client.get("/v1/models"))
@@ -72,6 +81,7 @@ def create(
         "description": description,
         "inactive_timeout": inactive_timeout,
         "schedule": schedule(timezone, start, end, day),
+        "capture": None if capture is None else given({"sample_percentage": capture, "keep_days": keep_days}),
     }
     if engine is None:
         made_at, body["training_job_id"] = f"{path}/deployments", source
@@ -85,7 +95,7 @@ def create(
 def reactivate(ctx: typer.Context, deployment: Deployment, project: InProject) -> None:
     """Start the engine of a deactivated deployment."""
     client = connect(ctx)
-    client.post(f"{_path(client, project, deployment)}/reactivate")
+    client.post(f"{deployment_path(client, project, deployment)}/reactivate")
     say(f"The deployment {deployment} is coming back.")
 
 
@@ -93,5 +103,5 @@ def reactivate(ctx: typer.Context, deployment: Deployment, project: InProject) -
 def delete(ctx: typer.Context, deployment: Deployment, project: InProject) -> None:
     """Stop serving a deployment; its engine goes on."""
     client = connect(ctx)
-    client.delete(_path(client, project, deployment))
+    client.delete(deployment_path(client, project, deployment))
     say(f"The deployment {deployment} is deleted.")

@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 from emissary.schemas.fields import LEFT_OUT, Description, Name, Reference, UnixTime
 from emissary.schemas.schedules import Schedule
+from emissary.schemas.traffic import Capture
 
 DeploymentStatus = Literal[
     "Pending",
@@ -24,6 +25,9 @@ Checkpoint = Annotated[
 ]
 
 
+CAPTURE = "Keep requests and answers, to correct them and train on them; left out: nothing is kept."
+
+
 class DeploymentCreate(BaseModel):
     """POST …/deployments: serve a checkpoint on an engine that fits, which is made when there is none."""
 
@@ -35,6 +39,7 @@ class DeploymentCreate(BaseModel):
         default=None, description="Seconds without a request after which the engine ends; left out 3600."
     )
     schedule: Schedule | None = Field(default=None, description="Windows in which the engine runs, instead.")
+    capture: Capture | None = Field(default=None, description=CAPTURE)
 
     @field_validator("schedule")
     @classmethod
@@ -71,4 +76,8 @@ class DeploymentDetail(DeploymentSummary):
     checkpoint: int
     engine_id: str
     error: str | None
+    capture: Capture | None = Field(description="Which requests and answers are kept; null: none.")
+    capture_lost: int = Field(
+        description="Answers that were to be kept and were not: too many at once, too large, or the catalogue was away."
+    )
     updated_at: UnixTime

@@ -4,9 +4,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-from emissary.schemas.deployments import Checkpoint, DeploymentSummary
+from emissary.schemas.deployments import CAPTURE, Checkpoint, DeploymentSummary
 from emissary.schemas.fields import Name, Reference, UnixTime
 from emissary.schemas.schedules import Schedule
+from emissary.schemas.traffic import Capture
 from emissary.schemas.training_jobs import TaskType
 
 EngineStatus = Literal["Creating", "Active", "Inactive"]
@@ -64,6 +65,7 @@ class EngineDeploy(BaseModel):
     project_id: Reference = Field(description="Project of the training job.")
     training_id: Reference = Field(description="Training job, or with checkpoint 0 a base model's name.")
     checkpoint: Checkpoint
+    capture: Capture | None = Field(default=None, description=CAPTURE)
 
 
 class EngineUndeploy(BaseModel):

@@ -7,6 +7,7 @@ import httpx
 from pydantic import AfterValidator, BaseModel, Discriminator, Field, Tag
 
 from emissary.schemas.fields import Reference
+from emissary.schemas.traffic import Only
 
 References = Annotated[list[Reference], Field(min_length=1, max_length=100)]
 S3_URI = r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^\x00-\x1f\x7f]*)?"
@@ -65,7 +66,7 @@ class DatasetsSource(BaseModel):
     )
 
 
-class _Outside(BaseModel):
+class _Fetched(BaseModel):
     merge: bool = Field(
         default=False,
         strict=True,
@@ -74,7 +75,7 @@ class _Outside(BaseModel):
     )
 
 
-class S3Source(_Outside):
+class S3Source(_Fetched):
     """Objects in S3 that no run that came to a decision has had, by key and ETag."""
 
     source: Literal["s3"] = Field(description="Objects below a prefix in S3.")
@@ -84,7 +85,7 @@ class S3Source(_Outside):
     )
 
 
-class UrlSource(_Outside):
+class UrlSource(_Fetched):
     """A file on the web; it is new when its content is."""
 
     source: Literal["url"] = Field(description="A file by HTTP.")
@@ -94,7 +95,7 @@ class UrlSource(_Outside):
     )
 
 
-class HubSource(_Outside):
+class HubSource(_Fetched):
     """A dataset of the Hugging Face hub; it is new when its revision and its content are."""
 
     source: Literal["hub"] = Field(description="A dataset of the Hugging Face hub.")
@@ -106,7 +107,7 @@ class HubSource(_Outside):
     revision: Reference | None = Field(default=None, description="Branch, tag or commit; default the newest.")
 
 
-class SqlSource(_Outside):
+class SqlSource(_Fetched):
     """What a query finds; it is new when the rows are, in their order."""
 
     source: Literal["sql"] = Field(description="A query of a database.")
@@ -117,10 +118,29 @@ class SqlSource(_Outside):
     )
 
 
-OutsideSource = S3Source | UrlSource | HubSource | SqlSource
-"""Those whose data is fetched, and becomes a dataset of the project."""
+class TrafficSource(_Fetched):
+    """Captured traffic of a deployment of the project: what no run that came to a decision has had."""
 
-_KINDS = ("datasets", "s3", "url", "hub", "sql")
+    source: Literal["traffic"] = Field(description="Captured traffic of a deployment.")
+    deployment_id: Reference = Field(description="The deployment, of the task type that is trained.")
+    only: Only = Field(
+        default="reviewed",
+        description="`corrected`: what people corrected; `reviewed`: also what they accepted; `all`: also what nobody "
+        "has looked at, by which a model learns its own mistakes.",
+    )
+    datasets: References | None = Field(
+        default=None,
+        description="Ids of datasets that every run trains on beside that, such as what the model learnt from first.",
+    )
+
+
+OutsideSource = S3Source | UrlSource | HubSource | SqlSource
+"""Those outside of the platform."""
+
+FetchedSource = OutsideSource | TrafficSource
+"""Those whose data becomes a dataset of the project."""
+
+_KINDS = ("datasets", "s3", "url", "hub", "sql", "traffic")
 
 
 def _kind(value: Any) -> str | None:
@@ -134,7 +154,8 @@ Gather = Annotated[
     | Annotated[S3Source, Tag("source=s3")]
     | Annotated[UrlSource, Tag("source=url")]
     | Annotated[HubSource, Tag("source=hub")]
-    | Annotated[SqlSource, Tag("source=sql")],
+    | Annotated[SqlSource, Tag("source=sql")]
+    | Annotated[TrafficSource, Tag("source=traffic")],
     Discriminator(
         _kind,
         custom_error_type="unknown_source",

@@ -13,6 +13,7 @@ from sqlalchemy.orm import joinedload
 from emissary import base_models, schedules
 from emissary.errors import InvalidInput, NotFound
 from emissary.ids import new_id
+from emissary.schemas.traffic import Capture
 from emissary.store import engines, training_jobs
 from emissary.store.pages import Page, fetch
 from emissary.store.tables import GONE, Checkpoint, Deployment, Engine, Project
@@ -28,6 +29,7 @@ async def create(
     description: str | None,
     engine: Engine | None,
     management: dict[str, Any] | None = None,
+    capture: Capture | None = None,
     user_id: str,
 ) -> Deployment:
     """A new deployment on `engine`, or else on one that fits and has `management`, which is made when there is none.
@@ -75,6 +77,7 @@ async def create(
         training_job_id=job_id,
         checkpoint=number,
         engine=engine,
+        capture=None if capture is None else capture.model_dump(),
         status="Deactivated" if engine.status == "Inactive" else "Pending",
         created_by=user_id,
     )
@@ -154,11 +157,14 @@ async def list_callable(session: AsyncSession, organization_id: str) -> Sequence
 
 @dataclass(frozen=True)
 class Target:
-    """What answers for a model name: an engine, the name it knows the model by, and whether it has it loaded."""
+    """What answers for a model name: an engine, the name it knows the model by, and whether it has it loaded; whether
+    and how what it answers is kept.
+    """
 
     engine: Engine
     name: str
     loaded: bool
+    capture: Capture | None = None
 
 
 async def find_callable(session: AsyncSession, organization_id: str, model: str) -> Target:
@@ -177,7 +183,8 @@ async def find_callable(session: AsyncSession, organization_id: str, model: str)
     deployment = (await session.scalars(query.limit(1))).first()
     if deployment is not None:
         loaded = deployment.status == "Deployed" and _is_up(deployment.engine)
-        return Target(deployment.engine, deployment.id, loaded)
+        capture = None if deployment.capture is None else Capture.model_validate(deployment.capture)
+        return Target(deployment.engine, deployment.id, loaded, capture)
     if (entry := base_models.find(model)) is not None:
         base = select(Engine).where(
             Engine.organization_id == organization_id,

@@ -1,6 +1,6 @@
-"""What runs of pipelines fetched from outside of the project."""
+"""What runs of pipelines fetched from elsewhere than the project's datasets."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, select
@@ -42,20 +42,22 @@ async def with_content(session: AsyncSession, project_id: str, sha256: str) -> D
     return (await session.scalars(query.order_by(Dataset.created_at.desc()).limit(1))).first()
 
 
-async def note(session: AsyncSession, run_id: str, dataset: Dataset, origin: Json, merge: bool) -> None:
-    """Have the run use what it fetched, `dataset`, which comes into the catalogue with that; with `merge` also what the
-    pipeline fetched before and still fits.
+async def note(
+    session: AsyncSession, run_id: str, dataset: Dataset, origin: Json, merge: bool, beside: Collection[str] = ()
+) -> None:
+    """Have the run use what it fetched, `dataset`, which comes into the catalogue with that; the datasets `beside` it;
+    and with `merge` also what the pipeline fetched before and still fits.
     """
     run = await session.get_one(PipelineRun, run_id, with_for_update={"key_share": True}, populate_existing=True)
     if await session.get(Dataset, dataset.id) is None:
         session.add(dataset)
         await session.flush()
-    older: list[Dataset] = []
+    others = set(beside)
     if merge:
-        wanted = pipelines.config(await pipelines.get(session, run.pipeline_id))
-        ids = {entry["id"] for entry in await _entries(session, run.pipeline_id) if "origin" in entry} - {dataset.id}
-        query = select(Dataset).where(Dataset.id.in_(ids)).order_by(Dataset.created_at, Dataset.id)
-        older = [row for row in await session.scalars(query) if not pipelines.misfit(row, wanted.train.task_type)]
+        others |= {entry["id"] for entry in await _entries(session, run.pipeline_id) if "origin" in entry}
+    wanted = pipelines.config(await pipelines.get(session, run.pipeline_id))
+    query = select(Dataset).where(Dataset.id.in_(others - {dataset.id})).order_by(Dataset.created_at, Dataset.id)
+    older = [row for row in await session.scalars(query) if not pipelines.misfit(row, wanted.train.task_type)]
     run.gathered = [
         *({"id": row.id, "sha256": row.sha256} for row in older),
         {"id": dataset.id, "sha256": dataset.sha256, "origin": origin},

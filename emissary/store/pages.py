@@ -18,6 +18,7 @@ from emissary.store.tables import (
     Project,
     Subscription,
     SubscriptionDelivery,
+    TrafficEntry,
     TrainingJob,
     Webhook,
     WebhookDelivery,
@@ -29,6 +30,7 @@ Listed = (
     | TrainingJob
     | Engine
     | Deployment
+    | TrafficEntry
     | ApiKey
     | Pipeline
     | PipelineRun

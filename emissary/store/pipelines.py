@@ -12,8 +12,8 @@ from emissary.errors import InvalidInput, NotFound
 from emissary.ids import new_id
 from emissary.schemas.grpo_jobs import GrpoJobCreate
 from emissary.schemas.pipelines import PipelineCreate, PipelineTraining
-from emissary.schemas.sources import DatasetsSource
-from emissary.store import deployments, grpo_jobs, leases, leftovers, training_jobs
+from emissary.schemas.sources import DatasetsSource, TrafficSource
+from emissary.store import deployments, grpo_jobs, leases, leftovers, traffic, training_jobs
 from emissary.store.pages import Page, fetch
 from emissary.store.tables import GONE, Dataset, Deployment, Leftover, Pipeline, PipelineRun, Project, TrainingJob
 
@@ -119,8 +119,13 @@ async def check(session: AsyncSession, project: Project, wanted: PipelineCreate,
     """Raises InvalidInput, naming the field, for anything that a run with the datasets there are now would fail for;
     where its data is fetched from elsewhere, whatever that is.
     """
-    if isinstance(wanted.gather, DatasetsSource):
+    source = wanted.gather
+    if isinstance(source, TrafficSource):
+        await traffic.check_source(session, source, project.id, wanted.train.task_type)
+    if isinstance(source, DatasetsSource):
         train = _together(await gathered(session, project.id, wanted))
+    elif isinstance(source, TrafficSource) and source.datasets:
+        train = _together(await named(session, project.id, wanted, source.datasets, "gather.datasets"))
     else:
         train = await _stand_in(session, project.id, wanted)
     if (wanted.test_dataset_id is None) == (wanted.train_test_split_ratio is None):
@@ -146,22 +151,13 @@ async def gathered(
     Raises InvalidInput where there is none to name, or one that is named is not there or does not fit.
     """
     chosen = wanted.gather.datasets if isinstance(wanted.gather, DatasetsSource) else None
-    named = requested or (chosen if isinstance(chosen, list) else None)
-    made = select(PipelineRun.train_dataset_id).where(PipelineRun.merged, PipelineRun.train_dataset_id.is_not(None))
-    query = select(Dataset).where(Dataset.project_id == project_id).order_by(Dataset.created_at, Dataset.id)
-    if named is not None:
-        field = "datasets" if requested else "gather.datasets"
-        rows = {row.id: row for row in await session.scalars(query.where(Dataset.id.in_(named)))}
-        for dataset_id in named:
-            if dataset_id not in rows:
-                raise InvalidInput(f"{field}: there is no dataset {dataset_id!r} in project {project_id!r}.")
-            if dataset_id == wanted.test_dataset_id:
-                raise InvalidInput(f"{field}: {dataset_id!r} is the test dataset; training on it would tell nothing.")
-            if reason := misfit(rows[dataset_id], wanted.train.task_type):
-                raise InvalidInput(f"{field}: {reason}")
-        return list(rows.values())
+    ids = requested or (chosen if isinstance(chosen, list) else None)
+    if ids is not None:
+        return await named(session, project_id, wanted, ids, "datasets" if requested else "gather.datasets")
     if chosen is None:
         return []
+    made = select(PipelineRun.train_dataset_id).where(PipelineRun.merged, PipelineRun.train_dataset_id.is_not(None))
+    query = select(Dataset).where(Dataset.project_id == project_id).order_by(Dataset.created_at, Dataset.id)
     found = await session.scalars(query.where(Dataset.id.not_in(made), Dataset.id != (wanted.test_dataset_id or "")))
     fitting = [row for row in found if not misfit(row, wanted.train.task_type)]
     if not fitting:
@@ -170,6 +166,24 @@ async def gathered(
             "upload one first."
         )
     return fitting[-1:] if chosen == "newest" else fitting
+
+
+async def named(
+    session: AsyncSession, project_id: str, wanted: PipelineCreate, ids: Sequence[str], field: str
+) -> Sequence[Dataset]:
+    """The datasets of these ids, the oldest first. Raises InvalidInput, naming the field, where one is not there, does
+    not fit, or is the test dataset.
+    """
+    query = select(Dataset).where(Dataset.project_id == project_id, Dataset.id.in_(ids))
+    rows = {row.id: row for row in await session.scalars(query.order_by(Dataset.created_at, Dataset.id))}
+    for dataset_id in ids:
+        if dataset_id not in rows:
+            raise InvalidInput(f"{field}: there is no dataset {dataset_id!r} in project {project_id!r}.")
+        if dataset_id == wanted.test_dataset_id:
+            raise InvalidInput(f"{field}: {dataset_id!r} is the test dataset; training on it would tell nothing.")
+        if reason := misfit(rows[dataset_id], wanted.train.task_type):
+            raise InvalidInput(f"{field}: {reason}")
+    return list(rows.values())
 
 
 def misfit(dataset: Dataset, task_type: str) -> str | None:

@@ -233,8 +233,41 @@ class Deployment(FlowBacked, Base):
     training_job_id: Mapped[str | None] = mapped_column(ForeignKey("training_jobs.id"))
     checkpoint: Mapped[int]
     engine_id: Mapped[str] = mapped_column(ForeignKey("engines.id"))
+    capture: Mapped[Json | None] = mapped_column(JSONB(none_as_null=True))
+    """The fields of `Capture`; null: nothing is kept of its traffic."""
+    capture_lost: Mapped[int] = mapped_column(server_default=text("0"))
+    """Counts answers that were to be kept and were not."""
     created_by: Mapped[str] = mapped_column(ForeignKey("users.id"))
     engine: Mapped[Engine] = relationship(lazy="raise")
+
+
+class TrafficEntry(Base):
+    """One input that a deployment was asked, and its answer. It goes with the deployment."""
+
+    __tablename__ = "traffic_entries"
+    __table_args__ = (
+        Index("traffic_entries_deployment", "deployment_id", "created_at"),
+        Index("traffic_entries_answer", "deployment_id", "answer_id"),
+        Index("traffic_entries_expires", "expires_at"),
+    )
+    id: Mapped[str] = mapped_column(primary_key=True)
+    deployment_id: Mapped[str] = mapped_column(ForeignKey("deployments.id", ondelete="CASCADE"))
+    answer_id: Mapped[str]
+    """What the answer is called where the client got it; those to several inputs share it."""
+    position: Mapped[int]
+    input: Mapped[Json]
+    """The fields of a dataset's row but the answer."""
+    output: Mapped[Any] = mapped_column(JSONB)
+    """What was answered, as a dataset's row has it."""
+    correction: Mapped[Any | None] = mapped_column(JSONB(none_as_null=True))
+    """What would have been right."""
+    state: Mapped[str] = mapped_column(server_default=text("'unreviewed'"))
+    """`unreviewed`, `accepted` or `corrected`."""
+    reviewed_by: Mapped[str | None] = mapped_column(ForeignKey("users.id"))
+    reviewed_at: Mapped[datetime | None]
+    revision: Mapped[int] = mapped_column(BigInteger, server_default=text("nextval('traffic_entries_revision')"))
+    """Grows over all entries, and is taken anew at each change, under a lock on the deployment."""
+    expires_at: Mapped[datetime]
 
 
 class Lease(Base):

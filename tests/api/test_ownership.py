@@ -3,7 +3,7 @@
 import asyncio
 import json
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -22,6 +22,7 @@ from emissary.store.tables import (
     Project,
     Subscription,
     SubscriptionDelivery,
+    TrafficEntry,
     TrainingJob,
     Webhook,
 )
@@ -75,6 +76,7 @@ class Side:
             "webhook_id": f"wh-{organization}",
             "subscription_id": f"sub-{organization}",
             "delivery_id": f"sd-{organization}",
+            "traffic_id": f"te-{organization}",
             "upload_id": self._begun(project),
             "key_id": str(self.client.get("/v1/keys")[0]["id"]),
             "name": f"of_{organization}",
@@ -112,6 +114,11 @@ class Side:
                     name=self.ids["base_model_name"], base_model=MODEL, task_type="text-generation",
                     training_job_id=self.ids["training_job_id"], checkpoint=1, engine_id=self.ids["engine_id"],
                     status="Deployed", created_by=user,
+                ),
+                TrafficEntry(
+                    id=self.ids["traffic_id"], deployment_id=self.ids["deployment_id"], answer_id=f"answer-{owner}",
+                    position=0, input={"prompt": "a"}, output="b", correction="c", state="corrected",
+                    expires_at=datetime.now(UTC) + timedelta(days=1),
                 ),
                 Pipeline(
                     id=self.ids["pipeline_id"], project_id=project.id, name="pipeline", paused=True, created_by=user,
@@ -155,6 +162,8 @@ class Side:
             f"{pipeline}/webhooks",
             "subscriptions",
             f"subscriptions/{self.ids['subscription_id']}/deliveries",
+            f"deployments/{self.ids['deployment_id']}",
+            f"deployments/{self.ids['deployment_id']}/traffic",
             f"datasets/uploads/{self.ids['upload_id']}",
         )
         paths = ["/v1/projects", "/v1/engines", "/v1/testing-functions", inside, f"/v1/engines/{self.ids['engine_id']}"]
@@ -259,6 +268,7 @@ def test_pipeline_neither_gathers_tests_on_nor_replaces_what_is_anothers(ours: S
         {"gather": {"datasets": [theirs.ids["dataset_id"]]}},
         {"test_dataset_id": theirs.ids["dataset_id"], "train_test_split_ratio": None},
         {"deployment_id": theirs.ids["deployment_id"]},
+        {"gather": {"source": "traffic", "deployment_id": theirs.ids["deployment_id"]}},
     )
     for fields in taken:
         envelope(ours.client.http.post(path, json=PIPELINE | {"name": "taking"} | fields), 400, "invalid_input")

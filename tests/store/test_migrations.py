@@ -62,6 +62,7 @@ ROWS: list[tuple[str, dict[str, Any]]] = [
                 "id": f"dp-{number}", "organization_id": "org-1", "project_id": "ms-1", "name": "triage",
                 "base_model": "SmolLM2-135M-Instruct", "task_type": "text-generation", "training_job_id": "tr-1",
                 "checkpoint": 1, "engine_id": "engine-1", "status": status, "created_by": "user-1",
+                "capture": {"sample_percentage": 50, "keep_days": 7}, "capture_lost": 3,
             },
         )
         for number, status in enumerate(("Deployed", "Terminated"))
@@ -120,6 +121,14 @@ ROWS: list[tuple[str, dict[str, Any]]] = [
         {
             "id": "sd-1", "subscription_id": "sub-1", "event": "ping", "data": {"name": "é"}, "status": "Dead",
             "attempts": 13, "next_attempt_at": LONG_AGO, "give_up_at": LONG_AGO, "answer": "HTTP 500",
+        },
+    ),
+    (
+        "traffic_entries",
+        {
+            "id": "te-1", "deployment_id": "dp-0", "answer_id": "chatcmpl-1", "position": 0, "revision": 7,
+            "input": {"messages": [{"role": "user", "content": "é"}]}, "output": "no", "correction": "yes",
+            "state": "corrected", "reviewed_by": "user-1", "expires_at": datetime(2100, 1, 1, tzinfo=UTC),
         },
     ),
     ("leftovers", {"id": "ds-9", "artifacts": ["datasets/9"], "engine_id": None}),

@@ -38,6 +38,7 @@ async def create_deployment(project: OwnedProject, body: DeploymentCreate, calle
             description=body.description,
             engine=None,
             management=_management(body).model_dump(),
+            capture=body.capture,
             user_id=caller.user_id,
         )
     await submit.submit(deployment.engine)
@@ -76,6 +77,8 @@ async def retrieve_deployment(project: OwnedProject, deployment_id: str) -> Depl
         checkpoint=row.checkpoint,
         engine_id=row.engine_id,
         error=row.error,
+        capture=row.capture,
+        capture_lost=row.capture_lost,
         created_at=row.created_at,
         updated_at=row.updated_at,
     )
@@ -101,7 +104,7 @@ async def reactivate_deployment(project: OwnedProject, deployment_id: str) -> No
 
 @router.delete("/{deployment_id}", status_code=204, operation_id="deleteDeploymentById", summary="Delete deployment")
 async def delete_deployment(project: OwnedProject, deployment_id: str) -> None:
-    """Stop serving it; the engine goes on. A training job that still needs it as its judge fails and says so."""
+    """Stop serving it, and remove its traffic; the engine goes on. A training job that needs it as its judge fails."""
     async with transaction() as session:
         deployment = await deployments.get(session, deployment_id, project.id)
     await ending.terminate(deployment, deployment.engine)

@@ -104,6 +104,7 @@ async def deploy_on_engine(engine: OwnedEngine, body: EngineDeploy, caller: Curr
             name=body.name,
             description=None,
             engine=engine,
+            capture=body.capture,
             user_id=caller.user_id,
         )
     await submit.submit(deployment.engine)
