@@ -106,6 +106,7 @@ ROWS: list[tuple[str, dict[str, Any]]] = [
         "webhook_deliveries",
         {"id": "wd-1", "webhook_id": "wh-1", "delivery_id": "é", "body_sha256": "c" * 64, "pipeline_run_id": "pr-1"},
     ),
+    ("tracked_jobs", {"training_job_id": "tr-1", "tracker": "mlflow", "status": "Success"}),
     ("leftovers", {"id": "ds-9", "artifacts": ["datasets/9"], "engine_id": None}),
     ("leases", {"id": "tr-2", "token": 3, "flow_run_id": FLOW_RUN, "holder": "host:1:2", "beats": 9}),
 ]  # fmt: skip
