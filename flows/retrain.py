@@ -1,4 +1,4 @@
-"""retrain: gather data → train → compare with what is deployed → have it approved → deploy what is better → watch."""
+"""retrain: gather data → train → compare with what is deployed → have it approved → deploy it if better → watch → push."""
 
 from prefect import flow
 from prefect.client.schemas.objects import State
@@ -8,6 +8,7 @@ from tasks.comparing import compare
 from tasks.concluding import conclude
 from tasks.gathering import gather
 from tasks.promoting import promote, roll_back
+from tasks.pushing import push_promoted
 from tasks.registering import pipeline_run
 from tasks.retraining import train, turn
 from tasks.watching import watch
@@ -35,4 +36,5 @@ async def retrain(pipeline_id: str, pipeline_run_id: str | None = None) -> State
     watched, at_fault = await watch(run, decision)
     if at_fault:
         return await conclude(run, "RolledBack", f"{watched} {await roll_back(run, job, decision)}")
-    return await conclude(run, "Promoted", f"{reason} {deployed} {watched}".rstrip())
+    pushed = await push_promoted(run, job)
+    return await conclude(run, "Promoted", " ".join(filter(None, (reason, deployed, watched, pushed))))
