@@ -1,4 +1,4 @@
-"""retrain: gather data → train → compare with what is deployed → have it approved → deploy it if better → watch → push."""
+"""retrain: gather data → train → compare with what is deployed → have it approved → deploy if better → watch → push."""
 
 from prefect import flow
 from prefect.client.schemas.objects import State
