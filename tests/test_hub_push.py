@@ -131,9 +131,7 @@ def test_card_of_a_classifier_names_its_labels_and_its_head(hub: FakeHub, tmp_pa
 
 def test_owner_is_the_operators_to_allow(hub: FakeHub, tmp_path: Path) -> None:
     what = pushable(tmp_path)
-    with pytest.raises(
-        InvalidInput, match=r"^push_to_hub\.repo: .* may not push to 'nobody'; .*EMISSARY_SOURCES"
-    ):
+    with pytest.raises(InvalidInput, match=r"^push_to_hub\.repo: .* may not push to 'nobody'; .*EMISSARY_SOURCES"):
         hub_push.push(what, PushToHub(repo="nobody/triage"))
     stranger = Pushable(what.job, what.checkpoint, 2, "theirs")
     with pytest.raises(InvalidInput, match="may not push to 'acme'"):
@@ -162,5 +160,5 @@ def test_hub_that_refuses_or_is_away_is_told_in_a_sentence(
     "repo", ["triage", "acme/", "/triage", "acme/a/b", "acme/..", "acme/a--b", "acme/.a", "a c/b", ""]
 )
 def test_what_is_no_repository_is_refused(repo: str) -> None:
-    with pytest.raises(ValueError, match="owner/name|at least|at most"):
+    with pytest.raises(ValueError, match="as owner/name"):
         PushToHub(repo=repo)

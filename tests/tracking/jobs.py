@@ -33,8 +33,8 @@ def job_at(steps: int, status: str = "Running", checkpoints: int = 0, tested: in
     )  # fmt: skip
     rows = [
         Checkpoint(
-            number=number, artifact=f"training-jobs/tr-1/checkpoints/{number}", train_loss=1 / number, created_at=CREATED,
-            test_loss=2 / number, scores={"exact_match_shared": number / 4} if number <= tested else None,
+            number=number, artifact=f"training-jobs/tr-1/checkpoints/{number}", created_at=CREATED,
+            train_loss=1 / number, test_loss=2 / number, scores={"exact_match_shared": number / 4} if number <= tested else None,
             report={"metrics": {"chrf": number / 8}} if number <= tested else None,
             results_artifact=f"results/{number}" if number <= tested else None,
         )
