@@ -34,8 +34,9 @@ class Wandb:
             self._runs[job.job_id] = self._begun(job)
         run = self._runs[job.job_id]
         run.config.update(job.parameters | job.labels, allow_val_change=True)
+        has = run.step
         for step, values in _history(job):
-            if step >= run.step:
+            if step >= has:
                 run.log(values, step=step, commit=True)
         run.summary.update(_summary(job))
         if job.has_ended:

@@ -34,7 +34,8 @@ def job_at(steps: int, status: str = "Running", checkpoints: int = 0, tested: in
     rows = [
         Checkpoint(
             number=number, artifact=f"training-jobs/tr-1/checkpoints/{number}", created_at=CREATED,
-            train_loss=1 / number, test_loss=2 / number, scores={"exact_match_shared": number / 4} if number <= tested else None,
+            train_loss=1 / number, test_loss=2 / number,
+            scores={"exact_match_shared": number / 4} if number <= tested else None,
             report={"metrics": {"chrf": number / 8}} if number <= tested else None,
             results_artifact=f"results/{number}" if number <= tested else None,
         )

@@ -1,0 +1,131 @@
+"""Jobs written by Weights & Biases' package in its offline mode, and read back from the file that it wrote.
+
+There is no server here. The file is what `wandb sync` sends; its records are read with the package's own classes.
+"""
+
+import json
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.tracking.jobs import job_at, renamed
+
+wandb = pytest.importorskip("wandb", reason="NOT TESTED: telling Weights & Biases. `make trackers` installs it.")
+
+from wandb.proto import wandb_internal_pb2  # noqa: E402
+
+from emissary.tracking.to_wandb import Wandb  # noqa: E402
+
+SETTLED = {"hyper_parameters": {"lora_r": 2, "learning_rate": 0.01}}
+_HEADER, _BLOCK = 7, 32768
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    monkeypatch.setenv("WANDB_PROJECT", "tickets")
+    yield tmp_path
+    wandb.teardown()
+
+
+def records(folder: Path, job_id: str = "tr-1") -> list[Any]:
+    """The records of the job's only run: LevelDB's log format behind a header of seven bytes."""
+    (file,) = folder.glob(f"{job_id}/wandb/offline-run-*/run-{job_id}.wandb")
+    content, found, record, at = file.read_bytes(), [], b"", _HEADER
+    assert content.startswith(b":W&B")
+    while at + _HEADER <= len(content):
+        if _BLOCK - at % _BLOCK < _HEADER:
+            at += _BLOCK - at % _BLOCK
+            continue
+        _, length, kind = struct.unpack_from("<IHB", content, at)
+        record += content[at + _HEADER : at + _HEADER + length]
+        at += _HEADER + length
+        if kind in (1, 4):  # a whole one, or the last part of one
+            found.append(wandb_internal_pb2.Record.FromString(record))
+            record = b""
+    return found
+
+
+def history(found: list[Any]) -> list[dict[str, Any]]:
+    rows = [
+        {"/".join(item.nested_key) or item.key: json.loads(item.value_json) for item in one.history.item}
+        | {"_step": one.history.step.num}
+        for one in found
+        if one.HasField("history")
+    ]
+    return [{name: value for name, value in row.items() if name != "_runtime"} for row in rows]
+
+
+def latest(found: list[Any], kind: str) -> dict[str, Any]:
+    """The last value of each item of the records' updates of `kind`, config or summary."""
+    values: dict[str, Any] = {}
+    for one in found:
+        if one.HasField(kind):
+            for item in getattr(one, kind).update:
+                values["/".join(item.nested_key) or item.key] = json.loads(item.value_json)
+    return values
+
+
+MOMENTS = (
+    job_at(0, "Pending"),
+    job_at(3, checkpoints=1, **SETTLED),
+    job_at(3, checkpoints=1, **SETTLED),
+    job_at(4, "Testing", 2, 1, **SETTLED),
+    job_at(4, "Success", 2, 2, **SETTLED),
+)
+
+
+def check(folder: Path) -> None:
+    """The whole life of the job is there, each point once."""
+    found = records(folder)
+    rows = history(found)
+    assert [row["_step"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert [row["train/loss"] for row in rows[:4]] == [1.0, 0.5, pytest.approx(1 / 3), 0.25]
+    assert [row["_timestamp"] for row in rows[:4]] == [1001.0, 1002.0, 1003.0, 1004.0]
+    assert [row["train/rewards/exact_match_shared"] for row in rows[:4]] == [0.1, 0.2, 0.3, 0.4]
+    tested = [
+        (row["checkpoint"], row["checkpoint/loss/test"], row["checkpoint/score/exact_match_shared"]) for row in rows[4:]
+    ]
+    assert tested == [(1, 2.0, 0.25), (2, 1.0, 0.5)]
+    config, summary = latest(found, "config"), latest(found, "summary")
+    assert (config["learning_rate"], config["train_dataset_id"], config["emissary.organization"]) == (
+        0.01, "ds-1", "ours",
+    )  # fmt: skip
+    assert (summary["best_checkpoint"], summary["status"]) == (2, "Success")
+    assert summary["checkpoints/2/score/exact_match_shared"] == 0.5
+    (run,) = [one.run for one in found if one.HasField("run")][-1:]
+    assert (run.run_id, run.display_name, run.project, run.host) == ("tr-1", "triage", "tickets", "")
+    assert [one.exit.exit_code for one in found if one.HasField("exit")] == [0]
+
+
+def test_life_of_a_job_is_one_run_with_each_point_once(folder: Path) -> None:
+    tracker = Wandb()
+    for moment in MOMENTS:
+        tracker.tell(moment)
+    check(folder)
+
+
+def test_another_process_goes_on_without_a_point_twice(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Offline it writes all of it anew."""
+    first = Wandb()
+    for moment in MOMENTS[:3]:
+        first.tell(moment)
+    monkeypatch.setenv("WANDB_DIR", str(folder))
+    second = Wandb()
+    for moment in MOMENTS[3:]:
+        second.tell(moment)
+    check(folder)
+
+
+def test_job_that_fails_has_its_checkpoints_in_the_summary(folder: Path) -> None:
+    tracker = Wandb()
+    tracker.tell(renamed(job_at(2, checkpoints=1), "tr-2"))
+    tracker.tell(renamed(job_at(3, "Failed", checkpoints=1), "tr-2"))
+    found = records(folder, "tr-2")
+    assert [row["_step"] for row in history(found)] == [1, 2, 3]
+    assert latest(found, "summary")["checkpoints/1/loss/test"] == 2.0
+    assert [one.exit.exit_code for one in found if one.HasField("exit")] == [1]
