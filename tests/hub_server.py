@@ -87,8 +87,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         name, _ = self._operation()
-        found = self._hub.repositories[name]
-        self._answer(200, {"id": name, "sha": found.sha, "private": found.private, "siblings": []})
+        found = self._hub.repositories.get(name)
+        if found is None or self._hub.broken:
+            return self._answer(404, {"error": "Repository not found"})
+        return self._answer(200, {"id": name, "sha": found.sha, "private": found.private, "siblings": []})
 
     @property
     def _hub(self) -> FakeHub:
@@ -101,8 +103,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _operation(self) -> tuple[str, str]:
         path = self.path.partition("?")[0].removeprefix("/api/models")
         found = re.fullmatch(r"/([^/]+/[^/]+?)(?:\.git)?(?:/(.*))?", path)
-        assert found, path
-        return found[1], found[2] or ""
+        return (found[1], found[2] or "") if found else (path, "")
 
     def _create(self, wanted: dict[str, Any]) -> None:
         name = f"{wanted['organization']}/{wanted['name']}"
@@ -150,6 +151,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(header, value)
         self.end_headers()
         self.wfile.write(content)
+
+    do_HEAD = do_GET
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""

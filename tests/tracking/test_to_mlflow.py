@@ -10,10 +10,10 @@ from tests.tracking.jobs import CREATED, job_at, renamed
 
 pytest.importorskip("mlflow", reason="NOT TESTED: telling MLflow. `make trackers` installs it.")
 
-from mlflow import MlflowClient  # noqa: E402
-from mlflow.entities import Run, ViewType  # noqa: E402
+from mlflow import MlflowClient
+from mlflow.entities import Run, ViewType
 
-from emissary.tracking.to_mlflow import Mlflow  # noqa: E402
+from emissary.tracking.to_mlflow import Mlflow
 
 
 @pytest.fixture
