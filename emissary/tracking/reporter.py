@@ -35,6 +35,10 @@ class Tracker(Protocol):
         """Tell all that is known of a job; again is as good as once. Blocks, and raises whatever goes wrong."""
 
 
+class Lost(Exception):
+    """What a tracker keeps in this process cannot be used any more; another process can begin anew."""
+
+
 class Reporter:
     """Tells `tracker`, known by `name`, what it does not know yet."""
 
@@ -76,10 +80,10 @@ class Reporter:
         try:
             async with asyncio.timeout(TELL_SECONDS):
                 await asyncio.to_thread(self._tracker.tell, job)
-        except TimeoutError:
-            logger.error("%s: no answer within %g s; beginning anew", job.job_id, TELL_SECONDS)
+        except (TimeoutError, Lost) as error:
+            logger.error("%s: %s; beginning anew", job.job_id, error or f"no answer within {TELL_SECONDS:g} s")
             await self._warn(job.job_id)
-            os._exit(1)  # the thread cannot be ended otherwise; whoever watches this process starts it again
+            os._exit(1)  # a thread cannot be ended otherwise; whoever watches this process starts it again
         except Exception as error:
             logger.warning("%s: %s: %s", job.job_id, type(error).__name__, error)
             await self._warn(job.job_id)

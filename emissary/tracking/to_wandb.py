@@ -15,6 +15,7 @@ import wandb
 
 from emissary.settings import settings
 from emissary.tracking.facts import Facts, Point
+from emissary.tracking.reporter import Lost
 
 _BEGIN_SECONDS = 60.0
 
@@ -32,18 +33,25 @@ class Wandb:
         """
         if job.job_id not in self._runs:
             self._runs[job.job_id] = self._begun(job)
-        run = self._runs[job.job_id]
+        try:
+            self._tell(job, self._runs[job.job_id])
+        except Exception as error:
+            raise Lost(f"the run cannot be written to ({type(error).__name__}: {error})") from error
+        if job.has_ended:
+            self._end(job, self._runs.pop(job.job_id))
+
+    def _tell(self, job: Facts, run: Any) -> None:
         run.config.update(job.parameters | job.labels, allow_val_change=True)
         has = run.step
         for step, values in _history(job):
             if step >= has:
                 run.log(values, step=step, commit=True)
         run.summary.update(_summary(job))
-        if job.has_ended:
-            del self._runs[job.job_id]
-            run.finish(exit_code=0 if job.status == "Success" else 1)
-            if not run.offline:
-                shutil.rmtree(self._folder / job.job_id, ignore_errors=True)
+
+    def _end(self, job: Facts, run: Any) -> None:
+        run.finish(exit_code=0 if job.status == "Success" else 1)
+        if not run.offline:
+            shutil.rmtree(self._folder / job.job_id, ignore_errors=True)
 
     def _begun(self, job: Facts) -> Any:
         folder = self._folder / job.job_id
@@ -62,6 +70,7 @@ class Wandb:
             # Of the machine that tells nothing is sent.
             settings=wandb.Settings(
                 init_timeout=_BEGIN_SECONDS,
+                host="emissary",
                 console="off",
                 silent=True,
                 disable_git=True,
@@ -69,6 +78,7 @@ class Wandb:
                 x_disable_stats=True,
                 x_disable_meta=True,
                 x_disable_machine_info=True,
+                x_save_requirements=False,
             ),
         )
         run.define_metric("checkpoint")

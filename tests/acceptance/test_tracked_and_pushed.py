@@ -1,6 +1,6 @@
-"""A job of a whole platform that tells trackers and pushes its model, through kills, and while trackers or hub are away.
+"""A platform that tells trackers of jobs and pushes their models, through kills, and while trackers or hub are away.
 
-MLflow's tracking store and the runs of Weights & Biases are real; tests/hub_server.py is a fake that stands for the hub.
+MLflow's store and the runs of Weights & Biases are real; tests/hub_server.py is a fake that stands for the hub.
 """
 
 import json

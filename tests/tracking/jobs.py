@@ -48,3 +48,15 @@ def job_at(steps: int, status: str = "Running", checkpoints: int = 0, tested: in
 def renamed(job: Facts, job_id: str) -> Facts:
     """The same of another job."""
     return replace(job, job_id=job_id, labels=job.labels | {"emissary.job_id": job_id})
+
+
+_SETTLED = {"hyper_parameters": {"lora_r": 2, "learning_rate": 0.01}}
+MOMENTS = (
+    job_at(0, "Pending"),
+    job_at(3, checkpoints=1, **_SETTLED),
+    job_at(3, checkpoints=1, **_SETTLED),
+    job_at(4, "Testing", 2, 1, **_SETTLED),
+    job_at(4, "Success", 2, 2, **_SETTLED),
+    job_at(4, "Success", 2, 2, **_SETTLED),
+)
+"""A job's life, in which nothing new happened twice."""

@@ -1,12 +1,12 @@
 """Jobs told to a real tracking store, and read back by MLflow's own client."""
 
+import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.tracking.jobs import CREATED, job_at, renamed
+from tests.tracking.jobs import CREATED, MOMENTS, job_at, renamed
 
 pytest.importorskip("mlflow", reason="NOT TESTED: telling MLflow. `make trackers` installs it.")
 
@@ -16,15 +16,20 @@ from mlflow.entities import Run, ViewType
 from emissary.tracking.to_mlflow import Mlflow
 
 
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
+
+
 @pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME", raising=False)
+def store(uri: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> MlflowClient:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", request.node.name)
     return MlflowClient()
 
 
 def runs(store: MlflowClient) -> list[Run]:
-    experiment = store.get_experiment_by_name("emissary")
+    experiment = store.get_experiment_by_name(os.environ["MLFLOW_EXPERIMENT_NAME"])
     return list(store.search_runs([experiment.experiment_id], run_view_type=ViewType.ALL))
 
 
@@ -35,14 +40,7 @@ def curve(store: MlflowClient, run: Run, name: str) -> list[tuple[int, float]]:
 
 def test_life_of_a_job_is_one_run_with_each_point_once(store: MlflowClient) -> None:
     """Each time by another process, as after a kill."""
-    for moment in (
-        job_at(0, "Pending"),
-        job_at(3, checkpoints=1, hyper_parameters={"lora_r": 2, "learning_rate": 0.01}),
-        job_at(3, checkpoints=1, hyper_parameters={"lora_r": 2, "learning_rate": 0.01}),
-        job_at(4, "Testing", 2, 1, hyper_parameters={"lora_r": 2, "learning_rate": 0.01}),
-        job_at(4, "Success", 2, 2, hyper_parameters={"lora_r": 2, "learning_rate": 0.01}),
-        job_at(4, "Success", 2, 2, hyper_parameters={"lora_r": 2, "learning_rate": 0.01}),
-    ):
+    for moment in MOMENTS:
         Mlflow().tell(moment)
     (run,) = runs(store)
     assert (run.info.run_name, run.info.status) == ("triage", "FINISHED")
@@ -97,10 +95,10 @@ def test_what_was_told_while_it_failed_is_sent_the_next_time(
         sent(run_id, metrics=list(metrics)[:3], **more)
         raise ConnectionError("the network is gone in the middle of it")
 
-    monkeypatch.setattr(tracker._client, "log_batch", breaks)
-    with pytest.raises(ConnectionError):
-        tracker.tell(job_at(3))
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(tracker._client, "log_batch", breaks)
+        with pytest.raises(ConnectionError):
+            tracker.tell(job_at(3))
     tracker.tell(job_at(3))
     (run,) = runs(store)
     assert [step for step, _ in curve(store, run, "train/loss")] == [1, 2, 3]

@@ -4,14 +4,20 @@ There is no server here. The file is what `wandb sync` sends; its records are re
 """
 
 import json
+import os
+import signal
 import struct
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.tracking.jobs import job_at, renamed
+from emissary.settings import PROJECT_ROOT
+from tests.jobs import until
+from tests.tracking.jobs import MOMENTS, job_at, renamed
 
 wandb = pytest.importorskip("wandb", reason="NOT TESTED: telling Weights & Biases. `make trackers` installs it.")
 
@@ -19,24 +25,34 @@ from wandb.proto import wandb_internal_pb2  # noqa: E402
 
 from emissary.tracking.to_wandb import Wandb  # noqa: E402
 
-SETTLED = {"hyper_parameters": {"lora_r": 2, "learning_rate": 0.01}}
 _HEADER, _BLOCK = 7, 32768
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
-    monkeypatch.setenv("WANDB_PROJECT", "tickets")
-    yield tmp_path
+@pytest.fixture(scope="module")
+def ended() -> Iterator[None]:
+    """The package's own process is, behind the tests."""
+    yield
     wandb.teardown()
 
 
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ended: None) -> Path:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    monkeypatch.setenv("WANDB_PROJECT", "tickets")
+    return tmp_path
+
+
 def records(folder: Path, job_id: str = "tr-1") -> list[Any]:
-    """The records of the job's only run: LevelDB's log format behind a header of seven bytes."""
+    """The records of the job's only run, once the package's own process has written the last of them."""
+    return list(until(lambda: read(folder, job_id), lambda found: any(one.HasField("exit") for one in found), 30))
+
+
+def read(folder: Path, job_id: str) -> list[Any]:
+    """The records by now: LevelDB's log format behind a header of seven bytes."""
     (file,) = folder.glob(f"{job_id}/wandb/offline-run-*/run-{job_id}.wandb")
     content, found, record, at = file.read_bytes(), [], b"", _HEADER
-    assert content.startswith(b":W&B")
+    assert not content or content.startswith(b":W&B")
     while at + _HEADER <= len(content):
         if _BLOCK - at % _BLOCK < _HEADER:
             at += _BLOCK - at % _BLOCK
@@ -70,15 +86,6 @@ def latest(found: list[Any], kind: str) -> dict[str, Any]:
     return values
 
 
-MOMENTS = (
-    job_at(0, "Pending"),
-    job_at(3, checkpoints=1, **SETTLED),
-    job_at(3, checkpoints=1, **SETTLED),
-    job_at(4, "Testing", 2, 1, **SETTLED),
-    job_at(4, "Success", 2, 2, **SETTLED),
-)
-
-
 def check(folder: Path) -> None:
     """The whole life of the job is there, each point once."""
     found = records(folder)
@@ -98,26 +105,28 @@ def check(folder: Path) -> None:
     assert (summary["best_checkpoint"], summary["status"]) == (2, "Success")
     assert summary["checkpoints/2/score/exact_match_shared"] == 0.5
     (run,) = [one.run for one in found if one.HasField("run")][-1:]
-    assert (run.run_id, run.display_name, run.project, run.host) == ("tr-1", "triage", "tickets", "")
+    assert (run.run_id, run.display_name, run.project, run.host) == ("tr-1", "triage", "tickets", "emissary")
     assert [one.exit.exit_code for one in found if one.HasField("exit")] == [0]
 
 
 def test_life_of_a_job_is_one_run_with_each_point_once(folder: Path) -> None:
     tracker = Wandb()
-    for moment in MOMENTS:
+    for moment in MOMENTS[:-1]:
         tracker.tell(moment)
     check(folder)
 
 
-def test_another_process_goes_on_without_a_point_twice(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Offline it writes all of it anew."""
-    first = Wandb()
-    for moment in MOMENTS[:3]:
-        first.tell(moment)
-    monkeypatch.setenv("WANDB_DIR", str(folder))
-    second = Wandb()
-    for moment in MOMENTS[3:]:
-        second.tell(moment)
+def test_another_process_goes_on_without_a_point_twice(folder: Path) -> None:
+    """Offline it writes all of it anew. The first one is killed."""
+    # Not with the package's process of the other tests.
+    environment = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
+    command = [sys.executable, "-m", "tests.tracking.killed", str(folder)]
+    killed = subprocess.run(command, cwd=PROJECT_ROOT, env=environment, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert list(folder.glob("tr-1/wandb/offline-run-*/run-tr-1.wandb"))
+    tracker = Wandb()
+    for moment in MOMENTS[3:-1]:
+        tracker.tell(moment)
     check(folder)
 
 
