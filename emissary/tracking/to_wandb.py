@@ -24,7 +24,7 @@ class Wandb:
     """Tells Weights & Biases, or writes runs to be synchronised (WANDB_MODE=offline), as its own variables say."""
 
     def __init__(self) -> None:
-        self._folder = Path(os.environ.pop("WANDB_DIR", None) or settings().home / "wandb")
+        self._folder = Path(os.environ.get("WANDB_DIR") or settings().home / "wandb")
         self._runs: dict[str, Any] = {}
 
     def tell(self, job: Facts) -> None:
@@ -96,10 +96,10 @@ def _history(job: Facts) -> Iterator[tuple[int, dict[str, float]]]:
     if not job.training_is_over:
         return
     last = max(rows, default=0)
-    for number, complete, points in job.checkpoints:
+    for number, complete, known in job.checkpoints:
         if not complete:
             return
-        yield last + number, _row(points) | {"checkpoint": number}
+        yield last + number, _row(known) | {"checkpoint": number}
 
 
 def _row(points: Sequence[Point]) -> dict[str, float]:
