@@ -7,13 +7,16 @@ import json
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
+from typer.testing import CliRunner
 
+from emissary.cli import app
 from emissary.client import ApiError, Client
 from tests.acceptance.own_platform import OwnPlatform, own_platform
 from tests.hub_server import TOKEN, FakeHub, fake_hub
@@ -130,3 +133,41 @@ def test_hub_that_is_away_fails_no_job_and_the_push_can_be_done_again(world: Wor
     assert world.client.get(world.path(job))["pushed_to_hub"] == pushed
     with pytest.raises(ApiError, match="may not push to 'others'"):
         world.client.post(f"{world.path(job)}/push-to-hub", {"repo": "others/later"})
+
+
+def test_pipeline_pushes_what_it_promotes_and_nothing_else(world: World) -> None:
+    train = {
+        "base_model": "SmolLM2-135M-Instruct", "test_functions": ["test_similarity_shared"], "parameters": TINY,
+    }  # fmt: skip
+    runs = {}
+    for name, least in (("promoted", 0.0), ("refused", 1.0)):
+        body = {
+            "name": name,
+            "gather": {"datasets": [world.dataset]},
+            "train_test_split_ratio": 25,
+            "train": train | {"push_to_hub": {"repo": f"acme/{name}", "private": False}},
+            "gate": {"minimum_score": {"test_similarity_shared": least}},
+        }
+        pipelines = f"/v1/projects/{world.project}/pipelines"
+        path = f"{pipelines}/{world.client.post(pipelines, body)['id']}/runs"
+        run = world.client.post(path)["id"]
+        runs[name] = until(partial(world.client.get, f"{path}/{run}"), ended)
+    assert (runs["promoted"]["outcome"], runs["refused"]["outcome"]) == ("Promoted", "NotPromoted"), runs
+    assert runs["promoted"]["reason"].endswith(f"It was pushed to {world.hub.url}/acme/promoted.")
+    assert not world.hub.repositories["acme/promoted"].private
+    assert "README.md" in world.hub.repositories["acme/promoted"].files
+    assert "acme/refused" not in world.hub.repositories
+    assert "push" not in runs["refused"]["reason"]
+
+
+def test_command_line_pushes_a_job(world: World) -> None:
+    (job, *_) = world.client.get(f"/v1/projects/{world.project}/training-jobs")
+    where = {
+        "EMISSARY_URL": str(world.client.http.base_url),
+        "EMISSARY_API_KEY": world.client.http.headers["X-API-Key"],
+    }
+    command = ["jobs", "push", job["id"], "acme/by-hand", "--project", world.project, "--checkpoint", "1", "--json"]
+    done = CliRunner().invoke(app, command, env=where)
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["url"] == f"{world.hub.url}/acme/by-hand"
+    assert world.hub.repositories["acme/by-hand"].private

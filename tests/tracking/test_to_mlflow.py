@@ -1,6 +1,7 @@
 """Jobs told to a real tracking store, and read back by MLflow's own client."""
 
 import os
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ pytest.importorskip("mlflow", reason="NOT TESTED: telling MLflow. `make trackers
 
 from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
+from mlflow.exceptions import MlflowException
 
 from emissary.tracking.to_mlflow import Mlflow
 
@@ -103,3 +105,11 @@ def test_what_was_told_while_it_failed_is_sent_the_next_time(
     (run,) = runs(store)
     assert [step for step, _ in curve(store, run, "train/loss")] == [1, 2, 3]
     assert [step for step, _ in curve(store, run, "train/reward")] == [1, 2, 3]
+
+
+def test_server_that_is_away_is_told_of_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    began = time.monotonic()
+    with pytest.raises(MlflowException, match="Max retries exceeded"):
+        Mlflow().tell(job_at(1))
+    assert time.monotonic() - began < 30
