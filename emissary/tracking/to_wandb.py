@@ -71,6 +71,7 @@ class Wandb:
             settings=wandb.Settings(
                 init_timeout=_BEGIN_SECONDS,
                 host="emissary",
+                program="emissary",
                 console="off",
                 silent=True,
                 disable_git=True,

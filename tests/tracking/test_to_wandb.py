@@ -1,6 +1,7 @@
 """Jobs written by Weights & Biases' package in its offline mode, and read back from the file that it wrote.
 
-There is no server here. The file is what `wandb sync` sends; its records are read with the package's own classes.
+That is what `wandb sync` sends; its records are read with the package's own classes. The server cannot be reached
+here: a fake (wandb_server.py) stands for it.
 """
 
 import json
@@ -18,6 +19,7 @@ import pytest
 from emissary.settings import PROJECT_ROOT
 from tests.jobs import until
 from tests.tracking.jobs import MOMENTS, job_at, renamed
+from tests.tracking.wandb_server import fake_server
 
 wandb = pytest.importorskip("wandb", reason="NOT TESTED: telling Weights & Biases. `make trackers` installs it.")
 
@@ -116,13 +118,16 @@ def test_life_of_a_job_is_one_run_with_each_point_once(folder: Path) -> None:
     check(folder)
 
 
+def telling(folder: Path, *arguments: str) -> int:
+    """How a process of its own ended, which does not share the package's process with that of the tests."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
+    command = [sys.executable, "-m", "tests.tracking.telling", str(folder), *arguments]
+    return subprocess.run(command, cwd=PROJECT_ROOT, env=environment, check=False).returncode
+
+
 def test_another_process_goes_on_without_a_point_twice(folder: Path) -> None:
     """Offline it writes all of it anew. The first one is killed."""
-    # Not with the package's process of the other tests.
-    environment = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
-    command = [sys.executable, "-m", "tests.tracking.killed", str(folder)]
-    killed = subprocess.run(command, cwd=PROJECT_ROOT, env=environment, check=False)
-    assert killed.returncode == -signal.SIGKILL
+    assert telling(folder, "offline", "0", "3", "kill") == -signal.SIGKILL
     assert list(folder.glob("tr-1/wandb/offline-run-*/run-tr-1.wandb"))
     tracker = Wandb()
     for moment in MOMENTS[3:-1]:
@@ -138,3 +143,17 @@ def test_job_that_fails_has_its_checkpoints_in_the_summary(folder: Path) -> None
     assert [row["_step"] for row in history(found)] == [1, 2, 3]
     assert latest(found, "summary")["checkpoints/1/loss/test"] == 2.0
     assert [one.exit.exit_code for one in found if one.HasField("exit")] == [1]
+
+
+def test_run_on_a_server_is_resumed_where_the_killed_process_left_it(tmp_path: Path) -> None:
+    with fake_server() as server:
+        assert telling(tmp_path, server.url, "0", "3", "kill") == -signal.SIGKILL
+        (run,) = server.runs.values()
+        assert [line["_step"] for line in run.lines] == [1, 2, 3]
+        assert telling(tmp_path, server.url, "3", "5") == 0
+        assert set(server.runs) == {"tr-1"}
+        assert [line["_step"] for line in run.lines] == [1, 2, 3, 4, 5, 6]
+        assert [line.get("train/loss") for line in run.lines[:4]] == [1.0, 0.5, pytest.approx(1 / 3), 0.25]
+        assert [line.get("checkpoint/score/exact_match_shared") for line in run.lines[4:]] == [0.25, 0.5]
+        assert (run.exit_code, run.summary["best_checkpoint"], run.summary["status"]) == (0, 2, "Success")
+        assert not (tmp_path / "tr-1").exists()
