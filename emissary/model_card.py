@@ -61,7 +61,7 @@ def model_card(job: TrainingJob, checkpoint: Checkpoint, last: int, repo: str, t
         outputs=outputs(task),
         datasets=_datasets(job),
         held_out=_held_out(job),
-        tested=f"On rows that were not trained on, of {_cell(tested.name)}.",
+        tested=f"Means over the test rows, of {_cell(tested.name)}.",
         scores=[(_cell(name), *shown) for name, shown in _shown(checkpoint, values)],
         losses=[("train", _number(checkpoint.train_loss)), ("test", _number(checkpoint.test_loss))],
         parameters=[(name, _cell(str(value))) for name, value in sorted(job.hyper_parameters.items())],
