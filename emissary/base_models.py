@@ -51,6 +51,10 @@ class BaseModelEntry(_Entry):
 
     name: str = Field(pattern=r"^\w[\w.-]*(/\w[\w.-]*)?$", description="Also the name of its folder.")
     source: PackageSource | HubSource
+    hub: str | None = Field(
+        default=None, pattern="^[^/]+/[^/]+$", description="Its name on the hub, if not `source`'s."
+    )
+    license: str | None = Field(default=None, description="Its license, as the hub names it.")
     type: Literal["completion", "classification", "embeddings", "chat"]
     task_types: tuple[TaskType, ...] = Field(min_length=1)
     context: int = Field(gt=0, description="Longest input in tokens.")
@@ -60,6 +64,11 @@ class BaseModelEntry(_Entry):
     def short_name(self) -> str:
         """The name without the owner of a repository, as other names are made of it."""
         return self.name.rsplit("/", maxsplit=1)[-1]
+
+    @property
+    def hub_name(self) -> str | None:
+        """Its repository on the Hugging Face hub, where that is known."""
+        return self.source.repo if isinstance(self.source, HubSource) else self.hub
 
     @property
     def untrained_tasks(self) -> tuple[TaskType, ...]:

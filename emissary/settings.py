@@ -77,7 +77,8 @@ class Settings(BaseSettings):
     )
     sources: Path | None = Field(
         default=None,
-        description="JSON file of named connections to buckets and databases from which pipelines may fetch data.",
+        description="JSON file of named connections: to buckets and databases from which pipelines may fetch data, and "
+        "to owners on the Hugging Face hub to whom models may be pushed.",
     )
     notifications: Path | None = Field(
         default=None,
@@ -88,6 +89,11 @@ class Settings(BaseSettings):
         description="Hosts and networks (CIDR) that are not public and may be called all the same where a user names "
         "them, separated by commas.",
     )
+    report_to: Annotated[tuple[Literal["mlflow", "wandb"], ...], NoDecode] = Field(
+        default=(),
+        description="Trackers that are told of every training job, `mlflow` or `wandb`, separated by commas; where "
+        "they are is said by their own variables, such as MLFLOW_TRACKING_URI and WANDB_API_KEY.",
+    )
     training_runs: int = Field(
         default=1, ge=1, description="Training runs at once on the `training` work pool (applied by `emissary up`)."
     )
@@ -97,7 +103,7 @@ class Settings(BaseSettings):
     def _absolute(cls, value: Path | None) -> Path | None:
         return None if value is None else value.expanduser().resolve()
 
-    @field_validator("allow_private_urls", mode="before")
+    @field_validator("allow_private_urls", "report_to", mode="before")
     @classmethod
     def _separated(cls, value: object) -> object:
         return [entry.strip() for entry in value.split(",") if entry.strip()] if isinstance(value, str) else value

@@ -15,6 +15,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from emissary import tracking
 from emissary.errors import EmissaryError, InvalidInput
 from emissary.processes import Supervisor, listening_socket, port_is_free
 from emissary.secret_files import first_api_key
@@ -53,6 +54,7 @@ def running(chosen: Settings, say: Say) -> Iterator[Platform]:
     """Run everything while the block runs; `say` is told of each step. Raises InvalidInput when a port is taken."""
     embedded_prefect = "PREFECT_API_URL" not in os.environ
     open_store(chosen).check()
+    tracking.check(chosen, dict(os.environ))
     if embedded_prefect:
         _require_port(chosen.prefect_port)
     say("PostgreSQL: starting")
@@ -80,6 +82,8 @@ def running(chosen: Settings, say: Say) -> Iterator[Platform]:
                 asyncio.run(_apply_work_pools(chosen))
                 asyncio.run(_register_blocks())
             supervisor.start("worker", sys.executable, "-m", "emissary.worker")
+            for tracker in chosen.report_to:
+                supervisor.start(f"tracking-{tracker}", sys.executable, "-m", "emissary.tracking", tracker)
             apply_flow_deployments(environment)
             _wait(f"{chosen.api_url}/healthz", "the platform")
             yield Platform(chosen.api_url, chosen.prefect_api_url.removesuffix("/api"), key)

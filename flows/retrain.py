@@ -1,5 +1,5 @@
 """retrain: gather data → train → compare with what is deployed → have it approved → deploy what is better → watch →
-conclude, which notifies whoever has subscribed.
+push → conclude, which notifies whoever has subscribed.
 """
 
 from prefect import flow
@@ -10,6 +10,7 @@ from tasks.comparing import compare
 from tasks.concluding import conclude
 from tasks.gathering import gather
 from tasks.promoting import promote, roll_back
+from tasks.pushing import push_promoted
 from tasks.registering import pipeline_run
 from tasks.retraining import train, turn
 from tasks.watching import watch
@@ -37,4 +38,5 @@ async def retrain(pipeline_id: str, pipeline_run_id: str | None = None) -> State
     watched, at_fault = await watch(run, decision)
     if at_fault:
         return await conclude(run, "RolledBack", f"{watched} {await roll_back(run, job, decision)}")
-    return await conclude(run, "Promoted", f"{reason} {deployed} {watched}".rstrip())
+    pushed = await push_promoted(run, job)
+    return await conclude(run, "Promoted", " ".join(filter(None, (reason, deployed, watched, pushed))))

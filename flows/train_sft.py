@@ -1,4 +1,4 @@
-"""train_sft: prepare → train → test every checkpoint → pick the best."""
+"""train_sft: prepare → train → test every checkpoint → pick the best → push it."""
 
 from prefect import flow
 
@@ -6,6 +6,7 @@ from emissary.schemas.training_jobs import TrainingJobCreate
 from tasks.base_model import base_model_files
 from tasks.finishing import finish
 from tasks.preparing import prepare, training_and_test_rows, warn_of_leakage
+from tasks.pushing import push_to_hub
 from tasks.registering import training_job
 from tasks.run_state import enter
 from tasks.testing import pick_best, test_checkpoints
@@ -34,5 +35,6 @@ async def train_sft(
         enter("Testing")
         await test_checkpoints(job, model_dir, test_rows)
     best = await pick_best(job)
+    await push_to_hub(job)
     await finish(job)
     return best

@@ -6,9 +6,8 @@ another machine, has no gap and no step twice.
 
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import anyio.to_thread
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -17,6 +16,7 @@ from tensorboardX import SummaryWriter
 from emissary.store import training_jobs
 from emissary.store.artifacts import artifact_store
 from emissary.store.tables import Checkpoint, TrainingJob
+from emissary.tracking.facts import Point, checkpoint_points, training_points
 from tasks.catalogue import in_catalogue
 from tasks.publishing import publish
 
@@ -33,7 +33,7 @@ async def _known(session: AsyncSession, job_id: str) -> tuple[TrainingJob, Seque
 
 def _publish(job: TrainingJob, checkpoints: Sequence[Checkpoint]) -> None:
     # What is known only grows, and the names sort by it.
-    version = len(job.training_loss) + len(checkpoints) + sum(len(row.scores or {}) for row in checkpoints)
+    version = len(_points(job, checkpoints))
     prefix = f"training-jobs/{job.id}/tensorboard"
     with tempfile.TemporaryDirectory(prefix="emissary-events-") as folder:
         write(Path(folder), job, checkpoints)
@@ -43,26 +43,14 @@ def _publish(job: TrainingJob, checkpoints: Sequence[Checkpoint]) -> None:
 
 
 def write(folder: Path, job: TrainingJob, checkpoints: Sequence[Checkpoint]) -> None:
-    """Write the event file: the curves of training by step, losses and mean scores by checkpoint, the parameters."""
+    """Write the event file: the curves of training by step, what is known of each checkpoint, the parameters."""
     with SummaryWriter(logdir=str(folder), max_queue=1000) as writer:
         writer.add_text("parameters", f"```\n{json.dumps(job.hyper_parameters, indent=2)}\n```")
-        for point in sorted(job.training_loss, key=lambda point: point["step"]):
-            for name, value in curves(point):
-                writer.add_scalar(f"train/{name}", value, point["step"], walltime=point["timestamp"])
-        for row in checkpoints:
-            losses = {"loss/train": row.train_loss, "loss/test": row.test_loss}
-            scores = {f"score/{name}": score for name, score in (row.scores or {}).items()}
-            for name, value in (losses | scores).items():
-                if value is not None:
-                    writer.add_scalar(f"checkpoint/{name}", value, row.number, walltime=row.created_at.timestamp())
+        for point in _points(job, checkpoints):
+            writer.add_scalar(point.name, point.value, point.step, walltime=point.at)
     (written,) = folder.iterdir()
     written.rename(folder / f"events.out.tfevents.{int(job.created_at.timestamp())}.{job.id}")
 
 
-def curves(point: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    """The names and values of a point of the loss curve, but for where it is."""
-    for name, value in point.items():
-        if isinstance(value, dict):
-            yield from curves(value, f"{prefix}{name}/")
-        elif value is not None and name not in ("timestamp", "step"):
-            yield f"{prefix}{name}", float(value)
+def _points(job: TrainingJob, checkpoints: Sequence[Checkpoint]) -> list[Point]:
+    return [*training_points(job), *(point for row in checkpoints for point in checkpoint_points(row))]

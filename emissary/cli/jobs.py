@@ -77,6 +77,10 @@ def create(
     name: Annotated[str | None, typer.Option(help="Name of the job.")] = None,
     description: Annotated[str | None, typer.Option(help="What the job is for.")] = None,
     timeout_seconds: Annotated[int | None, typer.Option(help="How long its run may take, up to 30 days.")] = None,
+    push_to_hub: Annotated[
+        str | None,
+        typer.Option(metavar="OWNER/NAME", help="Push the best checkpoint to the hub, private."),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Create nothing; say what the job would be and take.")
     ] = False,
@@ -104,6 +108,7 @@ def create(
         "name": name,
         "description": description,
         "timeout_seconds": timeout_seconds,
+        "push_to_hub": push_to_hub and {"repo": push_to_hub},
     }
     path = jobs_path(client, project) + ("/grpo" if reward else "")
     if dry_run:
@@ -152,6 +157,22 @@ def resume(ctx: typer.Context, job: Job, project: InProject) -> None:
     client = connect(ctx)
     client.post(f"{job_path(client, project, job)}/resume")
     say(f"The job {job} goes on.")
+
+
+@app.command()
+def push(
+    ctx: typer.Context,
+    job: Job,
+    repo: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="Repository on the Hugging Face hub.")],
+    project: InProject,
+    checkpoint: Annotated[int | None, typer.Option(help="The checkpoint; the best one without.")] = None,
+    public: Annotated[bool, typer.Option("--public", help="Make the repository public, where it is made.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Push a job's checkpoint to the Hugging Face hub, with a model card."""
+    client = connect(ctx)
+    body = given({"repo": repo, "private": not public, "checkpoint": checkpoint})
+    show_one(client.post(f"{job_path(client, project, job)}/push-to-hub", body), as_json)
 
 
 @app.command()

@@ -19,6 +19,7 @@ Kind = Literal[
     "testing",
     "tested",
     "best",
+    "pushed",
     "succeeded",
     "cancelled",
     "failed",
@@ -34,8 +35,9 @@ class TrainingJobEvent(BaseModel):
     details: dict[str, Any] = Field(
         description="By kind: `epoch` and its losses; `checkpoint` (also of tested and best), `scores` and "
         "`metrics`; what was `chosen` for hyperparameters that were `auto`, and the `reason`; how many `rows` were "
-        "truncated; `epoch`, `metric` and `best` of a job that stopped early; the `reason` of a failure; a "
-        "warning's `message`, and what it is `about` where training goes on: `reward_failures`, `equal_rewards`.",
+        "truncated; `epoch`, `metric` and `best` of a job that stopped early; the `reason` of a failure; `repo`, "
+        "`checkpoint`, `url` and `commit` of what was pushed to the hub; a warning's `message`, and what it is `about` "
+        "where the job goes on: `reward_failures`, `equal_rewards`, `push_to_hub`, `tracking` (and the `tracker`).",
         examples=[{"checkpoint": 2, "scores": {"exact_match_shared": 0.75}, "metrics": {"accuracy": 0.75}}],
     )
     created_at: UnixTime

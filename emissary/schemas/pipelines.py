@@ -112,7 +112,8 @@ class PipelineCreate(BaseModel):
 
     def job(self, train_dataset_id: str) -> TrainingJobCreate:
         """The training job of a run with this dataset."""
-        fields = self.train.model_dump(exclude={"reward"}) | {
+        # What is not promoted is not pushed, so that is no part of the job.
+        fields = self.train.model_dump(exclude={"reward", "push_to_hub"}) | {
             "name": self.train.name or self.name,
             "train_dataset_id": train_dataset_id,
             "test_dataset_id": self.test_dataset_id,

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from emissary.schemas.datasets import DatasetSummary
 from emissary.schemas.decisions import DecidedRun
 from emissary.schemas.fields import LEFT_OUT, Description, Name, Reference, UnixTime
+from emissary.schemas.hub_pushes import PushedToHub, PushToHub
 from emissary.schemas.parameters import SftParameters
 
 TaskType = Literal["text-generation", "classification", "embedding", "regression"]
@@ -65,6 +66,11 @@ class TrainingOptions(BaseModel):
         ge=1,
         le=LONGEST_TIMEOUT,
         description="How long the job may run, counted from when its run begins; then it is TimedOut. At most 30 days.",
+    )
+    push_to_hub: PushToHub | None = Field(
+        default=None,
+        description="Where the best checkpoint (the last one where none is) is pushed at the end, with a model card; a "
+        "push that fails does not fail the job. Of a pipeline only what was promoted is pushed.",
     )
 
 
@@ -147,6 +153,8 @@ class TrainingJobDetail(TrainingJobSummary):
     hyper_parameters: dict[str, str | int | float | bool]
     timeout_seconds: int | None = Field(description="How long the job may run; null without a limit.")
     best_checkpoint: int | None = Field(description="The checkpoint with the best test score, once known.")
+    push_to_hub: PushToHub | None = Field(description="Where the best checkpoint is pushed at the end; null: nowhere.")
+    pushed_to_hub: PushedToHub | None = Field(description="The last push that was done.")
     error: str | None = Field(description="Why the job failed, and what to do.")
     flow_run_id: str | None = Field(description="The Prefect flow run that does the work.")
     pipeline_run: Annotated[DecidedRun | None, LEFT_OUT] = Field(

@@ -27,7 +27,7 @@ _GPU_MEMORY = 0.3  # of the GPU's, as TRL gives vLLM where both share one
 _START_SECONDS = 900.0
 _LOOK_SECONDS = 0.2
 _STOP_SECONDS = 10.0
-_HIDDEN = ("EMISSARY_", "PREFECT_", "AWS_", "HF_TOKEN", "PYTHON")
+_HIDDEN = ("EMISSARY_", "PREFECT_", "AWS_", "HF_TOKEN", "MLFLOW_", "WANDB_", "PYTHON")
 _BASE = "base"
 _TIMEOUT = httpx.Timeout(3600.0, connect=10.0)
 _LIMITS = httpx.Limits(max_connections=None)

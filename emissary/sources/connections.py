@@ -1,15 +1,16 @@
-"""Named connections to buckets and databases, which the operator keeps in the file EMISSARY_SOURCES.
+"""Named connections to buckets, databases and owners on the hub, which the operator keeps in the file EMISSARY_SOURCES.
 
     {"warehouse": {"organizations": ["default"], "sql": "postgresql://reader:…@host/database"},
-     "lake": {"organizations": "all", "s3": "s3://bucket/prefix", "access_key_id": "…", "secret_access_key": "…"}}
+     "lake": {"organizations": "all", "s3": "s3://bucket/prefix", "access_key_id": "…", "secret_access_key": "…"},
+     "models": {"organizations": ["default"], "hub": "acme", "token": "hf_…"}}
 
-The file is read whenever a source is checked or fetched, so a change counts at once.
+The file is read whenever something is checked, fetched or pushed, so a change counts at once.
 """
 
 from collections.abc import Iterator
 from typing import Annotated
 
-from pydantic import Discriminator, SecretStr, Tag, TypeAdapter
+from pydantic import Discriminator, Field, SecretStr, Tag, TypeAdapter
 
 from emissary import operator_files
 from emissary.errors import InvalidInput
@@ -34,11 +35,25 @@ class SqlConnection(Leave):
     sql: SecretStr
 
 
+class HubConnection(Leave):
+    """Leave to push models to an owner's repositories on the Hugging Face hub; without a token with HF_TOKEN."""
+
+    hub: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    token: SecretStr | None = None
+
+
+Connection = S3Connection | SqlConnection | HubConnection
+
+
+def _kind(value: object) -> str:
+    return next((kind for kind in ("sql", "hub") if isinstance(value, dict) and kind in value), "s3")
+
+
 _AnyConnection = Annotated[
-    Annotated[S3Connection, Tag("s3")] | Annotated[SqlConnection, Tag("sql")],
-    Discriminator(lambda value: "sql" if isinstance(value, dict) and "sql" in value else "s3"),
+    Annotated[S3Connection, Tag("s3")] | Annotated[SqlConnection, Tag("sql")] | Annotated[HubConnection, Tag("hub")],
+    Discriminator(_kind),
 ]
-_FILE: TypeAdapter[dict[str, S3Connection | SqlConnection]] = TypeAdapter(dict[str, _AnyConnection])
+_FILE: TypeAdapter[dict[str, Connection]] = TypeAdapter(dict[str, _AnyConnection])
 
 
 def s3_connection(uri: str, organization: str) -> S3Connection:
@@ -66,12 +81,27 @@ def sql_connection(name: str, organization: str) -> SqlConnection:
     )
 
 
+def hub_connection(repo: str, organization: str) -> HubConnection:
+    """The organization's connection to the owner of the hub's repository `repo`.
+
+    Raises InvalidInput where there is none, OperatorFileUnusable.
+    """
+    owner = repo.partition("/")[0]
+    for _, row in _of(organization):
+        if isinstance(row, HubConnection) and row.hub.lower() == owner.lower():
+            return row
+    raise InvalidInput(
+        f"push_to_hub.repo: this organization may not push to {owner!r}; name another owner, or have the operator add "
+        "it to the file EMISSARY_SOURCES."
+    )
+
+
 def _within(uri: str, root: str) -> bool:
     root = root.rstrip("/")
     return uri == root or uri.startswith(f"{root}/")
 
 
-def _of(organization: str) -> Iterator[tuple[str, S3Connection | SqlConnection]]:
+def _of(organization: str) -> Iterator[tuple[str, Connection]]:
     path = settings().sources
     if path is None:
         return

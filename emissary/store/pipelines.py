@@ -13,7 +13,7 @@ from emissary.ids import new_id
 from emissary.schemas.grpo_jobs import GrpoJobCreate
 from emissary.schemas.pipelines import PipelineCreate, PipelineTraining
 from emissary.schemas.sources import DatasetsSource, TrafficSource
-from emissary.store import deployments, grpo_jobs, leases, leftovers, traffic, training_jobs
+from emissary.store import deployments, grpo_jobs, hub_pushes, leases, leftovers, traffic, training_jobs
 from emissary.store.pages import Page, fetch
 from emissary.store.tables import GONE, Dataset, Deployment, Leftover, Pipeline, PipelineRun, Project, TrainingJob
 
@@ -239,6 +239,8 @@ async def composed(
     """
     request = wanted.job(train.id)
     try:
+        if wanted.train.push_to_hub is not None:
+            await hub_pushes.check(session, project, wanted.train.push_to_hub)
         if isinstance(request, GrpoJobCreate):
             return await grpo_jobs.composed(session, project, request, user_id, train)
         return await training_jobs.composed(session, project, request, user_id, train=train)

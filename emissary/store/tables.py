@@ -166,6 +166,10 @@ class TrainingJob(FlowBacked, Base):
     training_loss: Mapped[list[Json]] = mapped_column(server_default=text("'[]'"))
     best_checkpoint: Mapped[int | None]
     timeout_seconds: Mapped[int | None]
+    push_to_hub: Mapped[Json | None] = mapped_column(JSONB(none_as_null=True))
+    """The fields of `PushToHub`: where its best checkpoint goes at its end."""
+    pushed_to_hub: Mapped[Json | None] = mapped_column(JSONB(none_as_null=True))
+    """The fields of `PushedToHub`: the last push that was done."""
     started_at: Mapped[datetime | None]
     """When its run first began; `timeout_seconds` count from then."""
     created_by: Mapped[str] = mapped_column(ForeignKey("users.id"))
@@ -187,6 +191,16 @@ class Checkpoint(Base):
     """`metrics` over the whole test set, `class_metrics`, the names of the `plots` in the results, and `test_summary`
     by testing function; null, or without it, where an earlier version tested."""
     results_artifact: Mapped[str | None]
+
+
+class TrackedJob(Base):
+    """A training job that a tracker (MLflow, Weights & Biases) is told of, from when it was first seen."""
+
+    __tablename__ = "tracked_jobs"
+    training_job_id: Mapped[str] = mapped_column(ForeignKey("training_jobs.id", ondelete="CASCADE"), primary_key=True)
+    tracker: Mapped[str] = mapped_column(primary_key=True)
+    status: Mapped[str | None]
+    """The status of the job, ended, when the tracker had been told everything; null before."""
 
 
 class Engine(FlowBacked, Base):

@@ -15,7 +15,7 @@ from emissary.errors import InvalidInput, NotFound
 from emissary.ids import new_id
 from emissary.schemas.parameters import AUTO, TEST_LOSS
 from emissary.schemas.training_jobs import TrainingJobCreate
-from emissary.store import job_events, leases, starts, testing_functions
+from emissary.store import hub_pushes, job_events, leases, starts, testing_functions
 from emissary.store.pages import Page, fetch
 from emissary.store.tables import GONE, Checkpoint, Dataset, Deployment, JobEvent, Project, TrainingJob
 from emissary.store.tables import TERMINAL as TERMINAL
@@ -75,6 +75,8 @@ async def composed(
         raise InvalidInput("test_functions: a function is named twice; name each once.")
     parameters = start.parameters(wanted.parameters, technique)
     _check_early_stopping(parameters, wanted)
+    if wanted.push_to_hub is not None:
+        await hub_pushes.check(session, project, wanted.push_to_hub)
     job_id = new_id("tr")
     return TrainingJob(
         id=job_id,
@@ -96,6 +98,7 @@ async def composed(
         rebalance_data=wanted.rebalance_data,
         hyper_parameters=parameters,
         timeout_seconds=wanted.timeout_seconds,
+        push_to_hub=wanted.push_to_hub and wanted.push_to_hub.model_dump(),
         status="Pending",
         created_by=user_id,
     )

@@ -38,6 +38,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "no training": ({"train": None}, "train:"),
     "unknown base model": ({"train": TRAIN | {"base_model": "nobody"}}, "train.base_model:"),
     "unknown hyperparameter": ({"train": TRAIN | {"parameters": {"speed": 1}}}, "train.parameters"),
+    "owner on the hub who is not allowed": (
+        {"train": TRAIN | {"push_to_hub": {"repo": "acme/triage"}}},
+        "train.push_to_hub.repo:",
+    ),
     "no testing function": ({"train": TRAIN | {"test_functions": []}}, "train.test_functions:"),
     "unknown testing function": ({"train": TRAIN | {"test_functions": ["nobody"]}}, "train.test_functions"),
     "task type that no data fits": ({"train": TRAIN | {"task_type": "regression"}}, "gather:"),

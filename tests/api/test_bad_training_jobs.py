@@ -37,6 +37,11 @@ JOBS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "NUL in description": ({"description": "a\x00b"}, ["description"]),
     "NUL in testing function": ({"test_functions": ["a\x00b"]}, ["test_functions"]),
     "NUL in base model": ({"base_model": "a\x00b"}, ["base_model"]),
+    "owner on the hub who is not allowed": (
+        {"push_to_hub": {"repo": "acme/triage"}},
+        ["push_to_hub.repo", "'acme'", "EMISSARY_SOURCES"],
+    ),
+    "no repository of the hub": ({"push_to_hub": {"repo": "https://hub/acme/triage"}}, ["push_to_hub.repo"]),
     "half a surrogate pair": ({"description": "\ud800"}, ["description"]),
 }
 

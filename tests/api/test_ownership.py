@@ -187,7 +187,11 @@ def request(side: Side, operation_id: str, ids: dict[str, str]) -> httpx.Respons
     method, path = OPERATIONS[operation_id]
     filled = re.sub(r"{(\w+)}", lambda found: ids[found[1]], path)
     # A name that the owner has, so that an operation that would go by it alone is found out.
-    body = {} if method == "GET" else {"json": {"deployment_name": NAME, "name": "x", "checkpoint": 1, **ids}}
+    body = (
+        {}
+        if method == "GET"
+        else {"json": {"deployment_name": NAME, "name": "x", "checkpoint": 1, "repo": "acme/x", **ids}}
+    )
     return side.client.http.request(method, filled, **body)  # type: ignore[arg-type]
 
 

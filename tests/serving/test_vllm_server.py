@@ -117,7 +117,7 @@ def test_python_that_is_not_there_is_told_of(home: Path, tmp_path: Path) -> None
 
 
 def test_vllm_gets_what_it_needs_and_no_secret(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("EMISSARY_SIGNING_KEY", "AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "PREFECT_API_KEY"):
+    for name in ("EMISSARY_SIGNING_KEY", "AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "PREFECT_API_KEY", "WANDB_API_KEY"):
         monkeypatch.setenv(name, "a-secret")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     with pytest.raises(VllmFailed, match="ended with code 3 while it started"):

@@ -131,6 +131,7 @@ ROWS: list[tuple[str, dict[str, Any]]] = [
             "state": "corrected", "reviewed_by": "user-1", "expires_at": datetime(2100, 1, 1, tzinfo=UTC),
         },
     ),
+    ("tracked_jobs", {"training_job_id": "tr-1", "tracker": "mlflow", "status": "Success"}),
     ("leftovers", {"id": "ds-9", "artifacts": ["datasets/9"], "engine_id": None}),
     ("leases", {"id": "tr-2", "token": 3, "flow_run_id": FLOW_RUN, "holder": "host:1:2", "beats": 9}),
 ]  # fmt: skip

@@ -47,6 +47,8 @@ def _detail(job: TrainingJob, made_by: DecidedRun | None) -> TrainingJobDetail:
         hyper_parameters=job.hyper_parameters,
         timeout_seconds=job.timeout_seconds,
         best_checkpoint=job.best_checkpoint,
+        push_to_hub=job.push_to_hub,
+        pushed_to_hub=job.pushed_to_hub,
         error=job.error,
         flow_run_id=str(job.flow_run_id) if job.flow_run_id else None,
         pipeline_run=made_by,
