@@ -110,6 +110,7 @@ UNSTEADY = """def unsteady(input_text, expected_output, predicted_output):
 """
 
 
+@pytest.mark.acceptance
 def test_events_warn_once_of_functions_that_fail_and_of_rewards_that_teach_nothing(
     client: Client, project: str
 ) -> None:

@@ -1,4 +1,7 @@
-"""Generated requests, bounded: no 5xx, no answer outside its schema, nothing accepted that should be refused."""
+"""Generated requests, bounded: no 5xx, no answer outside its schema, nothing accepted that should be refused.
+
+The phase that goes through every field of every request is left to tests/acceptance/test_fuzz.py.
+"""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,6 +32,6 @@ def test_nothing_generated_breaks_the_api(
     client, ids = prepared
     ours = create_app().openapi()
     document = ours if which == "our document" else fuzzable_contract(ours)
-    options = ("--generation-deterministic", "--phases", PHASES[which])
+    options = ("--generation-deterministic", "--phases", PHASES[which].replace("coverage,", ""))
     said = fuzz(client, ids, document, tmp_path, *options, examples=3, scenarios=15)
     record_property(f"{SHOWN}schemathesis by {which}", summary(said))
