@@ -23,6 +23,11 @@ from tasks.catalogue import in_catalogue
 from tasks.deploying import ask, checked, wait_for_engine
 from tasks.serving import artifact_of
 
+_MOST_BREAKS = 3
+"""How many engines in a row may die while they load a checkpoint."""
+_SILENT_SECONDS = 180.0
+"""How long an engine that is said to be Active may not answer."""
+
 
 @task(task_run_name="promote", cache_policy=NO_CACHE)
 async def promote(run: PipelineRun, job: TrainingJob, decision: Decision) -> str:
@@ -80,13 +85,24 @@ async def _put_in_place(deployment: Deployment, new: Served, old: Served, failin
     """Have the deployment serve `new` where it serves `old`; says what was done. An error begins with `failing`."""
     artifact = await in_catalogue(_artifact, new)
     shown = f"checkpoint {new.checkpoint} of {new.training_job_id}" if new.checkpoint else "the base model"
-    served_by = None
+    served_by, broke_off = None, dict[str | None, float]()
     while await in_catalogue(_start_engine, deployment.engine_id):
         engine = await wait_for_engine(deployment.id)
         if engine.endpoint == served_by:
             return f"{deployment.name} serves {shown}."
         require_lease()
-        await _exchange(deployment, engine, artifact, new, old, failing)
+        try:
+            await _exchange(deployment, engine, artifact, new, old, failing)
+        except httpx.TransportError as error:
+            # Its process has most likely died, which is found out soon; then another one is waited for.
+            since = broke_off.setdefault(engine.endpoint, time.monotonic())
+            if len(broke_off) == _MOST_BREAKS or time.monotonic() - since > _SILENT_SECONDS:
+                raise EmissaryError(
+                    f"{failing} could not be put in place: the engine {engine.id} does not answer; look at its log in "
+                    f"the Prefect UI, then run the pipeline again. {deployment.name!r} serves what it did."
+                ) from error
+            await asyncio.sleep(1)
+            continue
         # An engine that started anew in between may have read the catalogue before: then it is another one.
         served_by = engine.endpoint
     await in_catalogue(_replace, deployment.id, new, old)
@@ -113,7 +129,7 @@ async def _exchange(
 ) -> None:
     """Have the engine serve the artifact under the deployment's id, and the catalogue name it. Where it does not
     answer, or something else is deployed by now, the engine serves again what the catalogue names; raises
-    EmissaryError then.
+    EmissaryError then, httpx.TransportError where the engine is away.
     """
     try:
         await _load(deployment.id, engine, artifact)
@@ -127,6 +143,8 @@ async def _exchange(
         else:
             await _load(now.id, engine, await in_catalogue(artifact_of, now))
             left = f"serves checkpoint {now.checkpoint} of {now.training_job_id or now.base_model}"
+        if isinstance(error, httpx.TransportError):
+            raise
         reason = str(error).rstrip(".")
         raise EmissaryError(f"{failing} could not be put in place ({reason}); {now.name!r} {left}.") from error
     get_run_logger().info("The engine %s serves %s by %s", engine.id, deployment.id, artifact)

@@ -15,7 +15,7 @@ import pytest
 from emissary.client import Client
 from emissary.settings import PROJECT_ROOT
 from emissary.up import Platform
-from tests.engine_life import adapters, prefect, process_of
+from tests.engine_life import adapters, prefect, process_of, row
 from tests.jobs import ended, until, upload
 from tests.pipelines import SHORT, TEST, TRAINING, config, other, rows, run
 from tests.tasks.pooled_run import ENCODER, encoder_dir
@@ -198,6 +198,26 @@ def test_checkpoint_that_cannot_be_loaded_leaves_the_champion_in_place(
     assert f"'live' serves checkpoint {before['checkpoint']} of {before['training_id']}." in found["reason"]
     assert client.get(deployment) == before
     assert ask(client, "live") == answers
+
+
+def test_engine_that_dies_before_it_has_the_new_checkpoint_gets_it_when_it_is_back(
+    platform: Platform, client: Client, project: str, golden: str, champion: dict[str, Any]
+) -> None:
+    deployment = f"/v1/projects/{project}/deployments/{champion['id']}"
+    short = config(golden, None)["train"] | {"parameters": SHORT}
+    body = config(golden, champion["id"], name="dying", gate={"minimum_improvement": -1}, train=short)
+    upload(client, project, rows(TRAINING[2:]), "dying")
+    path = other(client, project, **body)
+    made = client.post(f"{path}/runs")
+    started = until(lambda: client.get(f"{path}/runs/{made['id']}"), lambda found: found["training_job_id"])
+    until(lambda: client.get(f"/v1/projects/{project}/training-jobs/{started['training_job_id']}"), ended)
+    _, flow_run = row(champion["engine_id"])
+    assert flow_run is not None
+    os.kill(process_of(platform, flow_run), signal.SIGKILL)
+    found = until(lambda: client.get(f"{path}/runs/{made['id']}"), ended)
+    assert (found["status"], found["outcome"]) == ("Success", "Promoted"), found
+    assert client.get(deployment)["training_id"] == found["training_job_id"]
+    assert len(ask(client, "live")) == len(TEST)
 
 
 def test_person_decides_in_prefect_or_over_the_api_while_no_process_waits(

@@ -32,7 +32,7 @@ def _unexplained(evidence: Evidence, record: Any, row: Row) -> str | None:
     if row["status"] == "Failed":
         if job is not None and job["status"] == "Failed" and job["id"] in row["error"]:
             return None
-        return killed_too_seldom(record, row)
+        return killed_too_seldom(record, row) if "process died" in row["error"] else f"no kill did that: {row['error']}"
     if row["status"] != "Success":
         return "nobody asked for that"
     if row["outcome"] != "Promoted":

@@ -26,7 +26,7 @@ from tests.acceptance.own_platform import OwnPlatform, own_platform
 from tests.acceptance.small_jobs import CLASSES, GRPO, SFT, Small
 from tests.acceptance.storm_plan import EVERYTHING, Step, plan
 from tests.conftest import BASE_MODEL
-from tests.jobs import jsonl
+from tests.jobs import jsonl, until
 
 JOBS: dict[str, Small] = {"train": SFT, "train classes": CLASSES, "train on rewards": GRPO}
 LIVE = "live"
@@ -81,6 +81,7 @@ class Storm:
             ]
         deployments = f"/v1/projects/{self.project}/deployments"
         self.live = self._create("deployments", deployments, LIVE, json=_BASE | {"name": LIVE})
+        until(lambda: client.get(f"{deployments}/{self.live}"), lambda found: found["status"] == "Deployed")
         self._pipeline = self._make_pipeline(client)
 
     def run(self, steps: list[Step]) -> None:
@@ -167,7 +168,11 @@ class Storm:
         return f"{path}/{client.post(path, pipeline)['id']}/runs"
 
     def _retrain(self, name: str) -> None:
-        """Upload a row that is new, and run the pipeline on it and the rows of other jobs."""
+        """Upload a row that is new, and run the pipeline on it and the rows of other jobs, unless it runs already."""
+        if any(
+            run["status"] in ("Pending", "Running") for run in self._answer("list runs", "GET", self._pipeline).json()
+        ):
+            return
         new = self._upload(f"{name}-rows", [{"prompt": f"Say {name}.", "completion": name}])
         self._create("pipeline-runs", self._pipeline, name, json={"datasets": [self._datasets["train"][0], new]})
 
