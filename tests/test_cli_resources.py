@@ -179,11 +179,6 @@ def test_first_key_of_an_organization_is_made_without_the_api(platform: Platform
     assert [key["user"] for key in Client(platform.api_url, made["key"]).get("/v1/keys")] == ["head"]
 
 
-def test_project_is_deleted_by_name(platform: Platform, project: str, job: str) -> None:
-    fine(platform, "projects", "delete", "by-command")
-    assert emissary(platform, "projects", "show", project).returncode == 3
-
-
 def test_subscription_is_made_tested_and_deleted(platform: Platform, project: str) -> None:
     with web_server() as web:
         web.answers["/hook"] = (503, {}, b"not now")
@@ -202,3 +197,8 @@ def test_subscription_is_made_tested_and_deleted(platform: Platform, project: st
         fine(platform, "subscriptions", "pause", "pager", **HERE)
         assert "pager" in fine(platform, "subscriptions", "list", **HERE)
         fine(platform, "subscriptions", "delete", "pager", **HERE)
+
+
+def test_project_is_deleted_by_name(platform: Platform, project: str, job: str) -> None:
+    fine(platform, "projects", "delete", "by-command")
+    assert emissary(platform, "projects", "show", project).returncode == 3

@@ -25,6 +25,7 @@ from tests.conftest import free_port
 from tests.engine_life import closed
 from tests.jobs import until
 from tests.keys import make_key
+from tests.web_server import ADDRESS
 
 
 @pytest.fixture(scope="module")
@@ -195,7 +196,13 @@ CREATING = [
     for definition in item.values()
     if "201" in definition["responses"]
 ]
-SHOWN_ONCE = {"createKey": {"key": None}, "createWebhook": {"secret": None}, "rotateWebhookById": {"secret": None}}
+SHOWN_ONCE = {
+    "createKey": {"key": None},
+    "createWebhook": {"secret": None},
+    "rotateWebhookById": {"secret": None},
+    "createSubscription": {"secret": None},
+    "rotateSubscriptionById": {"secret": None},
+}
 FUNCTION = "def scored(input_text, expected_output, predicted_output):\n    return 1.0\n"
 
 
@@ -218,6 +225,9 @@ def creations(mine: Client) -> dict[str, tuple[str, dict[str, Any], dict[str, An
     pipeline = {"name": "everywhere", "train": trained} | data
     running = mine.post(f"{inside}/pipelines", pipeline | {"name": "running"})["id"]
     hooks = f"{inside}/pipelines/{running}/webhooks"
+    told = {"name": "everywhere", "url": f"http://{ADDRESS}:9/hook", "events": ["training_job.failed"]}
+    subscriptions = f"{inside}/subscriptions"
+    subscribed = mine.post(subscriptions, told | {"name": "subscribed"})["id"]
     bodies: dict[str, tuple[str, dict[str, Any]]] = {
         "createProject": ("/v1/projects", {"name": "a"}),
         "createUpload": (f"{inside}/datasets/uploads", {"file_name": "a.jsonl", "bytes": 5}),
@@ -234,6 +244,9 @@ def creations(mine: Client) -> dict[str, tuple[str, dict[str, Any], dict[str, An
         "createPipelineRun": (f"{inside}/pipelines/{running}/runs", {}),
         "createWebhook": (hooks, {"name": "everywhere"}),
         "rotateWebhookById": (f"{hooks}/{mine.post(hooks, {'name': 'rotated'})['id']}/rotate", {}),
+        "createSubscription": (subscriptions, told),
+        "rotateSubscriptionById": (f"{subscriptions}/{subscribed}/rotate", {}),
+        "testSubscriptionById": (f"{subscriptions}/{subscribed}/test", {}),
         "createKey": ("/v1/keys", {"name": "everywhere"}),
         "createTestFunction": ("/v1/testing-functions", {"name": "scored", "content": FUNCTION}),
     }
