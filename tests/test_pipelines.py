@@ -206,7 +206,7 @@ def test_engine_that_dies_before_it_has_the_new_checkpoint_gets_it_when_it_is_ba
     deployment = f"/v1/projects/{project}/deployments/{champion['id']}"
     short = config(golden, None)["train"] | {"parameters": SHORT}
     body = config(golden, champion["id"], name="dying", gate={"minimum_improvement": -1}, train=short)
-    upload(client, project, rows(TRAINING[2:]), "dying")
+    upload(client, project, rows(TRAINING[::-1]), "dying")
     path = other(client, project, **body)
     made = client.post(f"{path}/runs")
     started = until(lambda: client.get(f"{path}/runs/{made['id']}"), lambda found: found["training_job_id"])
