@@ -213,7 +213,10 @@ def test_engine_that_dies_before_it_has_the_new_checkpoint_gets_it_when_it_is_ba
     until(lambda: client.get(f"/v1/projects/{project}/training-jobs/{started['training_job_id']}"), ended)
     _, flow_run = row(champion["engine_id"])
     assert flow_run is not None
-    os.kill(process_of(platform, flow_run), signal.SIGKILL)
+    engine = process_of(platform, flow_run)
+    os.kill(engine, signal.SIGSTOP)  # so the run finds it Active, and asks it
+    until(lambda: client.get(f"{path}/runs/{made['id']}"), lambda found: found["decision"])
+    os.kill(engine, signal.SIGKILL)
     found = until(lambda: client.get(f"{path}/runs/{made['id']}"), ended)
     assert (found["status"], found["outcome"]) == ("Success", "Promoted"), found
     assert client.get(deployment)["training_id"] == found["training_job_id"]
