@@ -36,9 +36,6 @@ results: install
 # Two processes, for much of the time goes by in waiting; the tests of a file share one.
 PARALLEL := -n 2 --dist loadfile
 
-# A thread each, for two cores: threads that wait for one that has no core cost more than they bring.
-test acceptance: export OMP_NUM_THREADS := 1
-
 test: install
 	$(BIN)/python -m pytest $(PARALLEL) -m "not acceptance and not matrix and not long"
 

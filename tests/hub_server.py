@@ -8,12 +8,13 @@ import base64
 import hashlib
 import json
 import re
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
+
+from tests.web_server import serving
 
 TOKEN = "hf_of-acme"
 
@@ -46,17 +47,10 @@ class FakeHub:
 @contextmanager
 def fake_hub() -> Iterator[FakeHub]:
     """The fake while the block runs."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-    hub = FakeHub(f"http://127.0.0.1:{server.server_port}")
-    server.hub = hub  # type: ignore[attr-defined]
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
+    with serving(_Handler) as server:
+        hub = FakeHub(f"http://127.0.0.1:{server.server_port}")
+        server.hub = hub  # type: ignore[attr-defined]
         yield hub
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -10,27 +10,14 @@ from emissary.client import Client
 from emissary.up import Platform
 from tests.command_line import answer, emissary, fine
 from tests.jobs import ended, until, upload
-from tests.tasks.pooled_run import ENCODER, TOPICS, encoder_dir
+from tests.pipelines import NAMES, QUICK, SHORT, TEST, TRAINING, rows
+from tests.tasks.pooled_run import ENCODER, encoder_dir
 
 # Two trainings and an engine.
 pytestmark = pytest.mark.acceptance
 
-NAMES = sorted(TOPICS)
-TEST = [(text, topic) for topic, texts in TOPICS.items() for text in texts[:2]]
-ASKED = [(text, topic) for topic, texts in TOPICS.items() for text in texts[2:]]
-QUICK = {
-    "num_train_epochs": 8,
-    "per_device_train_batch_size": 2,
-    "max_length": 32,
-    "lora_r": 4,
-    "learning_rate": 3e-3,
-}
 JOB = {"base_model": ENCODER, "task_type": "classification", "test_functions": ["exact_match_shared"]}
 HERE = {"EMISSARY_PROJECT": "traffic-pipelines"}
-
-
-def rows(pairs: list[tuple[str, str]]) -> list[dict[str, Any]]:
-    return [{"prompt": text, "completion": {name: int(name == topic) for name in NAMES}} for text, topic in pairs]
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +36,7 @@ def golden(client: Client, project: str) -> str:
 def live(platform: Platform, client: Client, project: str, golden: str) -> str:
     """The path of a deployment that captures, of a checkpoint that has learnt next to nothing."""
     first = upload(client, project.rpartition("/")[2], rows([(f"about {name}", name) for name in NAMES]), "first")
-    barely = {"parameters": QUICK | {"num_train_epochs": 1, "learning_rate": 1e-5}}
+    barely = {"parameters": SHORT}
     job = client.post(f"{project}/training-jobs", JOB | barely | {"train_dataset_id": first, "test_dataset_id": golden})
     found = until(lambda: client.get(f"{project}/training-jobs/{job['id']}"), ended)
     assert found["status"] == "Success", found["error"]
@@ -87,13 +74,15 @@ def test_corrected_traffic_is_trained_on_and_what_it_makes_better_is_promoted(
         "deployment_id": live.rpartition("/")[2],
     }
     pipeline = f"{project}/pipelines/{client.post(f'{project}/pipelines', body)['id']}"
-    answers = {text: client.post("/v1/classification", {"model": "captured", "input": text})["id"] for text, _ in ASKED}
+    answers = {
+        text: client.post("/v1/classification", {"model": "captured", "input": text})["id"] for text, _ in TRAINING
+    }
     batch = client.post("/v1/classification", {"model": "captured", "input": ["hail", "a novel"]})["id"]
-    found = until(lambda: client.get(f"{live}/traffic"), lambda entries: len(entries) == len(ASKED) + 2, seconds=10)
+    found = until(lambda: client.get(f"{live}/traffic"), lambda entries: len(entries) == len(TRAINING) + 2, seconds=10)
     assert {row["answer_id"] for row in found} == {*answers.values(), batch}
     assert run(client, pipeline)["reason"] == "No new data."  # nobody has looked at any of it
 
-    (first, topic), *others = ASKED
+    (first, topic), *others = TRAINING
     shown = answer(platform, "traffic", "correct", "captured", answers[first], topic, **HERE)
     assert shown["correction"] == {name: int(name == topic) for name in NAMES}
     assert emissary(platform, "traffic", "correct", "captured", answers[first], "music", **HERE).returncode == 1
@@ -102,11 +91,11 @@ def test_corrected_traffic_is_trained_on_and_what_it_makes_better_is_promoted(
     assert "unreviewed" in fine(platform, "traffic", "list", "captured", "--state", "unreviewed", **HERE)
     file = tmp_path / "corrected.jsonl"
     fine(platform, "traffic", "download", "captured", "--only", "corrected", "-o", str(file), **HERE)
-    assert [json.loads(line) for line in file.read_text().splitlines()] == rows(ASKED)
+    assert [json.loads(line) for line in file.read_text().splitlines()] == rows(TRAINING)
 
     promoted = run(client, pipeline)
     assert (promoted["status"], promoted["outcome"]) == ("Success", "Promoted"), promoted
-    assert content(client, project, promoted["train_dataset_id"]) == rows(ASKED)
+    assert content(client, project, promoted["train_dataset_id"]) == rows(TRAINING)
     decision = promoted["decision"]
     assert decision["challenger"]["scores"]["exact_match_shared"] > decision["champion"]["scores"]["exact_match_shared"]
     assert client.get(live)["training_id"] == promoted["training_job_id"]
@@ -121,10 +110,10 @@ def test_corrected_traffic_is_trained_on_and_what_it_makes_better_is_promoted(
     client.call("PUT", pipeline, json=merging)
     second = run(client, pipeline)
     assert second["outcome"] in ("Promoted", "NotPromoted"), second
-    assert content(client, project, second["train_dataset_id"]) == rows([*ASKED, ("hail", "weather")])
+    assert content(client, project, second["train_dataset_id"]) == rows([*TRAINING, ("hail", "weather")])
 
     fine(platform, "traffic", "capture", "captured", "--off", **HERE)
     client.post("/v1/classification", {"model": "captured", "input": "rain"})
-    assert len(client.get(f"{live}/traffic")) == len(ASKED) + 1
+    assert len(client.get(f"{live}/traffic")) == len(TRAINING) + 1
     fine(platform, "traffic", "delete", "captured", "--all", **HERE)
     assert client.get(f"{live}/traffic") == []

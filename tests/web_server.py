@@ -64,12 +64,19 @@ def web_server(address: str = ADDRESS) -> Iterator[Web]:
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    server = ThreadingHTTPServer((address, 0), Handler)
-    web = Web(server.server_address[1], address)
+    with serving(Handler, address) as server:
+        web = Web(server.server_port, address)
+        yield web
+
+
+@contextmanager
+def serving(handler: type[BaseHTTPRequestHandler], address: str = "127.0.0.1") -> Iterator[ThreadingHTTPServer]:
+    """A server with this handler, on a free port, while the block runs."""
+    server = ThreadingHTTPServer((address, 0), handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     try:
-        yield web
+        yield server
     finally:
         server.shutdown()
         thread.join()

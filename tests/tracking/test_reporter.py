@@ -1,8 +1,8 @@
 """Which jobs a tracker is told of, when, and what a tracker that fails does to them: nothing."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
-from typing import Any, TypeVar
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from sqlalchemy import text, update
@@ -11,14 +11,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from emissary.errors import InvalidInput
 from emissary.settings import Settings
 from emissary.store import job_events, tracked_jobs
-from emissary.store.database import dispose, transaction
+from emissary.store.database import dispose
 from emissary.store.tables import Dataset, Organization, Project, TrackedJob, TrainingJob, User
 from emissary.tracking import check
 from emissary.tracking.facts import Facts
 from emissary.tracking.reporter import Reporter
+from tests.catalogue import in_catalogue
 from tests.own_home import own_catalogue
-
-T = TypeVar("T")
 
 
 class Remembering:
@@ -67,18 +66,7 @@ def rows() -> None:
             session.add(row)
             await session.flush()
 
-    _do(fill)
-
-
-def _do(work: Callable[[AsyncSession], Awaitable[T]]) -> T:
-    async def run() -> T:
-        try:
-            async with transaction() as session:
-                return await work(session)
-        finally:
-            await dispose()
-
-    return asyncio.run(run())
+    in_catalogue(fill)
 
 
 async def _add(session: AsyncSession, status: str = "Running") -> None:
@@ -111,24 +99,24 @@ def test_job_is_told_when_there_is_something_new_and_to_its_end(monkeypatch: pyt
     reporter = Reporter("mlflow", tracker)
     look(reporter)
     assert tracker.told == []  # what ended before is not dug up
-    _do(_add)
+    in_catalogue(_add)
     look(reporter)
     look(reporter)
     assert tracker.told == [("new", "Running", 0)]
     point = {"timestamp": 1, "step": 5, "epoch": 1.0, "loss": 0.5}
-    _do(lambda session: _set(session, training_loss=[point]))
+    in_catalogue(lambda session: _set(session, training_loss=[point]))
     look(reporter)
     assert tracker.told[1:] == [("new", "Running", 1)]
-    _do(lambda session: _set(session, status="Cancelled"))
+    in_catalogue(lambda session: _set(session, status="Cancelled"))
     look(reporter)
     assert tracker.told[2:] == []  # its process may write for some seconds yet
-    _do(lambda session: _set(session, ago=10))
+    in_catalogue(lambda session: _set(session, ago=10))
     look(Reporter("mlflow", tracker))  # another process goes on
     assert tracker.told[2:] == [("new", "Cancelled", 1)]
     look(Reporter("mlflow", tracker))
     look(Reporter("wandb", tracker))  # which had not heard of it
     assert len(tracker.told) == 3
-    _do(lambda session: _set(session, status="Pending"))  # it is resumed
+    in_catalogue(lambda session: _set(session, status="Pending"))  # it is resumed
     look(reporter)
     assert tracker.told[3:] == [("new", "Pending", 1)]
 
@@ -138,26 +126,26 @@ def test_tracker_that_fails_is_warned_of_once_and_told_everything_later(monkeypa
     tracker = Remembering()
     tracker.away = True
     reporter = Reporter("mlflow", tracker)
-    _do(_add)
+    in_catalogue(_add)
     look(reporter)
     look(reporter)
-    (warning,) = _do(_warnings)
+    (warning,) = in_catalogue(_warnings)
     assert (warning["about"], warning["tracker"]) == ("tracking", "mlflow")
     assert warning["message"].startswith("MLflow cannot be told of this job now. Training goes on")
     assert "internal" not in warning["message"]
-    _do(lambda session: _set(session, status="Success", ago=10))
+    in_catalogue(lambda session: _set(session, status="Success", ago=10))
     look(reporter)
     tracker.away = False
     look(reporter)
     assert tracker.told == [("new", "Success", 0)]
-    assert len(_do(_warnings)) == 1
+    assert len(in_catalogue(_warnings)) == 1
 
 
 def test_failed_report_waits_longer_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
     tracker = Remembering()
     tracker.away = True
     reporter = Reporter("mlflow", tracker)
-    _do(_add)
+    in_catalogue(_add)
     look(reporter)
     assert 0 < reporter._waits["new"][1] <= 15
     tracker.away = False
@@ -166,7 +154,7 @@ def test_failed_report_waits_longer_each_time(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_deleted_job_is_forgotten() -> None:
-    _do(_add)
+    in_catalogue(_add)
     look(Reporter("mlflow", Remembering()))
 
     async def delete(session: AsyncSession) -> None:
@@ -175,10 +163,10 @@ def test_deleted_job_is_forgotten() -> None:
         await tracked_jobs.told(session, "new", "mlflow", "Success")
         assert await session.get(TrackedJob, ("new", "mlflow")) is None
 
-    _do(delete)
+    in_catalogue(delete)
 
 
-def test_tracker_that_is_not_there_is_refused_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tracker_that_is_not_there_is_refused_with_what_toin_catalogue(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("emissary.tracking.find_spec", lambda name: None if name == "wandb" else object())
     with pytest.raises(InvalidInput, match=r"names wandb, but the package wandb is not installed: pip install 'emis"):
         check(Settings(report_to="wandb"), {})  # type: ignore[arg-type]

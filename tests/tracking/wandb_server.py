@@ -4,12 +4,13 @@ package begins, resumes, writes and ends a run, answered with what it was sent s
 
 import gzip
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
+
+from tests.web_server import serving
 
 
 @dataclass
@@ -39,17 +40,10 @@ class FakeServer:
 @contextmanager
 def fake_server() -> Iterator[FakeServer]:
     """The fake while the block runs."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-    fake = FakeServer(f"http://127.0.0.1:{server.server_port}")
-    server.fake = fake  # type: ignore[attr-defined]
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
+    with serving(_Handler) as server:
+        fake = FakeServer(f"http://127.0.0.1:{server.server_port}")
+        server.fake = fake  # type: ignore[attr-defined]
         yield fake
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 class _Handler(BaseHTTPRequestHandler):
