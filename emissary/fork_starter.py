@@ -33,7 +33,11 @@ PRELOAD = [
     "trl.trainer.sft_trainer",
     "trl.trainer.grpo_trainer",
     "datasets",
-    "prefect.flows",
+    "tensorboardX",
+    "google.protobuf.json_format",
+    "pyarrow.csv",
+    "prefect.main",
+    "prefect.flow_engine",
     "prefect.artifacts",
     "alembic.command",
     "psycopg",
@@ -46,6 +50,8 @@ PRELOAD = [
     "emissary.store.deployments",
     "emissary.store.grpo_jobs",
     "blocks.sandbox",
+    # The worker's own program, which multiprocessing has each process import.
+    "emissary.worker",
     "emissary.fork_server_end",
 ]
 """What flows and tasks import; not flows and tasks themselves, which each run reads anew."""

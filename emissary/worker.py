@@ -29,6 +29,7 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.events.clients import get_events_subscriber
 from prefect.events.filters import EventFilter, EventNameFilter
+from prefect.events.schemas.events import RelatedResource
 from prefect.runner._control_channel import ControlSignalStatus
 from prefect.runner._flow_run_executor import FlowRunExecutorContext
 from prefect.runner._process_manager import ProcessHandle
@@ -43,6 +44,8 @@ from emissary.processes import is_dead_here, process_identity
 from emissary.settings import PROJECT_ROOT, settings
 
 POOLS = ("training", "engines")
+_WAITING = ("Scheduled", "AwaitingRetry", "Resuming")
+_LEFT = ("Completed", "Skipped", "Failed", "Crashed", "Cancelled", "TimedOut", "Paused", "Suspended")
 # Together below the 20 seconds after which whoever stops the worker kills it.
 SAVE_SECONDS, END_SECONDS = 11.0, 5.0
 
@@ -70,6 +73,8 @@ class WarmWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, ProcessWo
         self._scratch = scratch
         self._looking = anyio.Lock()
         self._claiming: set[UUID] = set()
+        self._look = anyio.Event()
+        self._looked_while_claiming = False
         self._running: set[_Run] = set()
         self._leaving = False
 
@@ -79,7 +84,10 @@ class WarmWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, ProcessWo
         Prefect does not count these yet, skips them where their rows are locked, and would list others over the limit.
         """
         async with self._looking:
-            if self._leaving or self._claiming & self._submitting_flow_run_ids:
+            if self._leaving:
+                return []
+            if self._claiming & self._submitting_flow_run_ids:
+                self._looked_while_claiming = True
                 return []
             found = await super().get_and_submit_flow_runs()
             self._claiming = {run.id for run in found}
@@ -90,18 +98,37 @@ class WarmWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, ProcessWo
             return bool(await super()._propose_pending_state(flow_run))
         finally:
             self._claiming.discard(flow_run.id)
+            if self._looked_while_claiming and not self._claiming:
+                self._looked_while_claiming = False
+                self._look.set()
 
     async def look_when_told(self) -> None:
-        """Look for work as soon as Prefect's event stream tells of a run, for ever; the rounds go on beside it."""
-        scheduled = EventFilter(event=EventNameFilter(name=["prefect.flow-run.Scheduled"]))
+        """Look for work as soon as there may be some, for ever; Prefect's rounds by the clock go on beside it."""
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._listen)
+            while True:
+                await self._look.wait()
+                self._look = anyio.Event()
+                try:
+                    await self.get_and_submit_flow_runs()
+                except Exception as error:
+                    self._logger.warning("Could not look for work (%s); looking again by the clock", error)
+
+    async def _listen(self) -> None:
+        """Have somebody look when Prefect's event stream tells of a run that waits, or that leaves its place."""
+        states = EventFilter(event=EventNameFilter(name=[f"prefect.flow-run.{state}" for state in _WAITING + _LEFT]))
         while True:
             try:
-                async with get_events_subscriber(filter=scheduled) as events:
-                    async for _ in events:
-                        await self.get_and_submit_flow_runs()
+                async with get_events_subscriber(filter=states) as events:
+                    async for event in events:
+                        if any(self._is_my_pool(related) for related in event.related):
+                            self._look.set()
             except Exception as error:
                 self._logger.warning("Prefect's event stream broke off (%s); looking for work by the clock", error)
             await anyio.sleep(1)
+
+    def _is_my_pool(self, resource: RelatedResource) -> bool:
+        return resource.role == "work-pool" and resource.name == self._work_pool_name
 
     async def run(
         self,

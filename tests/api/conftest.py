@@ -32,7 +32,7 @@ def job(client: Client, project: str, dataset: str) -> str:
     return str(created["id"])
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def backends() -> Iterator[Backends]:
     """A catalogue and a Prefect server, without API and worker."""
     with started() as servers:
