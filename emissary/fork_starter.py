@@ -10,6 +10,7 @@ import shutil
 import sys
 import tempfile
 from dataclasses import dataclass
+from functools import cache
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -72,7 +73,7 @@ class ForkStarter:
         environment = (
             os.environ
             | {name: value for name, value in self._variables.items() if value is not None}
-            | get_current_settings().to_environment_variables(exclude_unset=True)
+            | _prefect_variables()
             | {
                 "PREFECT__FLOW_RUN_ID": str(flow_run.id),
                 "PREFECT__ENABLE_CANCELLATION_AND_CRASHED_HOOKS": "false",
@@ -105,6 +106,11 @@ class ForkStarter:
         except (httpx.TransportError, PrefectHTTPStatusError):
             return False
         return now.infrastructure_pid not in (None, identity)
+
+
+@cache
+def _prefect_variables() -> dict[str, str]:
+    return get_current_settings().to_environment_variables(exclude_unset=True)
 
 
 @dataclass

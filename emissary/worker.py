@@ -125,7 +125,8 @@ class WarmWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, ProcessWo
                             self._look.set()
             except Exception as error:
                 self._logger.warning("Prefect's event stream broke off (%s); looking for work by the clock", error)
-            await anyio.sleep(1)
+            self._look.set()
+            await anyio.sleep(0.5)
 
     def _is_my_pool(self, resource: RelatedResource) -> bool:
         return resource.role == "work-pool" and resource.name == self._work_pool_name

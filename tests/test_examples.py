@@ -147,7 +147,7 @@ def test_chat_model_beats_itself_untrained_on_tickets(base_model_dir: Path, tmp_
     ]
     shape = {"lora_r": 16, "lora_alpha": 32, "lora_dropout": 0.0, "max_length": 256, "save_steps": 1000}
     wanted = shape | {"num_train_epochs": 1, "per_device_train_batch_size": 4}
-    sft_run.run(tmp_path, train_rows=rows[:120], test_rows=[], parameters=wanted)
+    sft_run.run(tmp_path, model_dir=base_model_dir, train_rows=rows[:120], test_rows=[], parameters=wanted)
     generator = Generator(base_model_dir)
     generator.load_adapter("trained", tmp_path / "checkpoints" / "1")
     prompts = [generator.chat_prompt(turns) for turns in test_asked[:40]]

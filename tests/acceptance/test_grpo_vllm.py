@@ -57,7 +57,7 @@ from tasks import grpo_training
 from tests.tasks.grpo_run import run
 torch.set_num_threads(1)
 grpo_training.default_dtype = lambda _: torch.float32
-run(Path({work_dir!r}), parameters={parameters!r},
+run(Path({work_dir!r}), model_dir=Path({model_dir!r}), parameters={parameters!r},
     on_progress=lambda share: os.kill(os.getpid(), signal.SIGKILL) if share >= 2 / 3 else None)
 """
 QUESTIONS = [
@@ -113,21 +113,25 @@ def history(work_dir: Path) -> list[dict[str, Any]]:
 
 
 def test_training_killed_leaves_no_vllm_and_goes_on_with_its_adapter(
-    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record_property: Callable[[str, object], None]
+    home: Path,
+    base_model_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    record_property: Callable[[str, object], None],
 ) -> None:
     work_dir = tmp_path / "vllm"
-    code = KILLED.format(work_dir=str(work_dir), parameters=PARAMETERS)
+    code = KILLED.format(work_dir=str(work_dir), model_dir=str(base_model_dir), parameters=PARAMETERS)
     killed = subprocess.run([sys.executable, "-c", code], cwd=PROJECT_ROOT, check=False)
     assert killed.returncode == -signal.SIGKILL, (home / "logs" / "vllm.log").read_text()[-3000:]
     until(vllm_processes, lambda found: not found, 20)
-    run(work_dir, parameters=PARAMETERS)
+    run(work_dir, model_dir=base_model_dir, parameters=PARAMETERS)
     assert not vllm_processes()
     steps = history(work_dir)
     assert [entry["step"] for entry in steps] == [1, 2, 3]
 
     points: list[RewardPoint] = []
     monkeypatch.setattr(settings(), "vllm", None)
-    run(tmp_path / "transformers", parameters=PARAMETERS, on_log=points.append)
+    run(tmp_path / "transformers", model_dir=base_model_dir, parameters=PARAMETERS, on_log=points.append)
 
     sampled = {
         "vLLM": [(entry["reward"], entry["reward_std"]) for entry in steps],

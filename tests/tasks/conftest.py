@@ -9,6 +9,7 @@ import torch
 
 from tasks.sampled_completions import Rows
 from tasks.training_steps import FinishedCheckpoint, LossPoint
+from tests.short_model import short_model_dir
 from tests.tasks.sft_run import run
 
 
@@ -32,12 +33,17 @@ def single_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+@pytest.fixture(scope="session")
+def model_dir() -> Path:
+    """Folder of the base model of these trainings."""
+    return short_model_dir()
+
+
 @pytest.fixture(scope="package")
-def trained(single_thread: None, base_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+def trained(single_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     done = Trained(tmp_path_factory.mktemp("trained"))
     run(
         done.work_dir,
-        model_dir=base_model_dir,
         on_log=done.points.append,
         on_progress=done.progress.append,
         on_checkpoint=done.checkpoints.append,

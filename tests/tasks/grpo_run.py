@@ -10,10 +10,9 @@ from typing import Any
 
 import torch
 
-from emissary import model_files
-from emissary.settings import Settings
 from emissary.testing_function_files import TestingFunction
 from tasks.grpo_training import train_grpo
+from tests.short_model import short_model_dir
 from tests.tasks.sft_run import ROWS, caller_of
 
 PARAMETERS: dict[str, Any] = {
@@ -56,7 +55,7 @@ LENGTH = function("length", "len(predicted_output)")
 def run(work_dir: Path, **changed: Any) -> int:
     """`train_grpo` on 4 rows, 2 steps an epoch; `changed` replaces arguments, `parameters` single ones."""
     arguments: dict[str, Any] = {
-        "model_dir": model_files.fetch("SmolLM2-135M-Instruct", Settings()),
+        "model_dir": short_model_dir(),
         "model_name": "SmolLM2-135M-Instruct",
         "train_rows": ROWS[:4],
         "functions": [SHARE_OF_E, LENGTH],

@@ -10,11 +10,10 @@ from typing import Any
 
 import torch
 
-from emissary import model_files
-from emissary.settings import Settings
 from tasks.sft_rows import Conversation
 from tasks.sft_training import train_sft
 from tasks.training_steps import Caller
+from tests.short_model import short_model_dir
 
 PARAMETERS: dict[str, Any] = {
     "learning_rate": 1e-3,
@@ -66,7 +65,7 @@ def caller_of(changed: dict[str, Any]) -> Caller:
 def run(work_dir: Path, **changed: Any) -> int:
     """`train_sft` on 8 rows, 4 steps an epoch; `changed` replaces arguments, `parameters` single ones."""
     arguments: dict[str, Any] = {
-        "model_dir": model_files.fetch("SmolLM2-135M-Instruct", Settings()),
+        "model_dir": short_model_dir(),
         "model_name": "SmolLM2-135M-Instruct",
         "train_rows": ROWS,
         "test_rows": ROWS[:2],

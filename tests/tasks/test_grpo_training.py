@@ -23,11 +23,10 @@ from tests.tasks.sft_run import ROWS, row
 
 
 @pytest.fixture(scope="module")
-def grpo_trained(single_thread: None, base_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+def grpo_trained(single_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     done = Trained(tmp_path_factory.mktemp("grpo"))
     run(
         done.work_dir,
-        model_dir=base_model_dir,
         on_log=done.points.append,
         on_progress=done.progress.append,
         on_checkpoint=done.checkpoints.append,
@@ -42,7 +41,7 @@ def reward_point(point: LossPoint) -> RewardPoint:
 
 
 def test_checkpoints_come_each_epoch_when_that_is_sooner_than_save_steps(
-    grpo_trained: Trained, base_model_dir: Path
+    grpo_trained: Trained, model_dir: Path
 ) -> None:
     assert [(point.number, point.epoch) for point in grpo_trained.checkpoints] == [(1, 1.0), (2, 2.0)]
     assert grpo_trained.progress == [0.0, 0.25, 0.5, 0.75, 1.0]
@@ -52,7 +51,7 @@ def test_checkpoints_come_each_epoch_when_that_is_sooner_than_save_steps(
     assert json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"] == (
         "SmolLM2-135M-Instruct"
     )
-    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base_model_dir), folder)
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(model_dir), folder)
     assert model.peft_config["default"].r == 2
     first, second = (load_file(point.folder / "adapter_model.safetensors") for point in grpo_trained.checkpoints)
     assert any((first[name] != second[name]).any() for name in first)

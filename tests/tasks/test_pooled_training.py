@@ -102,10 +102,10 @@ def test_embedding_learns_similarities(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "rows"), [("multiclass", MULTICLASS), pytest.param("binary", BINARY, marks=pytest.mark.acceptance)]
 )
-def test_chat_model_learns_classes_too(tmp_path: Path, base_model_dir: Path, kind: str, rows: list[Any]) -> None:
+def test_chat_model_learns_classes_too(tmp_path: Path, model_dir: Path, kind: str, rows: list[Any]) -> None:
     parameters = {"num_train_epochs": 5, "learning_rate": 1e-3, "save_steps": 100}
-    checkpoints = trained(kind, tmp_path, model_dir=base_model_dir, test_rows=[], parameters=parameters)
-    answers = answers_of(base_model_dir, checkpoints[-1], kind, rows)
+    checkpoints = trained(kind, tmp_path, model_dir=model_dir, test_rows=[], parameters=parameters)
+    answers = answers_of(model_dir, checkpoints[-1], kind, rows)
     assert sum(expected == predicted for expected, predicted in answers) >= 11
 
 

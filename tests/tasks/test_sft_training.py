@@ -35,7 +35,7 @@ def test_loss_points_and_progress_cover_all_steps(trained: Trained) -> None:
     assert trained.progress == [step / 8 for step in range(9)]
 
 
-def test_checkpoint_holds_what_users_download_and_names_no_folder(trained: Trained, base_model_dir: Path) -> None:
+def test_checkpoint_holds_what_users_download_and_names_no_folder(trained: Trained, model_dir: Path) -> None:
     folder = trained.checkpoints[-1].folder
     assert {file.name for file in folder.iterdir()} == {
         "adapter_config.json",
@@ -48,12 +48,12 @@ def test_checkpoint_holds_what_users_download_and_names_no_folder(trained: Train
         "SmolLM2-135M-Instruct"
     )
     for file in folder.iterdir():
-        assert str(base_model_dir).encode() not in file.read_bytes()
+        assert str(model_dir).encode() not in file.read_bytes()
 
 
-def test_checkpoint_loads_with_peft(trained: Trained, base_model_dir: Path) -> None:
+def test_checkpoint_loads_with_peft(trained: Trained, model_dir: Path) -> None:
     folder = trained.checkpoints[-1].folder
-    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base_model_dir), folder)
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(model_dir), folder)
     assert model.peft_config["default"].r == 2
     weights = load_file(folder / "adapter_model.safetensors")
     assert all(weight.any() for name, weight in weights.items() if "lora_B" in name)

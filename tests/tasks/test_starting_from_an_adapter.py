@@ -46,7 +46,7 @@ def test_sft_starts_from_the_parents_loss_and_goes_on_falling(
     (still, moved) = (Trained(tmp_path / name) for name in ("still", "moved"))
     sft_run.run(still.work_dir, adapter_dir=parent.folder, on_checkpoint=still.checkpoints.append, parameters=STILL)
     assert still.checkpoints[0].test_loss == pytest.approx(parent.test_loss, abs=1e-3)
-    assert still.checkpoints[0].train_loss < 0.8 * trained.points[0].loss
+    assert trained.checkpoints[0].test_loss != pytest.approx(parent.test_loss, abs=0.1)
     sft_run.run(moved.work_dir, adapter_dir=parent.folder, on_checkpoint=moved.checkpoints.append)
     assert moved.checkpoints[-1].test_loss is not None
     assert parent.test_loss is not None
@@ -54,7 +54,7 @@ def test_sft_starts_from_the_parents_loss_and_goes_on_falling(
 
 
 def test_outcome_is_one_adapter_of_the_parents_shape_that_peft_loads_on_the_base_model(
-    parent: FinishedCheckpoint, base_model_dir: Path, tmp_path: Path
+    parent: FinishedCheckpoint, model_dir: Path, tmp_path: Path
 ) -> None:
     # As the parent has them, whatever is asked for.
     asked = {"lora_r": 8, "lora_alpha": 64, "lora_dropout": 0.0}
@@ -64,7 +64,7 @@ def test_outcome_is_one_adapter_of_the_parents_shape_that_peft_loads_on_the_base
     config = json.loads((folder / "adapter_config.json").read_text())
     before = json.loads((parent.folder / "adapter_config.json").read_text())
     assert config == before | {"lora_dropout": 0.0}
-    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base_model_dir), folder)
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(model_dir), folder)
     assert model.peft_config["default"].r == 2
     weights, first = load_file(folder / WEIGHTS), load_file(parent.folder / WEIGHTS)
     assert set(weights) == set(first)
