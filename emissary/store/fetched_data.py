@@ -19,7 +19,7 @@ class Before:
     origins: Sequence[Json]
     """Where the data of runs that came to a decision was from, the oldest first."""
     contents: frozenset[str]
-    """SHA-256 of everything that they used."""
+    """SHA-256 of everything that they used since the pipeline was changed."""
 
 
 async def before(session: AsyncSession, run_id: str) -> Before | None:
@@ -28,11 +28,12 @@ async def before(session: AsyncSession, run_id: str) -> Before | None:
     if run.gathered is not None:
         return None
     decided = await _entries(session, run.pipeline_id, PipelineRun.outcome.in_(pipelines.DECIDED))
+    had = await _entries(session, run.pipeline_id, pipelines.had_before(await pipelines.get(session, run.pipeline_id)))
     organization = select(Organization.name).join(Project).where(Project.id == run.project_id)
     return Before(
         organization=(await session.scalars(organization)).one(),
         origins=[entry["origin"] for entry in decided if "origin" in entry],
-        contents=frozenset(entry["sha256"] for entry in decided),
+        contents=frozenset(entry["sha256"] for entry in had),
     )
 
 

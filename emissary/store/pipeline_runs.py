@@ -132,9 +132,7 @@ async def gather(session: AsyncSession, run_id: str) -> Sequence[Dataset]:
         return [rows[entry["id"]] for entry in run.gathered]
     pipeline = await pipelines.get(session, run.pipeline_id)
     found = await pipelines.gathered(session, run.project_id, pipelines.config(pipeline), run.requested)
-    decided = select(PipelineRun.gathered).where(
-        PipelineRun.pipeline_id == run.pipeline_id, PipelineRun.outcome.in_(pipelines.DECIDED)
-    )
+    decided = select(PipelineRun.gathered).where(pipelines.had_before(pipeline))
     known = {entry["sha256"] for entries in await session.scalars(decided) for entry in entries or []}
     if all(row.sha256 in known for row in found):
         return []

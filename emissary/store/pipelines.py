@@ -2,9 +2,10 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
+from sqlalchemy import ColumnElement, and_, func, select, true
 from sqlalchemy import delete as sql_delete
-from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -20,7 +21,7 @@ from emissary.store.tables import GONE, Dataset, Deployment, Leftover, Pipeline,
 LIVE = ("Pending", "Running")
 """Status of runs that have not ended."""
 DECIDED = ("Promoted", "NotPromoted", "RolledBack")
-"""Outcomes of runs whose data is not new any more."""
+"""Outcomes of runs that came to a decision."""
 
 _AMPLE_ROWS = 10**9
 
@@ -41,6 +42,8 @@ async def replace(
     """The pipeline with these fields instead, from its next run on. Raises NotFound; InvalidInput as `create`."""
     pipeline = await get(session, pipeline_id, project.id)
     await check(session, project, wanted, user_id)
+    if _made_of_data(config(pipeline)) != _made_of_data(wanted):
+        pipeline.changed_at = func.now()
     _fill(pipeline, wanted)
     await _flush(session, wanted)
     await session.refresh(pipeline)
@@ -58,6 +61,17 @@ async def pause(session: AsyncSession, project: Project, pipeline_id: str, pause
 def config(pipeline: Pipeline) -> PipelineCreate:
     """What the pipeline is to do."""
     return PipelineCreate.model_validate(pipeline.config)
+
+
+def _made_of_data(wanted: PipelineCreate) -> dict[str, Any]:
+    """What a change of makes a run with the data of an earlier one come to something else."""
+    return wanted.model_dump(mode="json", exclude={"name", "description", "schedule", "triggers", "paused", "watch"})
+
+
+def had_before(pipeline: Pipeline) -> ColumnElement[bool]:
+    """Runs of the pipeline whose data is not new any more: they came to a decision, and by what it is to do now."""
+    since = true() if pipeline.changed_at is None else PipelineRun.created_at > pipeline.changed_at
+    return and_(PipelineRun.pipeline_id == pipeline.id, PipelineRun.outcome.in_(DECIDED), since)
 
 
 def _fill(pipeline: Pipeline, wanted: PipelineCreate) -> None:

@@ -374,6 +374,8 @@ class Pipeline(Base):
     paused: Mapped[bool]
     config: Mapped[Json]
     """The fields of `PipelineCreate`. What it names may be deleted; the next run says so then."""
+    changed_at: Mapped[datetime | None]
+    """When what it makes of its data was last changed; what runs had before is new again."""
     created_by: Mapped[str] = mapped_column(ForeignKey("users.id"))
 
 

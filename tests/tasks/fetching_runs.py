@@ -8,6 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from emissary.schemas.pipelines import PipelineCreate
+from emissary.store import pipelines
 from emissary.store.database import dispose
 from emissary.store.tables import Dataset, Pipeline, PipelineRun, Project
 from emissary.store.users import ensure_user
@@ -59,6 +60,16 @@ class Runs:
 
         with disable_run_logger():
             return asyncio.run(work())
+
+    def change(self, **fields: Any) -> None:
+        """As a PUT of the pipeline with other fields does."""
+        self.wanted = PipelineCreate.model_validate(self.wanted.model_dump() | fields)
+
+        async def write(session: AsyncSession) -> Pipeline:
+            project = await session.get_one(Project, f"ms-{self.name}")
+            return await pipelines.replace(session, project, self.pipeline.id, self.wanted, self.pipeline.created_by)
+
+        self.pipeline = in_catalogue(write)
 
     def gathered(self, run: PipelineRun) -> list[str] | None:
         """Ids of the datasets that the run uses."""

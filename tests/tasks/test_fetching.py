@@ -13,7 +13,7 @@ from emissary.store.tables import Dataset
 from tests.catalogue import in_catalogue
 from tests.jobs import jsonl
 from tests.own_home import own_catalogue
-from tests.tasks.fetching_runs import Runs
+from tests.tasks.fetching_runs import TRAIN, Runs
 from tests.web_server import ADDRESS, Web, web_server
 
 FIRST = [{"prompt": f"Say {word}.", "completion": word} for word in ("red", "green")]
@@ -55,6 +55,21 @@ def test_new_content_becomes_a_dataset_and_what_a_decided_run_had_is_not_new(web
     newer = runs.datasets()[-1]
     assert runs.gathered(changed) == [newer.id]
     assert content(newer) == jsonl(SECOND)
+
+
+def test_to_a_pipeline_that_was_changed_what_its_runs_had_is_new_again(web: Web) -> None:
+    runs = Runs("changed", {"source": "url", "url": web.put("/changed.jsonl", jsonl(FIRST))})
+    first = runs.begin()
+    assert runs.fetch(first)
+    runs.decide(first)
+    runs.change(name="renamed", paused=True)
+    assert not runs.fetch(runs.begin())
+    runs.change(train=TRAIN | {"parameters": {"num_train_epochs": 7}})
+    again = runs.begin()
+    assert runs.fetch(again)
+    assert runs.gathered(again) == runs.gathered(first)
+    runs.decide(again)
+    assert not runs.fetch(runs.begin())
 
 
 def test_merging_takes_all_that_was_fetched_and_is_still_there(web: Web) -> None:
