@@ -4,6 +4,8 @@ import atexit
 import gc
 import os
 
+import emissary.worker  # noqa: F401 - multiprocessing has each process import the program that forks it
+
 # Else each run's first collections look through all the libraries' objects, and copy their memory by doing so.
 gc.freeze()
 # Python would take seconds to take the libraries apart, in which a killed worker's runs would go on.

@@ -51,8 +51,6 @@ PRELOAD = [
     "emissary.store.deployments",
     "emissary.store.grpo_jobs",
     "blocks.sandbox",
-    # The worker's own program, which multiprocessing has each process import.
-    "emissary.worker",
     "emissary.fork_server_end",
 ]
 """What flows and tasks import; not flows and tasks themselves, which each run reads anew."""
