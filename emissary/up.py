@@ -38,8 +38,6 @@ RUN_VARIABLES = {
     "PYTHONUNBUFFERED": "1",
 }
 """What a worker's environment has beside where things are."""
-NO_TLS = {"PREFECT_API_TLS_INSECURE_SKIP_VERIFY": "true"}
-"""The same, where Prefect is asked by http: for each client it would read all certificates, in 30 ms, for nothing."""
 Say = Callable[[str], None]
 
 
@@ -130,7 +128,6 @@ def _environment(chosen: Settings, address: str) -> dict[str, str]:
             "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         }
         | RUN_VARIABLES
-        | (NO_TLS if chosen.prefect_api_url.startswith("http://") else {})
     )
 
 

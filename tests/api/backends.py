@@ -20,7 +20,6 @@ import pytest
 from fastapi import FastAPI
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.objects import State
-from prefect.settings import PREFECT_API_TLS_INSECURE_SKIP_VERIFY as SKIP_TLS
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -157,7 +156,7 @@ def started() -> Iterator[Backends]:
                 command = ("prefect", "server", "start", "--host", "127.0.0.1", "--port", str(chosen.prefect_port))
                 server = supervisor.start("prefect", sys.executable, "-m", *command)
                 up._wait(f"{chosen.prefect_api_url}/health", "Prefect's server")
-                once = {PREFECT_API_URL: chosen.prefect_api_url, PREFECT_CLIENT_MAX_RETRIES: 0, SKIP_TLS: True}
+                once = {PREFECT_API_URL: chosen.prefect_api_url, PREFECT_CLIENT_MAX_RETRIES: 0}
                 with temporary_settings(once):
                     asyncio.run(up._apply_work_pools(chosen))
                     up.apply_flow_deployments(environment)
