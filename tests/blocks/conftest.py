@@ -3,7 +3,7 @@
 import asyncio
 import textwrap
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -19,13 +19,10 @@ Score = Callable[..., list[RowScore]]
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An EMISSARY_HOME of the test's own, in this process."""
-    known = settings.cache_info().currsize
     monkeypatch.setattr(settings(), "home", tmp_path)
-    yield tmp_path
-    if not known:
-        settings.cache_clear()
+    return tmp_path
 
 
 def _function(body: str, dependencies: Sequence[str]) -> TestingFunction:

@@ -1,4 +1,3 @@
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,8 @@ JOB = TrainingJob(id="tr-samples", test_functions=["exact_match_shared"])
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("EMISSARY_HOME", str(tmp_path / "home"))
-    settings.cache_clear()
-    yield
-    settings.cache_clear()
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings(), "home", tmp_path / "home")
 
 
 def results(tmp_path: Path, what: Any, answers: list[str]) -> None:
