@@ -28,32 +28,18 @@ from emissary.processes import die_with_parent, process_identity
 from emissary.settings import PROJECT_ROOT
 
 PRELOAD = [
-    "torch",
-    "transformers.trainer",
-    "peft",
-    "trl.trainer.sft_trainer",
-    "trl.trainer.grpo_trainer",
-    "datasets",
-    "tensorboardX",
-    "google.protobuf.json_format",
-    "pyarrow.csv",
+    *(f"flows.{flow}" for flow in ("prepare_dataset", "train_sft", "train_grpo", "retrain")),
+    *(f"flows.{flow}" for flow in ("serve_engine", "deploy_checkpoint", "stop_engine")),
+    # What those leave for later.
+    "anyio._backends._asyncio",
     "prefect.main",
-    "prefect.flow_engine",
-    "prefect.artifacts",
-    "alembic.command",
-    "psycopg",
-    "matplotlib.backends.backend_agg",
-    "matplotlib.figure",
+    "prefect.task_engine",
+    "tasks.checkpoint_report",
+    "tasks.score_summary",
+    "emissary.store.local_artifacts",
     "uvicorn.protocols.http.h11_impl",
-    "fastapi",
-    "pydantic.v1",
-    "emissary.serving.server",
-    "emissary.store.deployments",
-    "emissary.store.grpo_jobs",
-    "blocks.sandbox",
     "emissary.fork_server_end",
 ]
-"""What flows and tasks import; not flows and tasks themselves, which each run reads anew."""
 
 
 class ForkStarter:
