@@ -79,7 +79,7 @@ def test_readme_mentions_every_setting() -> None:
 def test_every_flow_is_deployed_under_its_own_name() -> None:
     content = yaml.safe_load((PROJECT_ROOT / "deployments.yaml").read_text(encoding="utf-8"))
     entrypoints = {entry["name"]: entry["entrypoint"] for entry in content["deployments"]}
-    assert entrypoints == {path.stem: f"flows/{path.name}:{path.stem}" for path in FLOWS}
+    assert entrypoints == {path.stem: f"flows.{path.stem}.{path.stem}" for path in FLOWS}
 
 
 @pytest.mark.parametrize("path", FLOWS, ids=lambda path: path.stem)
