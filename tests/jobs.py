@@ -24,15 +24,20 @@ def upload(client: Client, project: str, rows: list[dict[str, Any]], name: str =
     return str(client.call("POST", f"/v1/projects/{project}/datasets", files=files)["id"])
 
 
-def until(what: Callable[[], Any], wanted: Callable[[Any], bool], seconds: float = 180.0) -> Any:
-    """Poll `what()` until it is as wanted; fails with the last value at the deadline."""
-    deadline = time.monotonic() + seconds
+def until(what: Callable[[], Any], wanted: Callable[[Any], bool], seconds: float = 180.0, pause: float = 0.25) -> Any:
+    """Poll `what()` until it is as wanted; fails with the last value at the deadline.
+
+    It looks less often the longer it takes, down to once in `pause` seconds: each look costs the servers what the
+    awaited needs.
+    """
+    begun = time.monotonic()
     while True:
         value = what()
         if wanted(value):
             return value
-        assert time.monotonic() < deadline, f"still {value}"
-        time.sleep(0.1)
+        waited = time.monotonic() - begun
+        assert waited < seconds, f"still {value}"
+        time.sleep(min(0.05 + waited / 20, pause))
 
 
 def ended(resource: dict[str, Any]) -> bool:
