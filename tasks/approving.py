@@ -23,7 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from emissary.schemas.pipelines import Approval
 from emissary.store import approvals
-from emissary.store.tables import PipelineRun
+from emissary.store.pipeline_tables import PipelineRun
 from emissary.store.users import ensure_user
 from tasks.attempt import end_if_interrupted, require_lease
 from tasks.catalogue import in_catalogue

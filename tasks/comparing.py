@@ -15,7 +15,8 @@ from emissary.errors import EmissaryError
 from emissary.schemas.decisions import Contender, Decision, Replaced
 from emissary.store import pipeline_runs, pipelines, training_jobs
 from emissary.store.artifacts import artifact_store
-from emissary.store.tables import Deployment, PipelineRun, TrainingJob
+from emissary.store.pipeline_tables import PipelineRun
+from emissary.store.tables import Deployment, TrainingJob
 from tasks import gate
 from tasks.attempt import require_lease
 from tasks.base_model import base_model_files

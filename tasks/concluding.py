@@ -7,7 +7,7 @@ from prefect.states import Completed
 
 from emissary.schemas.decisions import Outcome
 from emissary.store import pipeline_runs, subscription_deliveries
-from emissary.store.tables import PipelineRun
+from emissary.store.pipeline_tables import PipelineRun
 from tasks.attempt import require_lease
 from tasks.catalogue import in_catalogue
 from tasks.reporting import reported

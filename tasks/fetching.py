@@ -17,7 +17,8 @@ from emissary.store import fetched_data, pipelines, traffic
 from emissary.store.artifacts import artifact_store, file_sha256
 from emissary.store.dataset_files import artifact_key, store_file
 from emissary.store.fetched_data import Before
-from emissary.store.tables import Dataset, Pipeline, PipelineRun
+from emissary.store.pipeline_tables import Pipeline, PipelineRun
+from emissary.store.tables import Dataset
 from tasks.attempt import require_lease
 from tasks.catalogue import in_catalogue
 

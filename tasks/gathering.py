@@ -19,7 +19,8 @@ from emissary.schemas.sources import DatasetsSource
 from emissary.store import pipeline_runs, pipelines
 from emissary.store.artifacts import artifact_store
 from emissary.store.dataset_files import store_file
-from emissary.store.tables import Dataset, Pipeline, PipelineRun
+from emissary.store.pipeline_tables import Pipeline, PipelineRun
+from emissary.store.tables import Dataset
 from tasks.attempt import require_lease
 from tasks.catalogue import in_catalogue
 from tasks.fetching import fetch

@@ -17,7 +17,8 @@ from emissary.schemas.decisions import Decision, Served
 from emissary.schemas.pipelines import Promotion
 from emissary.serving import client as engine_client
 from emissary.store import deployments, engines, pipeline_runs, pipelines, promotions
-from emissary.store.tables import GONE, Checkpoint, Deployment, Engine, PipelineRun, TrainingJob
+from emissary.store.pipeline_tables import PipelineRun
+from emissary.store.tables import GONE, Checkpoint, Deployment, Engine, TrainingJob
 from tasks.attempt import end_if_interrupted, require_lease
 from tasks.catalogue import in_catalogue
 from tasks.deploying import ask, checked, wait_for_engine

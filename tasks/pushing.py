@@ -12,7 +12,8 @@ from emissary import hub_push
 from emissary.errors import EmissaryError
 from emissary.schemas.hub_pushes import PushedToHub, PushToHub
 from emissary.store import hub_pushes, job_events, pipelines
-from emissary.store.tables import PipelineRun, TrainingJob
+from emissary.store.pipeline_tables import PipelineRun
+from emissary.store.tables import TrainingJob
 from tasks.attempt import end_if_interrupted, require_lease
 from tasks.catalogue import in_catalogue
 

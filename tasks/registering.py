@@ -27,7 +27,8 @@ from emissary.store import (
     pipelines,
     training_jobs,
 )
-from emissary.store.tables import Dataset, Deployment, Engine, PipelineRun, Project, TrainingJob
+from emissary.store.pipeline_tables import PipelineRun
+from emissary.store.tables import Dataset, Deployment, Engine, Project, TrainingJob
 from emissary.store.users import ensure_user
 from tasks import attempt, job_artifacts
 from tasks.catalogue import in_catalogue

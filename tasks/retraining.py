@@ -9,7 +9,8 @@ from prefect.cache_policies import NO_CACHE
 
 from emissary.errors import EmissaryError
 from emissary.store import pipeline_runs, pipelines, training_jobs
-from emissary.store.tables import PipelineRun, TrainingJob
+from emissary.store.pipeline_tables import PipelineRun
+from emissary.store.tables import TrainingJob
 from tasks.attempt import end_if_interrupted
 from tasks.catalogue import in_catalogue
 

@@ -11,7 +11,8 @@ from emissary.schemas.decisions import Decision
 from emissary.schemas.pipelines import Promotion, RequestFigures, Watch
 from emissary.serving import client as engine_client
 from emissary.store import deployments, engines, pipeline_runs, pipelines, promotions
-from emissary.store.tables import GONE, Deployment, Engine, PipelineRun
+from emissary.store.pipeline_tables import PipelineRun
+from emissary.store.tables import GONE, Deployment, Engine
 from tasks.attempt import end_if_interrupted, require_lease
 from tasks.catalogue import in_catalogue
 from tasks.run_state import enter

@@ -46,7 +46,7 @@ _SERVERS = ("platform", "backends")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
-    """Have the tests of a file share a process, and files that use the same servers too: those are then started once."""
+    """Have the tests of a file share a process, and files that use the same servers, so these are started once."""
     groups: dict[str, str] = {}
     for item in items:
         file = item.location[0]

@@ -11,7 +11,7 @@ from prefect.states import Scheduled
 from emissary.api.prefect_client import PREFECT_AWAY, prefect_client
 from emissary.store import approvals
 from emissary.store.database import transaction
-from emissary.store.tables import PipelineRun
+from emissary.store.pipeline_tables import PipelineRun
 
 logger = logging.getLogger(__name__)
 

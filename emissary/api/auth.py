@@ -8,7 +8,8 @@ from fastapi.security import APIKeyHeader, HTTPBearer
 from emissary.errors import Forbidden, Unauthorized
 from emissary.store import deployments, engines, pipelines, projects, subscriptions, users
 from emissary.store.database import transaction
-from emissary.store.tables import Deployment, Engine, Pipeline, Project, Subscription
+from emissary.store.pipeline_tables import Pipeline, Subscription
+from emissary.store.tables import Deployment, Engine, Project
 from emissary.store.users import Caller
 
 _SAFE_METHODS = ("GET", "HEAD")

@@ -3,7 +3,8 @@
 import re
 from datetime import timedelta
 
-from emissary.store.tables import Dataset, Engine, FlowBacked, PipelineRun, TrainingJob
+from emissary.store.pipeline_tables import PipelineRun
+from emissary.store.tables import Dataset, Engine, FlowBacked, TrainingJob
 
 RESTART_AFTER = (timedelta(0), timedelta(seconds=5))
 """How long after its first crash in a row a run is started again, after its second, …; one more is the last."""

@@ -23,7 +23,8 @@ from emissary.api.projection import LIVE
 from emissary.api.silences import Silences
 from emissary.store import job_runs, leases
 from emissary.store.database import transaction
-from emissary.store.tables import Dataset, Deployment, FlowBacked, PipelineRun, TrainingJob
+from emissary.store.pipeline_tables import PipelineRun
+from emissary.store.tables import Dataset, Deployment, FlowBacked, TrainingJob
 
 logger = logging.getLogger(__name__)
 

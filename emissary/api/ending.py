@@ -23,7 +23,8 @@ from emissary.errors import Unavailable
 from emissary.serving import client as engine_client
 from emissary.store import leases, traffic
 from emissary.store.database import transaction
-from emissary.store.tables import Deployment, Engine, FlowBacked, PipelineRun, TrainingJob
+from emissary.store.pipeline_tables import PipelineRun
+from emissary.store.tables import Deployment, Engine, FlowBacked, TrainingJob
 
 logger = logging.getLogger(__name__)
 

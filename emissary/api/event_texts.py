@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from emissary.settings import settings
-from emissary.store.tables import SubscriptionDelivery
+from emissary.store.pipeline_tables import SubscriptionDelivery
 
 _SENTENCES = {
     "ping": "{name} is told of events here",

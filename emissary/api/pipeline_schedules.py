@@ -10,7 +10,7 @@ from emissary.errors import InvalidInput
 from emissary.schemas.pipeline_schedules import PipelineSchedule
 from emissary.store import pipelines
 from emissary.store.database import transaction
-from emissary.store.tables import Pipeline
+from emissary.store.pipeline_tables import Pipeline
 
 
 async def wanted() -> list[DeploymentScheduleCreate]:

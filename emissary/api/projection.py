@@ -15,7 +15,8 @@ from sqlalchemy import select
 
 from emissary.store import engines, job_events, pipeline_runs
 from emissary.store.database import transaction
-from emissary.store.tables import Dataset, Deployment, Engine, FlowBacked, PipelineRun, TrainingJob
+from emissary.store.pipeline_tables import PipelineRun
+from emissary.store.tables import Dataset, Deployment, Engine, FlowBacked, TrainingJob
 
 logger = logging.getLogger(__name__)
 

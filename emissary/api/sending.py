@@ -18,8 +18,8 @@ from emissary.api import event_texts, notification_blocks, webhook_signatures
 from emissary.errors import EmissaryError
 from emissary.store import subscription_deliveries
 from emissary.store.database import transaction
+from emissary.store.pipeline_tables import Subscription, SubscriptionDelivery
 from emissary.store.subscription_deliveries import Attempt, Claim
-from emissary.store.tables import Subscription, SubscriptionDelivery
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from emissary.api.prefect_client import PREFECT_AWAY, prefect_client
 from emissary.store.database import after_commit, transaction
-from emissary.store.tables import Dataset, Deployment, Engine, FlowBacked, PipelineRun, TrainingJob
+from emissary.store.pipeline_tables import PipelineRun
+from emissary.store.tables import Dataset, Deployment, Engine, FlowBacked, TrainingJob
 
 logger = logging.getLogger(__name__)
 

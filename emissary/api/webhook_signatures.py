@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from emissary.errors import InvalidInput, Unauthorized
 from emissary.secret_files import signing_key
 from emissary.settings import settings
-from emissary.store.tables import Subscription, Webhook
+from emissary.store.pipeline_tables import Subscription, Webhook
 
 WINDOW_SECONDS = 300
 _LONGEST_ID = 255

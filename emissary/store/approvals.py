@@ -10,7 +10,7 @@ from emissary.errors import InvalidInput
 from emissary.schemas.decisions import Decision
 from emissary.schemas.pipelines import Approval
 from emissary.store import deployments, pipeline_runs, pipelines
-from emissary.store.tables import PipelineRun
+from emissary.store.pipeline_tables import PipelineRun
 
 
 async def ask(session: AsyncSession, run_id: str) -> Approval | None:

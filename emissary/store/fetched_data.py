@@ -7,7 +7,8 @@ from sqlalchemy import ColumnElement, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from emissary.store import pipelines
-from emissary.store.tables import Dataset, Json, Organization, PipelineRun, Project
+from emissary.store.pipeline_tables import PipelineRun
+from emissary.store.tables import Dataset, Json, Organization, Project
 
 
 @dataclass(frozen=True)

@@ -8,21 +8,15 @@ from sqlalchemy import Row, Select, literal, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from emissary.errors import InvalidInput
-from emissary.store.tables import (
-    ApiKey,
-    Dataset,
-    Deployment,
-    Engine,
+from emissary.store.pipeline_tables import (
     Pipeline,
     PipelineRun,
-    Project,
     Subscription,
     SubscriptionDelivery,
-    TrafficEntry,
-    TrainingJob,
     Webhook,
     WebhookDelivery,
 )
+from emissary.store.tables import ApiKey, Dataset, Deployment, Engine, Project, TrafficEntry, TrainingJob
 
 Listed = (
     Project

@@ -13,7 +13,8 @@ from emissary.schemas.pipelines import Trigger
 from emissary.schemas.sources import DatasetsSource
 from emissary.store import job_events, pipelines, training_jobs
 from emissary.store.pages import Page, fetch
-from emissary.store.tables import GONE, TERMINAL, Dataset, Deployment, Pipeline, PipelineRun, Project, TrainingJob
+from emissary.store.pipeline_tables import Pipeline, PipelineRun
+from emissary.store.tables import GONE, TERMINAL, Dataset, Deployment, Project, TrainingJob
 
 
 async def create(

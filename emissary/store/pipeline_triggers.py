@@ -6,7 +6,8 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from emissary.store import pipeline_runs, pipelines
-from emissary.store.tables import Dataset, Pipeline, PipelineRun
+from emissary.store.pipeline_tables import Pipeline, PipelineRun
+from emissary.store.tables import Dataset
 
 
 async def dataset_uploaded(session: AsyncSession, dataset: Dataset) -> Sequence[PipelineRun]:

@@ -16,7 +16,8 @@ from emissary.schemas.pipelines import PipelineCreate, PipelineTraining
 from emissary.schemas.sources import DatasetsSource, TrafficSource
 from emissary.store import deployments, grpo_jobs, hub_pushes, leases, leftovers, traffic, training_jobs
 from emissary.store.pages import Page, fetch
-from emissary.store.tables import GONE, Dataset, Deployment, Leftover, Pipeline, PipelineRun, Project, TrainingJob
+from emissary.store.pipeline_tables import Pipeline, PipelineRun
+from emissary.store.tables import GONE, Dataset, Deployment, Leftover, Project, TrainingJob
 
 LIVE = ("Pending", "Running")
 """Status of runs that have not ended."""

@@ -11,19 +11,8 @@ from emissary.errors import NotFound
 from emissary.ids import new_id
 from emissary.store import leases, leftovers
 from emissary.store.pages import Page, fetch
-from emissary.store.tables import (
-    Checkpoint,
-    Dataset,
-    Deployment,
-    JobEvent,
-    Leftover,
-    Pipeline,
-    PipelineRun,
-    Project,
-    Subscription,
-    TrainingJob,
-    Upload,
-)
+from emissary.store.pipeline_tables import Pipeline, PipelineRun, Subscription
+from emissary.store.tables import Checkpoint, Dataset, Deployment, JobEvent, Leftover, Project, TrainingJob, Upload
 from emissary.store.users import Caller
 
 

@@ -16,7 +16,8 @@ from emissary.ids import new_id
 from emissary.schemas.subscriptions import PING, DeliveryStatus
 from emissary.store import subscriptions
 from emissary.store.pages import Page, fetch
-from emissary.store.tables import Organization, Project, Subscription, SubscriptionDelivery
+from emissary.store.pipeline_tables import Subscription, SubscriptionDelivery
+from emissary.store.tables import Organization, Project
 
 TRIED = timedelta(days=1)
 """For so long one is tried again; the database's trigger says the same."""

@@ -11,7 +11,8 @@ from emissary.errors import InvalidInput, NotFound
 from emissary.ids import new_id
 from emissary.schemas.subscriptions import SubscriptionCreate
 from emissary.store.pages import Page, fetch
-from emissary.store.tables import Project, Subscription
+from emissary.store.pipeline_tables import Subscription
+from emissary.store.tables import Project
 
 MOST = 20
 """Subscriptions of a project."""

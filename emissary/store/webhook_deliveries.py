@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from emissary.errors import Conflict
 from emissary.ids import new_id
 from emissary.store.pages import Page, fetch
-from emissary.store.tables import PipelineRun, Webhook, WebhookDelivery
+from emissary.store.pipeline_tables import PipelineRun, Webhook, WebhookDelivery
 
 KEPT = timedelta(days=30)
 

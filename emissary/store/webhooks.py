@@ -11,7 +11,7 @@ from emissary.errors import InvalidInput, NotFound
 from emissary.ids import new_id
 from emissary.schemas.webhooks import WebhookCreate
 from emissary.store.pages import Page, fetch
-from emissary.store.tables import Webhook
+from emissary.store.pipeline_tables import Webhook
 
 
 async def create(session: AsyncSession, pipeline_id: str, wanted: WebhookCreate, user_id: str) -> Webhook:

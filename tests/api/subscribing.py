@@ -10,7 +10,8 @@ from sqlalchemy import select, update
 from emissary.api.sending import Sender
 from emissary.api.webhook_signatures import verified_standard
 from emissary.ids import new_id
-from emissary.store.tables import Dataset, Deployment, Engine, Pipeline, PipelineRun, Project, TrainingJob, User
+from emissary.store.pipeline_tables import Pipeline, PipelineRun
+from emissary.store.tables import Dataset, Deployment, Engine, Project, TrainingJob, User
 from tests.api.backends import Backends
 from tests.api.refusals import MODEL
 from tests.web_server import Web

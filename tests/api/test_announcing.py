@@ -10,16 +10,8 @@ from sqlalchemy import delete, select, update
 
 from emissary.store import approvals, engines, job_runs, pipeline_runs
 from emissary.store.database import transaction
-from emissary.store.tables import (
-    Checkpoint,
-    Deployment,
-    Pipeline,
-    PipelineRun,
-    Project,
-    Subscription,
-    SubscriptionDelivery,
-    TrainingJob,
-)
+from emissary.store.pipeline_tables import Pipeline, PipelineRun, Subscription, SubscriptionDelivery
+from emissary.store.tables import Checkpoint, Deployment, Project, TrainingJob
 from tests.api.backends import Backends
 from tests.api.subscribing import Subscribing
 from tests.web_server import Web

@@ -11,7 +11,8 @@ from sqlalchemy import select
 from emissary.schemas.decisions import Contender, Decision, Replaced
 from emissary.schemas.pipelines import Approval
 from emissary.store import approvals, pipeline_runs
-from emissary.store.tables import Deployment, Engine, PipelineRun, Project, TrainingJob
+from emissary.store.pipeline_tables import PipelineRun
+from emissary.store.tables import Deployment, Engine, Project, TrainingJob
 from tests.api.backends import Backends
 from tests.api.refusals import MODEL
 

@@ -16,7 +16,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from emissary.api import deleting
 from emissary.api.app import create_app
 from emissary.client import Client
-from emissary.store import projects, users
+from emissary.store import (
+    pipeline_tables,  # noqa: F401 - else some tables are not looked at
+    projects,
+    users,
+)
 from emissary.store.database import dispose
 from emissary.store.tables import Base, Engine
 from emissary.up import Platform

@@ -8,7 +8,7 @@ import pytest
 from emissary.api import event_texts
 from emissary.schemas.subscriptions import PING, Event
 from emissary.settings import settings
-from emissary.store.tables import SubscriptionDelivery
+from emissary.store.pipeline_tables import SubscriptionDelivery
 
 DATA = {
     "id": "x-1",

@@ -21,7 +21,7 @@ from pydantic import SecretStr, ValidationError
 
 from blocks.mail import Mail
 from emissary.settings import settings
-from emissary.store.tables import PipelineRun
+from emissary.store.pipeline_tables import PipelineRun
 from tests.api.backends import Backends
 from tests.api.refusals import envelope
 from tests.api.subscribing import Subscribing

@@ -13,19 +13,8 @@ from emissary.api.app import create_app
 from emissary.client import Client
 from emissary.store import tables
 from emissary.store.database import dispose, transaction
-from emissary.store.tables import (
-    Checkpoint,
-    Deployment,
-    Engine,
-    Pipeline,
-    PipelineRun,
-    Project,
-    Subscription,
-    SubscriptionDelivery,
-    TrafficEntry,
-    TrainingJob,
-    Webhook,
-)
+from emissary.store.pipeline_tables import Pipeline, PipelineRun, Subscription, SubscriptionDelivery, Webhook
+from emissary.store.tables import Checkpoint, Deployment, Engine, Project, TrafficEntry, TrainingJob
 from emissary.up import Platform
 from tests.api.refusals import GOOD, MODEL, envelope, upload
 from tests.jobs import profiled

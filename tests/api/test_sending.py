@@ -14,8 +14,9 @@ from emissary.errors import Unauthorized
 from emissary.settings import settings
 from emissary.store import subscription_deliveries
 from emissary.store.database import transaction
+from emissary.store.pipeline_tables import SubscriptionDelivery
 from emissary.store.subscription_deliveries import wait_after
-from emissary.store.tables import SubscriptionDelivery, TrainingJob
+from emissary.store.tables import TrainingJob
 from tests.api.refusals import envelope
 from tests.api.subscribing import Subscribing
 from tests.web_server import web_server

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import func, update
 
 from emissary.store import webhook_deliveries
-from emissary.store.tables import WebhookDelivery
+from emissary.store.pipeline_tables import WebhookDelivery
 from tests.api.backends import Backends
 from tests.api.refusals import GOOD, MODEL, envelope
 from tests.webhooks import by_github, new_id, signed

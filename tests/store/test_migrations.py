@@ -16,7 +16,13 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.schema import MetaData
 
 from emissary.settings import Settings
-from emissary.store import database, engines, job_events, training_jobs
+from emissary.store import (
+    database,
+    engines,
+    job_events,
+    pipeline_tables,  # noqa: F401 - else some tables are not looked at
+    training_jobs,
+)
 from emissary.store.database import catalogue_server, catalogue_url, companion_database, migrate
 from emissary.store.pages import Page
 from emissary.store.tables import Base, Deployment, Engine, Leftover, TrainingJob

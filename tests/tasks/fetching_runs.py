@@ -10,7 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from emissary.schemas.pipelines import PipelineCreate
 from emissary.store import pipelines
 from emissary.store.database import dispose
-from emissary.store.tables import Dataset, Pipeline, PipelineRun, Project
+from emissary.store.pipeline_tables import Pipeline, PipelineRun
+from emissary.store.tables import Dataset, Project
 from emissary.store.users import ensure_user
 from tasks.fetching import fetch
 from tests.catalogue import in_catalogue

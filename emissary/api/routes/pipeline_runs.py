@@ -18,7 +18,7 @@ from emissary.schemas.pipelines import (
 )
 from emissary.store import approvals, pipeline_runs
 from emissary.store.database import transaction
-from emissary.store.tables import Pipeline, PipelineRun
+from emissary.store.pipeline_tables import Pipeline, PipelineRun
 from emissary.store.users import Caller
 
 router = keyed_router("Pipelines", "/v1/projects/{project_id}/pipelines/{pipeline_id}/runs")

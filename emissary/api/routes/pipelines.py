@@ -9,7 +9,8 @@ from emissary.api.routing import keyed_router
 from emissary.schemas.pipelines import PipelineCreate, PipelineDetail, PipelineSummary
 from emissary.store import pipelines
 from emissary.store.database import transaction
-from emissary.store.tables import Pipeline, Project
+from emissary.store.pipeline_tables import Pipeline
+from emissary.store.tables import Project
 
 router = keyed_router("Pipelines", "/v1/projects/{project_id}/pipelines")
 

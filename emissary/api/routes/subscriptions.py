@@ -23,7 +23,8 @@ from emissary.schemas.subscriptions import (
 )
 from emissary.store import subscription_deliveries, subscriptions
 from emissary.store.database import transaction
-from emissary.store.tables import Organization, Project, Subscription, SubscriptionDelivery
+from emissary.store.pipeline_tables import Subscription, SubscriptionDelivery
+from emissary.store.tables import Organization, Project
 
 _CHECK_SECONDS = 10.0
 Wanted = Annotated[DeliveryStatus | None, Query(alias="status", description="Only those in this status.")]

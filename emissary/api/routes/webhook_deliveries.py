@@ -16,7 +16,7 @@ from emissary.schemas.pipelines import PipelineRunCreate
 from emissary.schemas.webhooks import WebhookAnswer
 from emissary.store import pipeline_runs, pipelines, webhook_deliveries
 from emissary.store.database import transaction
-from emissary.store.tables import Webhook
+from emissary.store.pipeline_tables import Webhook
 
 router = APIRouter(tags=["Webhooks"])
 MAX_BYTES = 1024 * 1024

@@ -20,7 +20,7 @@ from emissary.schemas.webhooks import (
 from emissary.settings import settings
 from emissary.store import webhook_deliveries, webhooks
 from emissary.store.database import transaction
-from emissary.store.tables import Webhook
+from emissary.store.pipeline_tables import Webhook
 
 router = keyed_router("Webhooks", "/v1/projects/{project_id}/pipelines/{pipeline_id}/webhooks")
 

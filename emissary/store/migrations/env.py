@@ -3,6 +3,7 @@
 from alembic import context
 from sqlalchemy import NullPool, create_engine, text
 
+from emissary.store import pipeline_tables  # noqa: F401 - the metadata are whole with them
 from emissary.store.tables import Base
 
 _LOCK = 7_266_001
