@@ -23,6 +23,7 @@ hypothesis.settings.register_profile("project", deadline=None)
 hypothesis.settings.load_profile("project")
 
 BASE_MODEL = "SmolLM2-135M-Instruct"
+ENCODER = "all-MiniLM-L6-v2"
 SHOWN = "shown: "
 """What a test records as a property `shown: TITLE` is printed at the end under that title, whichever process ran it."""
 
@@ -57,7 +58,11 @@ def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
 
 @pytest.fixture(scope="session")
 def base_model_dir() -> Path:
-    """Folder of the small base model, fetched once into EMISSARY_HOME where EMISSARY_MODELS does not have it."""
+    """Folder of the small base model, fetched once into EMISSARY_HOME where EMISSARY_MODELS does not have it.
+
+    The small encoder is, too: once a platform of the tests has named a home of its own, it would be fetched into that.
+    """
+    model_files.fetch(ENCODER, Settings())
     return model_files.fetch(BASE_MODEL, Settings())
 
 

@@ -18,7 +18,6 @@ import pytest
 from tests.acceptance.own_platform import OwnPlatform, own_platform
 from tests.conftest import free_port
 from tests.jobs import until
-from tests.tasks.pooled_run import encoder_dir
 
 KEYS = {"AWS_ACCESS_KEY_ID": "emissary", "AWS_SECRET_ACCESS_KEY": "emissary-secret"}
 BUCKET = "emissary-tests"
@@ -107,6 +106,5 @@ def _low_port() -> int:
 @pytest.fixture(scope="module")
 def own(base_model_dir: Path) -> Iterator[OwnPlatform]:
     """`emissary up` of the module's own, which may be killed; two trainings at once."""
-    assert encoder_dir().parent == base_model_dir.parent
     with own_platform(base_model_dir.parent, EMISSARY_TRAINING_RUNS="2") as platform:
         yield platform

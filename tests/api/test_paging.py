@@ -11,11 +11,11 @@ from emissary.store.database import dispose, transaction
 from emissary.store.tables import Base, Checkpoint, Dataset, Deployment, Engine, Project, TrainingJob
 from emissary.up import Platform
 from tests.api.refusals import MODEL, envelope
+from tests.conftest import ENCODER
 from tests.engine_life import closed
 from tests.keys import make_key
 
 COUNT = 7
-ENCODER = "all-MiniLM-L6-v2"
 
 
 def rows(project: Project) -> Sequence[Base]:
