@@ -60,17 +60,18 @@ def running(chosen: Settings, say: Say) -> Iterator[Platform]:
                 supervisor.start(
                     "prefect", sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", port
                 )
+            say("Worker: starting, which imports torch meanwhile")
+            supervisor.start("worker", sys.executable, "-m", "emissary.worker")
             asyncio.run(_make_key_valid(address, key))
             _wait(f"{chosen.prefect_api_url}/health", "Prefect's server")
             descriptor = listener.fileno()
             supervisor.start(
                 "api", sys.executable, "-m", "emissary.api.server", str(descriptor), descriptors=(descriptor,)
             )
-            say("Flows and worker: applying deployments.yaml, importing torch")
+            say("Flows: applying deployments.yaml")
             with temporary_settings({PREFECT_API_URL: chosen.prefect_api_url}):
                 asyncio.run(_apply_work_pools(chosen))
                 asyncio.run(_register_blocks())
-            supervisor.start("worker", sys.executable, "-m", "emissary.worker")
             for tracker in chosen.report_to:
                 supervisor.start(f"tracking-{tracker}", sys.executable, "-m", "emissary.tracking", tracker)
             apply_flow_deployments(environment)

@@ -18,6 +18,7 @@ from uuid import UUID
 import anyio
 import anyio.abc
 import anyio.to_thread
+import httpx
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.filters import (
     FlowRunFilter,
@@ -30,6 +31,8 @@ from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.events.clients import get_events_subscriber
 from prefect.events.filters import EventFilter, EventNameFilter
 from prefect.events.schemas.events import RelatedResource
+from prefect.exceptions import PrefectHTTPStatusError
+from prefect.logging import get_logger
 from prefect.runner._control_channel import ControlSignalStatus
 from prefect.runner._flow_run_executor import FlowRunExecutorContext
 from prefect.runner._process_manager import ProcessHandle
@@ -254,6 +257,23 @@ async def report_dead_runs(client: PrefectClient, pools: tuple[str, ...]) -> lis
     return [run.id for run in dead]
 
 
+async def wait_for_pools(client: PrefectClient, pools: tuple[str, ...], leaving: asyncio.Event) -> None:
+    """Return when Prefect's server answers and knows the pools, or the worker is to leave. The log says what lacks."""
+    said = ""
+    while not leaving.is_set():
+        try:
+            missing = set(pools) - {pool.name for pool in await client.read_work_pools()}
+            if not missing:
+                return
+            lacks = f"it has no work pool {', '.join(sorted(missing))}"
+        except (httpx.TransportError, PrefectHTTPStatusError) as error:
+            lacks = str(error) or type(error).__name__
+        if lacks != said:
+            get_logger("worker").warning("Waiting for Prefect's server: %s", lacks)
+            said = lacks
+        await anyio.sleep(0.5)
+
+
 async def serve(pools: tuple[str, ...] = POOLS) -> None:
     """Work for `pools` until SIGTERM or Ctrl-C, and then leave in order."""
     leaving = asyncio.Event()
@@ -263,6 +283,9 @@ async def serve(pools: tuple[str, ...] = POOLS) -> None:
         if can_fork():
             await anyio.to_thread.run_sync(warm_up, folders.sockets)
         async with get_client() as client:
+            await wait_for_pools(client, pools, leaving)
+            if leaving.is_set():
+                return
             await report_dead_runs(client, pools)
         workers = [
             WarmWorker(

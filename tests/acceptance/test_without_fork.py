@@ -1,4 +1,4 @@
-"""Where Python has no fork server, flow runs are started as Prefect's own process worker starts them."""
+"""A worker where Python has no fork server: it starts flow runs as Prefect's own process worker does."""
 
 import os
 import subprocess
@@ -11,6 +11,7 @@ from emissary.settings import PROJECT_ROOT
 from emissary.store.tables import Dataset
 from tests.api.backends import started
 from tests.api.refusals import GOOD
+from tests.conftest import free_port
 from tests.jobs import until
 
 WORKER = """
@@ -45,3 +46,16 @@ def test_dataset_is_prepared_by_a_process_of_its_own_and_the_worker_ends_when_to
                 worker.terminate()
             assert worker.wait(20) == 0
         assert backends.request("GET", f"/v1/projects/{project}/datasets/{dataset}").json()["is_profiled"]
+
+
+@pytest.mark.acceptance
+def test_worker_waits_for_a_server_that_is_not_there_yet_and_ends_when_told() -> None:
+    address = f"http://127.0.0.1:{free_port()}/api"
+    environment = os.environ | {"PREFECT_API_URL": address, **up.run_variables(address)}
+    with subprocess.Popen(
+        [sys.executable, "-c", WORKER], cwd=PROJECT_ROOT, env=environment, stderr=subprocess.PIPE, text=True
+    ) as worker:
+        assert worker.stderr is not None
+        assert any("Waiting for Prefect's server: All connection attempts failed" in line for line in worker.stderr)
+        worker.terminate()
+        assert worker.wait(20) == 0
