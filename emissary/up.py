@@ -130,6 +130,9 @@ def run_variables(prefect_api_url: str) -> dict[str, str]:
         # Threads that spin long while they wait starve a second model on the same cores (training beside an engine);
         # those that never spin take a third longer for a training step.
         "GOMP_SPINCOUNT": "1000",
+        # Without these MKL promises the same bytes neither from run to run nor in as many threads each time.
+        "MKL_CBWR": "AUTO",
+        "MKL_DYNAMIC": "FALSE",
         "TOKENIZERS_PARALLELISM": "false",
         "PYTHONUNBUFFERED": "1",
     }

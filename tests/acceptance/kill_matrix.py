@@ -129,7 +129,7 @@ class Matrix:
         def look() -> View:
             return View(self._client.get(path), self._client.get(f"{path}/events"), small)
 
-        view: View = until(look, lambda view: reached(view) or ended(view.job), _END_SECONDS, 0.1)
+        view: View = until(look, lambda view: reached(view) or ended(view.job), _END_SECONDS, pause=0.02)
         assert view.job["status"] in ("Success", "Running", "Testing", "Pending"), view.job["error"]
         return view
 
