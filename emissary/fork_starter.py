@@ -28,8 +28,7 @@ from emissary.processes import die_with_parent, process_identity
 from emissary.settings import PROJECT_ROOT
 
 PRELOAD = [
-    *(f"flows.{flow}" for flow in ("prepare_dataset", "train_sft", "train_grpo", "retrain")),
-    *(f"flows.{flow}" for flow in ("serve_engine", "deploy_checkpoint", "stop_engine")),
+    *(f"flows.{path.stem}" for path in sorted((PROJECT_ROOT / "flows").glob("[!_]*.py"))),
     # What those leave for later.
     "anyio._backends._asyncio",
     "prefect.main",
