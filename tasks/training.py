@@ -56,12 +56,16 @@ async def run_trainer(
     trainer: Callable[..., int],
     may_end: Callable[[int], Coroutine[Any, Any, bool]] | None = None,
 ) -> None:
-    """Run `trainer`, which takes what `train_sft` takes beyond model folder and rows, and record what it reports.
+    """Run `trainer`, which takes what `train_sft` takes beyond model folder and rows, and record what it reports;
+    nothing where an earlier run of the job came to its end.
 
     `may_end` says of a listed checkpoint whether training ends with it; without it, it goes on to its last epoch.
 
     Raises DiskFull and OutOfMemory with a sentence, and what `end_if_interrupted` raises.
     """
+    # The states may be gone by now: a job forgets them a moment before it ends.
+    if await in_catalogue(job_events.happened, job.id, "trained"):
+        return
     log = get_run_logger()
     progress = job_artifacts.Progress(job.id)
 
@@ -111,6 +115,7 @@ async def run_trainer(
         log.warning("%d rows were longer than max_length and were cut to it", cut)
         max_length = job.hyper_parameters["max_length"]
         await in_catalogue(job_events.record, job.id, "truncated", rows=cut, max_length=max_length)
+    await in_catalogue(job_events.record, job.id, "trained")
 
 
 def _from_thread(record: Callable[[T], Coroutine[Any, Any, R]]) -> Callable[[T], R]:

@@ -104,6 +104,7 @@ def test_events_tell_what_happened_in_order(client: Client, job: str) -> None:
         ("checkpoint", 1),
         ("epoch", 2),
         ("checkpoint", 2),
+        ("trained", None),
         ("testing", None),
         ("tested", 1),
         ("tested", 2),
@@ -114,8 +115,8 @@ def test_events_tell_what_happened_in_order(client: Client, job: str) -> None:
     assert ids == sorted(set(ids))
     assert events[2]["details"]["leaked_rows"] == 3
     assert events[3]["details"]["train_loss"] > 0
-    assert events[8]["details"]["scores"]["words"] == 11.0
-    assert events[8]["details"]["metrics"] == client.get(f"{job}/checkpoints")[0]["test_results"]["metrics"]
+    assert events[9]["details"]["scores"]["words"] == 11.0
+    assert events[9]["details"]["metrics"] == client.get(f"{job}/checkpoints")[0]["test_results"]["metrics"]
     page = client.http.get(f"{job}/events?limit=2&after={ids[1]}")
     assert page.json() == events[2:4]
     assert f"after={ids[3]}" in page.headers["link"]

@@ -16,6 +16,7 @@ Kind = Literal[
     "chosen",
     "truncated",
     "stopped_early",
+    "trained",
     "testing",
     "tested",
     "best",

@@ -51,6 +51,11 @@ async def record_end(session: AsyncSession, training_job_id: str, status: str, r
         await record(session, training_job_id, _LAST[status], {"reason": reason} if reason else {})
 
 
+async def happened(session: AsyncSession, training_job_id: str, kind: Kind) -> bool:
+    """Whether the job has an event of this kind."""
+    return await _has(session, training_job_id, JobEvent.kind == kind)
+
+
 async def list_all(
     session: AsyncSession, training_job_id: str, *, limit: int | None = None, after: int = 0
 ) -> Sequence[JobEvent]:

@@ -13,6 +13,7 @@ from sqlalchemy import update
 from emissary.schemas.events import Kind
 from emissary.store import job_events
 from emissary.store.tables import TrainingJob
+from tasks.training import run_trainer
 from tests.api.backends import Backends
 from tests.api.refusals import envelope
 
@@ -242,6 +243,12 @@ def test_of_many_resumes_at_once_one_is_accepted(backends: Backends) -> None:
 
     assert sorted(backends.run(at_once())) == [204, 400, 400, 400, 400, 400]
     assert len(runs_named(backends, f"{path.rpartition('/')[2]}-2")) == 1
+
+
+def test_job_that_is_trained_is_not_trained_again_when_its_trainer_states_are_gone(backends: Backends) -> None:
+    job = backends.job(backends.new_job())
+    backends.catalogue(lambda session: job_events.record(session, job.id, "trained"))
+    backends.run(run_trainer(job, lambda **_: pytest.fail("it is trained again")))
 
 
 @pytest.mark.parametrize("seconds", [1, 30 * 24 * 3600])
