@@ -33,11 +33,11 @@ demo: install
 results: install
 	$(BIN)/emissary results $(if $(REPORT),--report $(REPORT))
 
-# Two processes, for much of the time goes by in waiting; the tests of a file share one.
-PARALLEL := -n 2 --dist loadfile
+# Two processes, for much of the time goes by in waiting.
+PARALLEL := -n 2 --dist
 
 test: install
-	$(BIN)/python -m pytest $(PARALLEL) -m "not acceptance and not matrix and not long"
+	$(BIN)/python -m pytest $(PARALLEL) loadgroup -m "not acceptance and not matrix and not long"
 
 check: install
 	$(BIN)/ruff format --check .
@@ -45,7 +45,7 @@ check: install
 	$(BIN)/mypy
 
 acceptance: install
-	$(BIN)/python -m pytest $(PARALLEL) --no-loadscope-reorder -m acceptance # so files with one long test come early
+	$(BIN)/python -m pytest $(PARALLEL) loadfile --no-loadscope-reorder -m acceptance # so files with one long test come early
 
 # One storm of kills and its audit. SEED=… does what an earlier one did.
 MINUTES ?= 30

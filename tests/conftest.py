@@ -41,6 +41,21 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         terminalreporter.write("\n".join(texts) + "\n")
 
 
+_SERVERS = ("platform", "backends")
+"""Fixtures of a session that start processes."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
+    """Have the tests of a file share a process, and files that use the same servers, so these are started once."""
+    groups: dict[str, str] = {}
+    for item in items:
+        file = item.location[0]
+        groups[file] = next((server for server in _SERVERS if server in item.fixturenames), groups.get(file, file))
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(groups[item.location[0]]))
+
+
 @pytest.fixture(scope="session")
 def base_model_dir() -> Path:
     """Folder of the small base model, fetched once into EMISSARY_HOME where EMISSARY_MODELS does not have it.
