@@ -26,6 +26,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from emissary import up
 from emissary.api.app import create_app
 from emissary.api.silences import Silences
+from emissary.api.submit import submit_waiting
 from emissary.api.sweeping import sweep
 from emissary.processes import Supervised, Supervisor
 from emissary.settings import Settings, settings
@@ -117,6 +118,8 @@ class Backends:
 
     def run_id(self, path: str) -> UUID:
         """The flow run of the job."""
+        if self.job(path).flow_run_id is None:  # Prefect was slow, so the request left it to the sweep
+            self.run(submit_waiting())
         found = self.job(path).flow_run_id
         assert found is not None
         return found
