@@ -221,6 +221,7 @@ Look = Callable[[Evidence, Any], tuple[int, list[str]]]
 _LOOKS: dict[str, Look] = {
     "every job ended once, as its events say": audit_jobs.endings,
     "every event and checkpoint once": audit_jobs.events,
+    "jobs of the same rows have the same adapters": audit_jobs.adapters,
     "every run of a pipeline ended once, with one job": audit_pipelines.endings,
     "what was promoted last is served": audit_pipelines.served,
     "one row per Idempotency-Key": audit_jobs.keys,

@@ -1,6 +1,6 @@
 """What the audit asks of training jobs, their events, checkpoints and files."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from itertools import pairwise
 from typing import Any
 
@@ -25,7 +25,7 @@ BACKED: dict[str, dict[str, tuple[str, ...]]] = {
     "pipeline_runs": {"COMPLETED": ("Success",), "FAILED": ("Failed",), "CANCELLED": ("Cancelled",)},
 }  # fmt: skip
 """Table → state of a flow run (with its name, where that matters) → what a settled row may be then."""
-_KILLS_A_RUN = {"run", "worker", "fork server", "everything"}
+_KILLS_A_RUN = {"run", "worker", "fork server", "supervisor", "everything"}
 _MOST_CRASHES = 3
 
 
@@ -128,6 +128,23 @@ def events(evidence: Evidence, record: Any) -> tuple[int, list[str]]:
         listed = [each["artifact"] for each in _checkpoints(evidence, row)]
         wrong += [f"{key} is listed, and not whole" for key in listed if evidence.artifacts.get(key) != ""]
     return sum(counted.values()) + len(evidence.rows["checkpoints"]), wrong
+
+
+def adapters(evidence: Evidence, _record: Any) -> tuple[int, list[str]]:
+    """Jobs of the same rows and parameters have the same adapters, byte for byte, however often they were killed."""
+    made = made_by_runs(evidence, "training_job_id")
+    found: dict[tuple[str, int], dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for row in evidence.rows["training_jobs"]:
+        if row["status"] == "Success" and row["id"] not in made:
+            for each in _checkpoints(evidence, row):
+                checksum = evidence.checksums.get(each["artifact"], {}).get("adapter_model.safetensors", "none")
+                found[_small(row).name, each["number"]][checksum].append(row["id"])
+    wrong = [
+        f"{name}, checkpoint {number}: " + ", others in ".join(" ".join(jobs) for jobs in by_checksum.values())
+        for (name, number), by_checksum in found.items()
+        if len(by_checksum) > 1
+    ]
+    return sum(len(jobs) for by_checksum in found.values() for jobs in by_checksum.values()), wrong
 
 
 def keys(evidence: Evidence, record: Any) -> tuple[int, list[str]]:

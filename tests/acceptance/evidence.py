@@ -41,6 +41,8 @@ class Evidence:
     """Flow runs that name no row."""
     artifacts: dict[str, str]
     """Key → what is wrong with its files; empty where nothing is."""
+    checksums: dict[str, dict[str, str]]
+    """Key → file → SHA-256, as its manifest says."""
     strays: list[str]
     """Files of the artifact store that are part of no artifact, and drafts."""
     scratch: list[str]
@@ -84,13 +86,14 @@ def collect(platform: OwnPlatform) -> Evidence:
             runs[named[0]].append(run)
         elif run["state_type"] != "SCHEDULED":
             strangers.append(run)
-    artifacts, strays = _store(platform.home / "artifacts")
+    artifacts, checksums, strays = _store(platform.home / "artifacts")
     active = [engine for engine in rows["engines"] if engine["status"] == "Active"]
     return Evidence(
         rows,
         runs,
         strangers,
         artifacts,
+        checksums,
         strays,
         scratch_folders(platform),
         platform.parts(),
@@ -117,15 +120,16 @@ def _adapters(endpoint: str | None) -> set[str]:
     return set(answer["adapters"])
 
 
-def _store(root: Path) -> tuple[dict[str, str], list[str]]:
-    artifacts, known = {}, set()
+def _store(root: Path) -> tuple[dict[str, str], dict[str, dict[str, str]], list[str]]:
+    artifacts, checksums, known = {}, {}, set()
     for path in sorted(root.rglob(MANIFEST)):
         key = str(path.parent.relative_to(root))
         if not any(part.startswith(".") for part in path.relative_to(root).parts):
             artifacts[key], files = damage(path)
+            checksums[key] = {name: file["sha256"] for name, file in json.loads(path.read_text())["files"].items()}
             known |= files
     strays = [str(path.relative_to(root)) for path in sorted(root.rglob("*")) if path.is_file() and path not in known]
-    return artifacts, strays
+    return artifacts, checksums, strays
 
 
 def damage(path: Path) -> tuple[str, set[Path]]:

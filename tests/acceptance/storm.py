@@ -21,10 +21,10 @@ from rich.console import Console
 from emissary import model_files
 from emissary.client import Client
 from emissary.settings import Settings
-from tests.acceptance.audit import Check, audit, audit_stopped, table
+from tests.acceptance.audit import SUPERVISED, Check, audit, audit_stopped, table
 from tests.acceptance.own_platform import OwnPlatform, own_platform
 from tests.acceptance.small_jobs import CLASSES, GRPO, SFT, Small
-from tests.acceptance.storm_plan import EVERYTHING, Step, plan
+from tests.acceptance.storm_plan import EVERYTHING, SUPERVISOR, Step, plan
 from tests.conftest import BASE_MODEL
 from tests.jobs import jsonl, until
 
@@ -103,9 +103,13 @@ class Storm:
             elif step.action == EVERYTHING:
                 self.record.kills.append((time.time(), step.action))
                 self.platform.kill_everything()
-                self.say(f"{step}; starting again")
-                self.platform.start()
-                self.say("all is up again")
+                self._start_again(step)
+            elif step.action == SUPERVISOR:
+                self.record.kills.append((time.time(), step.action))
+                self.platform.send(step.action, step.signal, 0)
+                # PostgreSQL lives on; what `emissary up` started dies with it.
+                until(lambda: {part.kind for part in self.platform.parts()} & SUPERVISED, lambda kinds: not kinds)
+                self._start_again(step)
             else:
                 hit = self.platform.send(step.action, step.signal, step.share)
                 if hit:
@@ -114,6 +118,11 @@ class Storm:
         except Exception as error:
             self.record.failures.append(f"{step} at {step.at:.0f} s: {type(error).__name__}: {error}")
             self.say(f"{step} FAILED: {type(error).__name__}: {error}")
+
+    def _start_again(self, step: Step) -> None:
+        self.say(f"{step}; starting again")
+        self.platform.start()
+        self.say("all is up again")
 
     def _act(self, step: Step, name: str) -> None:
         chosen = self._choose(step)

@@ -4,7 +4,7 @@ import random
 from dataclasses import dataclass
 from signal import SIGKILL, SIGTERM, Signals
 
-EVERYTHING = "everything"
+EVERYTHING, SUPERVISOR = "everything", "supervisor"
 KILLS: list[tuple[str, Signals]] = [
     ("run", SIGKILL),
     ("run", SIGKILL),
@@ -20,6 +20,7 @@ KILLS: list[tuple[str, Signals]] = [
     ("PostgreSQL backend", SIGTERM),
     ("postmaster", SIGKILL),
     ("postmaster", SIGTERM),
+    (SUPERVISOR, SIGKILL),
     (EVERYTHING, SIGKILL),
 ]
 """Each comes once before any comes again."""
