@@ -132,8 +132,10 @@ def test_events_warn_once_of_functions_that_fail_and_of_rewards_that_teach_nothi
     failed, idle = (warning["message"] for warning in warnings)
     assert "Try the function on such rows, and correct it or them. The last was unsteady: " in failed
     assert "ZeroDivisionError: division by zero (line 2)" in failed
-    assert idle.startswith("Of the steps 1 to 20 nothing was learnt")
+    assert idle.startswith("Of the steps 1 to 12 nothing was learnt")
     assert "Raise temperature or num_generations" in idle
+    traced = [line for line in client.get(f"{path}/logs") if "line 2, in unsteady" in line["message"]]
+    assert [line["level"] for line in traced] == ["WARNING"]
 
 
 def test_run_started_from_prefects_form_registers_its_own_grpo_job(
