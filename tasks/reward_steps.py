@@ -18,15 +18,17 @@ OnWarning = Callable[[Literal["reward_failures", "equal_rewards"], str, Sequence
 class RewardPoint(LossPoint):
     """The loss with the rewards of the completions sampled since the point before, as means over the steps.
 
-    `reward` is the weighted sum, `reward_std` its standard deviation over a step's completions, `rewards` the score
-    of each testing function, `equal_groups` the share of prompts whose completions all got the same reward (of which
-    nothing is learnt), `reward_failures` how often a function failed on a completion, `completion_length` in tokens,
-    `entropy` of the next token in nats, `kl` the divergence from the base model in nats per token (None with beta 0),
-    `clip_ratio` the share of tokens whose probability ratio was clipped: 0 where every step samples anew.
+    `reward` is the weighted sum, `reward_std` its standard deviation over a step's completions, `reward_group_std` that
+    over the completions of one prompt, `rewards` the score of each testing function, `equal_groups` the share of
+    prompts whose completions all got the same reward (of which nothing is learnt), `reward_failures` how often a
+    function failed on a completion, `completion_length` in tokens, `entropy` of the next token in nats, `kl` the
+    divergence from the base model in nats per token (None with beta 0), `clip_ratio` the share of tokens whose
+    probability ratio was clipped: 0 where every step samples anew.
     """
 
     reward: float
     reward_std: float
+    reward_group_std: float
     rewards: dict[str, float]
     equal_groups: float
     reward_failures: int
@@ -78,6 +80,7 @@ class RewardSteps(Steps):
             **asdict(point),
             reward=logs["reward"],
             reward_std=logs["reward_std"],
+            reward_group_std=logs["reward_group_std"],
             rewards={
                 name.split("/")[1]: value
                 for name, value in logs.items()

@@ -125,6 +125,11 @@ class RewardPoint(LossPoint):
 
     reward: float = Field(description="Weighted sum of the testing functions' scores.")
     reward_std: float = Field(description="Standard deviation of the reward over a step's completions.")
+    reward_group_std: float | None = Field(
+        default=None,
+        description="Standard deviation of the reward over the completions of one prompt, which is what GRPO learns "
+        "from. Null where an earlier version trained.",
+    )
     rewards: dict[str, float] = Field(description="Score of each testing function, also of those without weight.")
     equal_groups: float = Field(
         description="Share of prompts whose completions all got the same reward, of which nothing is learnt."

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from statistics import stdev
 
 import pytest
 from peft import PeftModel
@@ -88,6 +89,8 @@ def test_tables_have_completions_of_every_point_with_their_rewards(grpo_trained:
     for point in map(reward_point, grpo_trained.points):
         scores = [entry["length"] for entry in table if entry["at step"] == point.step]
         assert point.rewards["length"] == pytest.approx(sum(scores) / 4)
+        sums = [entry["weighted sum"] for entry in table if entry["at step"] == point.step]
+        assert point.reward_group_std == pytest.approx((stdev(sums[:2]) + stdev(sums[2:])) / 2, abs=1e-4)
 
 
 @pytest.mark.acceptance
@@ -164,6 +167,7 @@ def test_a_failure_counts_within_the_completions_of_its_prompt(tmp_path: Path) -
     )
     (point,) = points
     assert (point.reward, point.reward_failures, point.equal_groups) == (0.0, 2, 1.0)
+    assert (point.reward_std > 5, point.reward_group_std) == (True, 0.0)
 
 
 def test_a_failure_ends_the_training_where_that_is_wanted(tmp_path: Path) -> None:
