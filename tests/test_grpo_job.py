@@ -68,6 +68,12 @@ def test_job_trains_on_its_rewards_tests_every_checkpoint_and_is_shown_in_prefec
         assert point["reward_failures"] == 0
         assert point["clip_ratio"] == 0
         assert point["learning_rate"] is not None
+        assert point["reward_group_std"] >= 0
+    last = job["training_loss"][-1]
+    parts = {f"rewards/{name}": last["rewards"][name] for name in weights}
+    assert job["training_metrics"].items() >= parts.items()
+    for name in ("epoch", "loss", "learning_rate", "reward", "reward_group_std", "kl", "entropy", "clip_ratio"):
+        assert job["training_metrics"][name] == last[name]
     checkpoints = client.get(f"{path}/{job['id']}/checkpoints")
     assert [row["checkpoint"] for row in checkpoints] == [1, 2]
     for row in checkpoints:

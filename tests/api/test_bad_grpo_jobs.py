@@ -131,4 +131,5 @@ def test_weights_sum_to_1_within_a_millionth_and_a_function_may_have_none(
     detail = client.get(path)
     assert detail["hyper_parameters"] == client.get(f"/v1/models/{MODEL}")["grpo_parameter_template"]
     assert detail["hyper_parameters"]["num_train_epochs"] == 15
+    assert detail["training_metrics"] == {}
     client.call("DELETE", path)
