@@ -1,6 +1,6 @@
 """The training step of a GRPO job."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -25,16 +25,19 @@ from tasks.training import run_trainer
 @task(task_run_name="train", cache_policy=NO_CACHE)
 async def train_on_rewards(job: TrainingJob, model_dir: Path, rows: list[Conversation]) -> None:
     """Train the job's adapter on its reward, listing each checkpoint when it is published; goes on where it was
-    killed. The log has every warning about the rewards, the job's events the first one of each kind.
+    killed. The log has every warning about the rewards, and the first traceback of each function that fails; the job's
+    events have the first warning of each kind.
     """
     log = get_run_logger()
 
-    async def record_warning(about: str, message: str) -> None:
+    async def record_warning(about: str, message: str, tracebacks: Sequence[str]) -> None:
         log.warning(message)
+        for traceback in tracebacks:
+            log.warning("%s", traceback)
         await in_catalogue(job_events.record, job.id, "warning", {"about": about}, message=message)
 
-    def on_warning(about: Literal["reward_failures", "equal_rewards"], message: str) -> None:
-        anyio.from_thread.run(record_warning, about, message)
+    def on_warning(about: Literal["reward_failures", "equal_rewards"], message: str, tracebacks: Sequence[str]) -> None:
+        anyio.from_thread.run(record_warning, about, message, tracebacks)
 
     def on_completions(table: Rows) -> None:
         anyio.from_thread.run_sync(show_completions, job, table)

@@ -225,6 +225,9 @@ class _Trainer(GRPOTrainer):  # type: ignore[misc]
         rewards: torch.Tensor = super()._calculate_rewards(inputs, prompts, completions, completion_ids)
         by_name = [dict(zip(self.reward_func_names, row, strict=True)) for row in rewards.tolist()]
         self._sampled.note(inputs, completions, by_name)
+        weighted = rewards @ self.reward_weights.to(rewards.device)
+        # What TRL logs as `reward_std` is over all completions of a step, whichever prompt they are of.
+        self._log_metric("reward_group_std", weighted.view(-1, self.num_generations).std(dim=1).mean().item())
         return rewards
 
     def _tokenize_prompts(self, prompts: list[list[int]]) -> tuple[list[list[int]], None, dict[str, Any]]:

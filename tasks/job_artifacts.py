@@ -122,7 +122,7 @@ async def _publish_loss_curve(job_id: str) -> None:
         return
     title = f"Rewards of {job.name}"
     await _publish_picture(_key(job_id, "reward"), png(reward_plots.rewards(job.training_loss, title)), title)
-    title = f"KL divergence, entropy and completion length of {job.name}"
+    title = f"What the policy of {job.name} does"
     await _publish_picture(_key(job_id, "policy"), png(reward_plots.policy(job.training_loss, title)), title)
 
 

@@ -1,8 +1,10 @@
 """What a GRPO training reports over its steps, as pictures."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -13,6 +15,9 @@ _POLICY = {
     "kl": "KL divergence\n(nats per token)",
     "entropy": "entropy\n(nats)",
     "completion_length": "completion length\n(tokens)",
+    "clip_ratio": "clip ratio\n(share of tokens)",
+    "equal_groups": "equal groups\n(share of prompts)",
+    "reward_group_std": "reward within groups\n(standard deviation)",
 }
 
 
@@ -52,22 +57,30 @@ def rewards(points: Sequence[dict[str, Any]], title: str) -> Figure:
 
 
 def policy(points: Sequence[dict[str, Any]], title: str) -> Figure:
-    """KL divergence (left out with beta 0), entropy and completion length over the steps, one below the other.
+    """What the policy does over the steps, in panels: KL divergence, entropy, completion length, clip ratio, share of
+    groups with equal rewards, and the reward's standard deviation within groups.
 
-    `points` are as for `rewards`.
+    `points` are as for `rewards`. A panel without values is left out: of KL with beta 0, and of what an earlier version
+    did not measure.
     """
     steps, shown = _by_step(points)
-    panels = {name: label for name, label in _POLICY.items() if any(point[name] is not None for point in shown)}
-    figure = new_figure(height=1.5 + 2 * max(1, len(panels)))
-    grid = figure.subplots(max(1, len(panels)), sharex=True, squeeze=False)[:, 0]
+    panels = {name: label for name, label in _POLICY.items() if any(point.get(name) is not None for point in shown)}
+    rows = max(1, math.ceil(len(panels) / 2))
+    figure = new_figure(width=10, height=1 + 2 * rows)
+    grid = figure.subplots(rows, 2, sharex=True, squeeze=False).ravel()
     marker = "." if len(steps) <= _MARKED_STEPS else None
     for axes, (name, label) in zip(grid, panels.items(), strict=False):
-        values = [point[name] for point in shown]
-        axes.plot(steps, values, color=COLOURS[0], marker=marker)
+        values = [math.nan if point.get(name) is None else point[name] for point in shown]
+        # Unclipped, a line along 0 is seen.
+        axes.plot(steps, values, color=COLOURS[0], marker=marker, clip_on=False)
         axes.set_ylabel(label)
-        axes.set_ylim(bottom=min(0.0, *(value for value in values if value is not None)))
+        axes.set_ylim(bottom=min(0.0, np.nanmin(values)))
         _finish(axes)
-    grid[-1].set(xlabel="step", xlim=(0, max(steps, default=1)))
+    for axes in grid[len(panels) :]:
+        axes.set_axis_off()
+    for axes in grid[: len(panels)][-2:]:
+        axes.set(xlabel="step", xlim=(0, max(steps)))
+        axes.tick_params(labelbottom=True)
     set_title(figure, title)
     return figure
 

@@ -21,7 +21,8 @@ class Rewards:
     """The testing functions of one run, as reward functions that TRL calls; open while it trains, in one thread.
 
     `group` is how many completions in a row are of the same prompt. A completion on which a function fails or runs out
-    of time is counted in `failures`, and `last_failure` says which function and why. With `on_failure` "lowest" it gets
+    of time is counted in `failures`, and `last_failure` says which function and why; `tracebacks` has the first one of
+    each function whose own code has one, in the order they came. With `on_failure` "lowest" it gets
     the lowest score of its group, 0 where there is none: whatever the function's range, a failure is no success. With
     "stop" it raises TestingFailed. A judge is asked from the event loop whose worker thread this is; one that is not to
     be had raises Unavailable.
@@ -30,6 +31,7 @@ class Rewards:
     def __init__(self, functions: Sequence[AnyFunction], *, group: int, on_failure: Literal["lowest", "stop"]) -> None:
         self._functions, self._group, self._on_failure = functions, group, on_failure
         self.failures, self.last_failure = 0, ""
+        self.tracebacks: dict[str, str] = {}
 
     def __enter__(self) -> Self:
         # One event loop for the run: sandboxes live no longer than the thread that starts them.
@@ -66,6 +68,8 @@ class Rewards:
             if failed:
                 self.failures += len(failed)
                 self.last_failure = f"{function.name}: {failed[-1].error}"
+                if traced := [row.traceback for row in failed if row.traceback]:
+                    self.tracebacks.setdefault(function.name, traced[0])
                 if self._on_failure == "stop":
                     raise TestingFailed(
                         f"Testing function {function.name!r} failed on {len(failed)} of {len(scored)} completions of a "

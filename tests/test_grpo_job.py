@@ -68,6 +68,12 @@ def test_job_trains_on_its_rewards_tests_every_checkpoint_and_is_shown_in_prefec
         assert point["reward_failures"] == 0
         assert point["clip_ratio"] == 0
         assert point["learning_rate"] is not None
+        assert point["reward_group_std"] >= 0
+    last = job["training_loss"][-1]
+    parts = {f"rewards/{name}": last["rewards"][name] for name in weights}
+    assert job["training_metrics"].items() >= parts.items()
+    for name in ("epoch", "loss", "learning_rate", "reward", "reward_group_std", "kl", "entropy", "clip_ratio"):
+        assert job["training_metrics"][name] == last[name]
     checkpoints = client.get(f"{path}/{job['id']}/checkpoints")
     assert [row["checkpoint"] for row in checkpoints] == [1, 2]
     for row in checkpoints:
@@ -132,8 +138,10 @@ def test_events_warn_once_of_functions_that_fail_and_of_rewards_that_teach_nothi
     failed, idle = (warning["message"] for warning in warnings)
     assert "Try the function on such rows, and correct it or them. The last was unsteady: " in failed
     assert "ZeroDivisionError: division by zero (line 2)" in failed
-    assert idle.startswith("Of the steps 1 to 20 nothing was learnt")
+    assert idle.startswith("Of the steps 1 to 12 nothing was learnt")
     assert "Raise temperature or num_generations" in idle
+    traced = [line for line in client.get(f"{path}/logs") if "line 2, in unsteady" in line["message"]]
+    assert [line["level"] for line in traced] == ["WARNING"]
 
 
 def test_run_started_from_prefects_form_registers_its_own_grpo_job(

@@ -93,8 +93,10 @@ class GrpoParameters(_LoraParameters):
         description="Optimizer steps between checkpoints; there is one each epoch when that is sooner.",
     )
     num_generations: Whole = Field(
-        ge=2,
+        # 1 is refused where the batch is known, with the numbers that fit it.
+        ge=1,
         le=256,
+        json_schema_extra={"minimum": 2},
         description="Completions per prompt, whose rewards are compared. Divides per_device_train_batch_size × "
         "gradient_accumulation_steps, the completions of an optimizer step.",
     )

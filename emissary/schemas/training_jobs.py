@@ -125,6 +125,11 @@ class RewardPoint(LossPoint):
 
     reward: float = Field(description="Weighted sum of the testing functions' scores.")
     reward_std: float = Field(description="Standard deviation of the reward over a step's completions.")
+    reward_group_std: float | None = Field(
+        default=None,
+        description="Standard deviation of the reward over the completions of one prompt, which is what GRPO learns "
+        "from. Null where an earlier version trained.",
+    )
     rewards: dict[str, float] = Field(description="Score of each testing function, also of those without weight.")
     equal_groups: float = Field(
         description="Share of prompts whose completions all got the same reward, of which nothing is learnt."
@@ -150,6 +155,11 @@ class TrainingJobDetail(TrainingJobSummary):
     test_dataset: Annotated[DatasetSummary | None, LEFT_OUT]
     train_test_split_ratio: float | None
     training_loss: list[RewardPoint | LossPoint]
+    training_metrics: dict[str, float] = Field(
+        description="The numbers of the last point of `training_loss` by name, such as `loss` or `rewards/<function>`; "
+        "empty before the first point.",
+        examples=[{"loss": 0.1234, "learning_rate": 0.001, "epoch": 2.0}],
+    )
     hyper_parameters: dict[str, str | int | float | bool]
     timeout_seconds: int | None = Field(description="How long the job may run; null without a limit.")
     best_checkpoint: int | None = Field(description="The checkpoint with the best test score, once known.")

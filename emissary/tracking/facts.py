@@ -71,8 +71,17 @@ def facts(found: Known) -> Facts:
 def training_points(job: TrainingJob) -> Iterator[Point]:
     """The curves of training by step."""
     for point in sorted(job.training_loss, key=lambda point: point["step"]):
-        for name, value in _flat(point):
+        for name, value in values_of(point):
             yield Point(f"train/{name}", value, point["step"], point["timestamp"])
+
+
+def values_of(point: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    """The names and values of a point of the loss curve, but for step and time: `loss`, `rewards/similarity`."""
+    for name, value in point.items():
+        if isinstance(value, dict):
+            yield from values_of(value, f"{prefix}{name}/")
+        elif value is not None and name not in ("timestamp", "step"):
+            yield f"{prefix}{name}", float(value)
 
 
 def checkpoint_points(row: Checkpoint) -> Iterator[Point]:
@@ -86,15 +95,6 @@ def checkpoint_points(row: Checkpoint) -> Iterator[Point]:
     for name, value in values.items():
         if value is not None:
             yield Point(f"checkpoint/{name}", float(value), row.number, row.created_at.timestamp())
-
-
-def _flat(point: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    """The names and values of a point of the loss curve, but for where it is."""
-    for name, value in point.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{name}/")
-        elif value is not None and name not in ("timestamp", "step"):
-            yield f"{prefix}{name}", float(value)
 
 
 def _parameters(job: TrainingJob) -> dict[str, Any]:

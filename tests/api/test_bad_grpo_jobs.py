@@ -72,7 +72,11 @@ PARAMETERS: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"per_device_train_batch_size": 1},
         ["parameters.num_generations", "raise per_device_train_batch_size"],
     ),
-    "one generation": ({"num_generations": 1}, ["parameters.num_generations: 1 is not a whole number from 2"]),
+    "one generation": (
+        {"num_generations": 1, "gradient_accumulation_steps": 2},
+        ["parameters.num_generations: 1 makes no groups to compare of the 8 completions", "2, 4, 8 would"],
+    ),
+    "no generation": ({"num_generations": 0}, ["parameters.num_generations: 0 is not a whole number from 2 to 256"]),
     "more prompts a step than rows": (
         {"per_device_train_batch_size": 64},
         ["train_dataset_id", "16 prompts", "4 rows", "per_device_train_batch_size"],
@@ -99,6 +103,24 @@ def test_bad_hyperparameter_of_grpo_is_refused_by_name(
         create(client, project, dataset, {"parameters": parameters})
 
 
+ROWS_LEFT: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "held out": ({"train_test_split_ratio": 50}, ["takes 3 prompts", "has 4 rows", "leave 2", "train on more of them"]),
+    "left out": (
+        {"parameters": {"downsample_size": 50}},
+        ["train_dataset_id: a step takes 3 prompts", "4 rows, of which train_test_split_ratio and downsample_size"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("changed", "words"), ROWS_LEFT.values(), ids=ROWS_LEFT)
+def test_a_step_that_takes_more_prompts_than_rows_are_trained_on_is_refused(
+    client: Client, project: str, dataset: str, changed: dict[str, Any], words: list[str]
+) -> None:
+    three_prompts = {"per_device_train_batch_size": 12}
+    with refused(client, project, *words):
+        create(client, project, dataset, changed | {"parameters": three_prompts | changed.get("parameters", {})})
+
+
 def test_weights_sum_to_1_within_a_millionth_and_a_function_may_have_none(
     client: Client, project: str, dataset: str
 ) -> None:
@@ -109,4 +131,5 @@ def test_weights_sum_to_1_within_a_millionth_and_a_function_may_have_none(
     detail = client.get(path)
     assert detail["hyper_parameters"] == client.get(f"/v1/models/{MODEL}")["grpo_parameter_template"]
     assert detail["hyper_parameters"]["num_train_epochs"] == 15
+    assert detail["training_metrics"] == {}
     client.call("DELETE", path)

@@ -61,7 +61,7 @@ def run(work_dir: Path, **changed: Any) -> int:
         "functions": [SHARE_OF_E, LENGTH],
         "weights": {"share_of_e": 1.0},
         "work_dir": work_dir,
-        "on_warning": lambda _about, _sentence: None,
+        "on_warning": lambda _about, _sentence, _tracebacks: None,
         "on_completions": lambda _: None,
     }
     parameters = PARAMETERS | changed.pop("parameters", {})

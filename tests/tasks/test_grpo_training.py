@@ -2,8 +2,10 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from statistics import stdev
 
 import pytest
 from peft import PeftModel
@@ -13,7 +15,6 @@ from transformers import AutoModelForCausalLM
 from blocks.sandbox_replies import TestingFailed
 from emissary.errors import InvalidInput
 from emissary.testing_function_files import TestingFunction
-from tasks import reward_steps
 from tasks.reward_steps import RewardPoint
 from tasks.training_steps import LossPoint
 from tests.tasks import grpo_run
@@ -88,6 +89,8 @@ def test_tables_have_completions_of_every_point_with_their_rewards(grpo_trained:
     for point in map(reward_point, grpo_trained.points):
         scores = [entry["length"] for entry in table if entry["at step"] == point.step]
         assert point.rewards["length"] == pytest.approx(sum(scores) / 4)
+        sums = [entry["weighted sum"] for entry in table if entry["at step"] == point.step]
+        assert point.reward_group_std == pytest.approx((stdev(sums[:2]) + stdev(sums[2:])) / 2, abs=1e-4)
 
 
 @pytest.mark.acceptance
@@ -120,12 +123,9 @@ def test_finished_training_does_nothing_again(grpo_trained: Trained) -> None:
     assert (again.points, again.checkpoints) == ([], [])
 
 
-def test_failing_functions_and_equal_rewards_are_counted_and_warned_of(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(reward_steps, "IDLE_STEPS", 1)
+def test_failing_functions_and_equal_rewards_are_counted_and_warned_of(tmp_path: Path) -> None:
     points: list[RewardPoint] = []
-    warnings: list[tuple[str, str]] = []
+    warnings: list[tuple[str, str, Sequence[str]]] = []
     picky = function("picky", "1.0 if 'red' in expected_output else 1 / 0")
     run(
         tmp_path,
@@ -134,13 +134,14 @@ def test_failing_functions_and_equal_rewards_are_counted_and_warned_of(
         weights={"picky": 1.0},
         parameters={"num_train_epochs": 1, "loss_type": "dr_grpo", "beta": 0.0},
         on_log=lambda point: points.append(reward_point(point)),
-        on_warning=lambda about, sentence: warnings.append((about, sentence)),
+        on_warning=lambda *warning: warnings.append(warning),
     )
     (point,) = points
     assert (point.reward, point.reward_failures, point.equal_groups) == (0.5, 2, 1.0)
     assert point.kl is None
-    (failures_about, failed), (idle_about, idle) = warnings
-    assert (failures_about, idle_about) == ("reward_failures", "equal_rewards")
+    (failures_about, failed, (traceback,)), (idle_about, idle, none) = warnings
+    assert (failures_about, idle_about, none) == ("reward_failures", "equal_rewards", ())
+    assert "line 2, in picky" in traceback
     assert failed.startswith(
         "Up to step 1, testing functions failed 2 times more; each counts as the lowest of its group. Try the "
         "function on such rows, and correct it or them. The last was picky:"
@@ -166,6 +167,7 @@ def test_a_failure_counts_within_the_completions_of_its_prompt(tmp_path: Path) -
     )
     (point,) = points
     assert (point.reward, point.reward_failures, point.equal_groups) == (0.0, 2, 1.0)
+    assert (point.reward_std > 5, point.reward_group_std) == (True, 0.0)
 
 
 def test_a_failure_ends_the_training_where_that_is_wanted(tmp_path: Path) -> None:

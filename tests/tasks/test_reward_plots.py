@@ -8,7 +8,10 @@ from tasks.drawing import png
 
 
 def point(step: int, **values: Any) -> dict[str, Any]:
-    usual = {"reward": 0.5, "reward_std": 0.1, "rewards": {"a": 0.5}, "kl": 0.0, "entropy": 1.0, "completion_length": 8}
+    usual = {
+        "reward": 0.5, "reward_std": 0.1, "reward_group_std": 0.05, "rewards": {"a": 0.5}, "equal_groups": 0.25,
+        "kl": 0.0, "entropy": 1.0, "completion_length": 8, "clip_ratio": 0.0,
+    }  # fmt: skip
     return usual | {"step": step} | values
 
 
@@ -45,14 +48,30 @@ def test_a_repeated_step_counts_once_and_order_does_not_matter() -> None:
     assert lines(reward_plots.policy(points, "t"))["entropy\n(nats)"] == [(1, 2.0), (2, 3.0)]
 
 
-def test_without_a_penalty_there_is_no_panel_of_the_divergence() -> None:
-    with_kl, without = (reward_plots.policy([point(1, kl=kl), point(2, kl=kl)], "t") for kl in (0.1, None))
-    assert [axes.get_ylabel().partition("\n")[0] for axes in with_kl.axes] == [
-        "KL divergence",
-        "entropy",
-        "completion length",
-    ]
-    assert len(without.axes) == 2
+def panels(points: list[dict[str, Any]]) -> list[str]:
+    figure = reward_plots.policy(points, "t")
+    return [axes.get_ylabel().partition("\n")[0] for axes in figure.axes if axes.axison]
+
+
+def test_policy_has_a_panel_of_each_thing_that_is_measured() -> None:
+    drawn = ["KL divergence", "entropy", "completion length", "clip ratio", "equal groups", "reward within groups"]
+    assert panels([point(1), point(2)]) == drawn
+    assert panels([point(1, kl=None), point(2, kl=None)]) == drawn[1:]  # without a penalty
+
+
+def test_what_an_earlier_version_did_not_measure_is_left_out_or_begins_later() -> None:
+    earlier = point(1)
+    del earlier["clip_ratio"], earlier["reward_group_std"]
+    assert panels([earlier]) == ["KL divergence", "entropy", "completion length", "equal groups"]
+    drawn = lines(reward_plots.policy([earlier, point(2, reward_group_std=0.25)], "t"))
+    assert drawn["reward within groups\n(standard deviation)"][1] == (2, 0.25)
+    assert len(drawn["clip ratio\n(share of tokens)"]) == 2
+
+
+def test_steps_are_told_below_the_lowest_panel_of_each_column() -> None:
+    for points, below in (([point(1)], [4, 5]), ([point(1, kl=None)], [3, 4])):
+        figure = reward_plots.policy(points, "t")
+        assert [number for number, axes in enumerate(figure.axes) if axes.get_xlabel() == "step"] == below
 
 
 @pytest.mark.parametrize("draw", [reward_plots.rewards, reward_plots.policy])

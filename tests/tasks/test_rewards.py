@@ -55,6 +55,18 @@ def test_rows_that_raise_give_no_number_or_end_the_process_get_the_lowest_score_
         assert rewards.last_failure == "mixed: ZeroDivisionError: division by zero (line 2)"
 
 
+def test_the_first_traceback_of_each_function_is_kept() -> None:
+    where = function("where", "{'1': lambda: 1 / 0, '2': lambda: float('no'), '3': lambda: None}[predicted_output]()")
+    with opened(where, MIXED) as rewards:
+        first, second = rewards.callables()
+        for outputs in (["3"], ["1"], ["2"]):  # of the first one no code has failed
+            first(**columns(outputs))
+        second(**columns(["raise"]))
+        assert list(rewards.tracebacks) == ["where", "mixed"]
+        assert "in where" in rewards.tracebacks["where"]
+        assert rewards.tracebacks["where"].endswith("ZeroDivisionError: division by zero\n")
+
+
 def test_a_failure_stops_where_that_is_wanted() -> None:
     with opened(MIXED, on_failure="stop") as rewards:
         (reward,) = rewards.callables()

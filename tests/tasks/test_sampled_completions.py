@@ -3,7 +3,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from tasks.sampled_completions import PER_STEP, STEPS, TEXT, Rows, SampledCompletions
+from tasks.sampled_completions import PER_STEP, SHOWN_EVERY, STEPS, TEXT, Rows, SampledCompletions
 
 LOSS = {"loss": 0.1}
 
@@ -16,11 +16,13 @@ class Training:
         self.tables: list[Rows] = []
         self.sampled = SampledCompletions({"right": 1.0}, self.tables.append, state)
 
-    def step(self, number: int, completions: list[str], logs: dict[str, float] = LOSS) -> None:
+    def step(self, number: int, completions: list[str], logs: dict[str, float] = LOSS, *, saved: bool = False) -> None:
         asked = [{"input_text": f"asked {number}", "expected_output": "wanted"}] * len(completions)
         scores = [{"right": 0.25, "length": float(len(text))} for text in completions]
         self.sampled.note(asked, completions, scores)
-        self.sampled.on_log(None, SimpleNamespace(global_step=number), None, logs)
+        self.sampled.on_log(None, SimpleNamespace(global_step=number), SimpleNamespace(should_save=saved), logs)
+        if saved:
+            self.save(number)
 
     def save(self, number: int) -> str:
         folder = self.folder / f"checkpoint-{number}"
@@ -60,16 +62,22 @@ def test_texts_are_cut_and_printable(tmp_path: Path) -> None:
     json.dumps(training.tables).encode()
 
 
-def test_the_table_is_told_at_once_then_with_every_state_and_bounded(tmp_path: Path) -> None:
+def test_the_table_is_told_at_once_then_every_few_steps_and_with_every_state(tmp_path: Path) -> None:
+    training = Training(tmp_path)
+    for number in range(1, 30):
+        training.step(number, ["a"], saved=number in (13, 18))
+    assert SHOWN_EVERY == 5
+    assert [table[-1]["at step"] for table in training.tables] == [1, 6, 11, 13, 18, 23, 28]
+
+
+def test_the_table_is_bounded(tmp_path: Path) -> None:
     training = Training(tmp_path)
     for number in range(1, 200):
-        training.step(number, ["a" * 1000] * 8)
+        training.step(number, ["a" * 1000] * 8, saved=number % 10 == 0)
         if number % 10 == 0:
-            training.save(number)
             steps = sorted({row["at step"] for row in training.tables[-1]})
             assert (steps[0], steps[-1]) == (1, number)
             assert len(steps) <= STEPS
-    assert len(training.tables) == 1 + 19
     assert len(json.dumps(training.tables[-1])) < 2 * STEPS * PER_STEP * TEXT
 
 
@@ -86,7 +94,7 @@ def test_a_training_that_goes_on_from_a_state_has_each_step_once(tmp_path: Path)
     for number in range(21, 31):
         again.step(number, [f"text {number}"])
     again.save(30)
-    assert again.tables == alone.tables[-1:]
+    assert again.tables[-1] == alone.tables[-1]
 
 
 def test_a_state_of_an_earlier_version_has_none(tmp_path: Path) -> None:

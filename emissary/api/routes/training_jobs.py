@@ -26,6 +26,7 @@ from emissary.store import leftovers, pipeline_runs, training_jobs
 from emissary.store.database import transaction
 from emissary.store.pages import Page
 from emissary.store.tables import Checkpoint, TrainingJob
+from emissary.tracking.facts import values_of
 
 router = keyed_router("Training Jobs", "/v1/projects/{project_id}/training-jobs")
 
@@ -44,6 +45,7 @@ def _detail(job: TrainingJob, made_by: DecidedRun | None) -> TrainingJobDetail:
         test_dataset=DatasetSummary.model_validate(job.test_dataset) if job.test_dataset else None,
         train_test_split_ratio=job.train_test_split_ratio,
         training_loss=[(RewardPoint if "reward" in point else LossPoint)(**point) for point in job.training_loss],
+        training_metrics=dict(values_of(max(job.training_loss, key=lambda point: point["step"], default={}))),
         hyper_parameters=job.hyper_parameters,
         timeout_seconds=job.timeout_seconds,
         best_checkpoint=job.best_checkpoint,
