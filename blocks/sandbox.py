@@ -18,6 +18,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
+from prefect import get_run_logger
+from prefect.exceptions import MissingContextError
+
 from blocks import bubblewrap, packages
 from blocks.sandbox_process import end, header, send, start_plain
 from blocks.sandbox_replies import (
@@ -135,6 +138,12 @@ class Sandbox:
         if not rows:
             return []
         await self._prepare()
+        if self._isolation == "none":
+            _run_log().warning(
+                "EMISSARY_SANDBOX=none: testing function %r runs without isolation, and can read this machine's "
+                "files and use its network.",
+                self._function.name,
+            )
         # Without its token nobody replies for a row: the function knows how many there are.
         marked = [(secrets.token_hex(8), *row) for row in rows]
         scores: list[RowScore] = []
@@ -220,11 +229,6 @@ class Sandbox:
 def _isolates(name: str, isolation: Literal["bwrap", "none"], trusted: bool) -> bool:
     """Whether testing function `name` is isolated; raises Unavailable where it must be and cannot."""
     if isolation == "none":
-        log.warning(
-            "EMISSARY_SANDBOX=none: testing function %r runs without isolation, and can read this machine's "
-            "files and use its network.",
-            name,
-        )
         return False
     refused = bubblewrap.refusal()
     if refused is None:
@@ -238,6 +242,14 @@ def _isolates(name: str, isolation: Literal["bwrap", "none"], trusted: bool) -> 
         )
     log.warning("Testing function %r ships, and runs in a plain process: bubblewrap: %s", name, refused)
     return False
+
+
+def _run_log() -> logging.Logger | logging.LoggerAdapter[logging.Logger]:
+    """The log of the flow run, where there is one."""
+    try:
+        return get_run_logger()
+    except MissingContextError:
+        return log
 
 
 async def _libraries(function: TestingFunction, trusted: bool) -> Path | None:
