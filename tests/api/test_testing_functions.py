@@ -110,6 +110,10 @@ def test_pages_follow_the_names(client: Client, length: str) -> None:
         ({"content": source("bad", "pass")}, ["a number, not NoneType (line 1)"]),
         ({"content": source("bad", "return open('/etc/passwd').read()")}, ["FileNotFoundError", "(line 2)"]),
         ({"content": "import numpy\n" + source("bad")}, ["No module named 'numpy' (line 1); name its package"]),
+        (
+            {"content": source("bad", "if predicted_output == 'blue': import torch.nn as nn\n    return 1.0")},
+            ["content: the testing function 'bad' cannot import all", "No module named 'torch' (line 2); name its"],
+        ),
         ({"content": source("bad", "return 1 / (predicted_output == 'red')"), "sample": ROW}, ["ZeroDivisionError"]),
         ({"content": "x = 1 #" + "x" * 65_536}, ["content: ", "at most 64 KiB, not 65543 bytes"]),
         ({"content": "x" * 2**20}, ["content: ", "at most 64 KiB, not 1048576 bytes"]),
