@@ -2,11 +2,13 @@
 
 The one way to run them, for tests of checkpoints, for rewards and for trying them out. One process scores many rows; it
 is isolated by `blocks/bubblewrap.py`. A row on which the function fails, hangs or ends its process is that row's
-failure: the process is started again for the rows behind it.
+failure: the process is started again for the rows behind it. A function that runs the answers as code has a process for
+each, so that no answer reaches what another one is scored by; whatever it does to its process, it scores 0.
 """
 
 import asyncio
 import logging
+import secrets
 import sysconfig
 import tempfile
 import time
@@ -15,6 +17,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
+
+from prefect import get_run_logger
+from prefect.exceptions import MissingContextError
 
 from blocks import bubblewrap, packages
 from blocks.sandbox_process import end, header, send, start_plain
@@ -32,6 +37,8 @@ from emissary.testing_function_files import TestingFunction
 
 Row = tuple[str, str, str]
 """(input, expected output, predicted output)"""
+_MarkedRow = tuple[str, str, str, str]
+"""(token, input, expected output, predicted output)"""
 ROW_SECONDS = 10.0
 
 log = logging.getLogger(__name__)
@@ -105,7 +112,7 @@ class Sandbox:
         self._isolated: bool | None = None  # not known before the first call
         self._libraries: Path | None = None
         self._process: Process | None = None
-        self._sent, self._busy = 0, 0.0  # rows sent to this process; seconds that it was scoring
+        self._busy = 0.0  # seconds that this process was scoring
         self._folder: tempfile.TemporaryDirectory[str] | None = None  # of a plain process
 
     async def __aenter__(self) -> Self:
@@ -131,12 +138,20 @@ class Sandbox:
         if not rows:
             return []
         await self._prepare()
+        if self._isolation == "none":
+            _run_log().warning(
+                "EMISSARY_SANDBOX=none: testing function %r runs without isolation, and can read this machine's "
+                "files and use its network.",
+                self._function.name,
+            )
+        # Without its token nobody replies for a row: the function knows how many there are.
+        marked = [(secrets.token_hex(8), *row) for row in rows]
         scores: list[RowScore] = []
         started = time.monotonic()
         try:
             async with asyncio.timeout(self._seconds):
                 while len(scores) < len(rows):
-                    await self._advance(rows, scores)
+                    await self._advance(marked, scores)
                     if sum(row.error is not None for row in scores) > tolerated * len(rows):
                         break
         except TimeoutError:
@@ -163,25 +178,26 @@ class Sandbox:
         if dead or self._busy > self._seconds:
             await self._end()
 
-    async def _advance(self, rows: Sequence[Row], scores: list[RowScore]) -> None:
-        """Score the rows behind `scores` until all are scored or the process is lost, which fails the row it was at."""
+    async def _advance(self, rows: Sequence[_MarkedRow], scores: list[RowScore]) -> None:
+        """Score the rows behind `scores`, as many as a process may, until it is lost, which fails the row it was at."""
         process = self._process or await self._start()
-        first = self._sent - len(scores)
-        numbered = ((first + at, *rows[at]) for at in range(len(scores), len(rows)))
-        self._sent = first + len(rows)
-        sending = asyncio.create_task(send(process, numbered))
+        first, alone = len(scores), self._function.runs_answers
+        last = first + 1 if alone else len(rows)
+        sending = asyncio.create_task(send(process, (rows[at] for at in range(first, last))))
         try:
-            while len(scores) < len(rows):
+            while len(scores) < last:
                 try:
                     async with asyncio.timeout(self._row_seconds):
-                        scores.append(await read_score(process, first + len(scores)))
+                        scores.append(await read_score(process, rows[len(scores)][0]))
                 except TimeoutError:
                     raise ProcessLost(f"the function did not score the row within {self._row_seconds:g} s") from None
         except ProcessLost as lost:
-            scores.append(RowScore(None, str(lost)))
+            scores.append(RowScore(0.0, None) if alone else RowScore(None, str(lost)))
             await self._end()
         finally:
             sending.cancel()
+        if alone:
+            await self._end()
 
     async def _start(self) -> Process:
         """A process that has loaded the function."""
@@ -198,7 +214,7 @@ class Sandbox:
             seen_at = None if self._libraries is None else str(self._libraries)
             self._folder = self._folder or tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
             self._process = await start_plain(self._folder.name)
-        self._sent, self._busy = 0, 0.0
+        self._busy = 0.0
         told = header(self._function, self._seconds, libraries=seen_at, isolated=bool(self._isolated), user=user)
         await send(self._process, [told])
         await read_loaded(self._process, self._function.name)
@@ -213,11 +229,6 @@ class Sandbox:
 def _isolates(name: str, isolation: Literal["bwrap", "none"], trusted: bool) -> bool:
     """Whether testing function `name` is isolated; raises Unavailable where it must be and cannot."""
     if isolation == "none":
-        log.warning(
-            "EMISSARY_SANDBOX=none: testing function %r runs without isolation, and can read this machine's "
-            "files and use its network.",
-            name,
-        )
         return False
     refused = bubblewrap.refusal()
     if refused is None:
@@ -231,6 +242,14 @@ def _isolates(name: str, isolation: Literal["bwrap", "none"], trusted: bool) -> 
         )
     log.warning("Testing function %r ships, and runs in a plain process: bubblewrap: %s", name, refused)
     return False
+
+
+def _run_log() -> logging.Logger | logging.LoggerAdapter[logging.Logger]:
+    """The log of the flow run, where there is one."""
+    try:
+        return get_run_logger()
+    except MissingContextError:
+        return log
 
 
 async def _libraries(function: TestingFunction, trusted: bool) -> Path | None:

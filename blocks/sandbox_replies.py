@@ -73,10 +73,10 @@ async def read_loaded(process: Process, name: str) -> None:
         )
 
 
-async def read_score(process: Process, number: int) -> RowScore:
-    """The score of the row that was sent as `number`, which is the next. Raises ProcessLost."""
+async def read_score(process: Process, token: str) -> RowScore:
+    """The score of the row that was sent with `token`, which is the next. Raises ProcessLost."""
     reply = await _reply(process)
-    if reply.get("row") != number:
+    if reply.get("token") != token:
         raise ProcessLost("the function wrote to the sandbox's own pipe")
     score, printed = reply.get("score"), _lines(str(reply.get("stdout", "")))
     if type(score) is float and math.isfinite(score):

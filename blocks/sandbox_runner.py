@@ -3,10 +3,10 @@
 Started as `python -I -S sandbox_runner.py`. All messages are lines of JSON:
 
     stdin   {"name": …, "source": …, "user": uid or null, "limits": {"RLIMIT_AS": bytes, …},
-             "packages": folder or null}, then [number, input, expected, predicted] per row
+             "packages": folder or null}, then [token, input, expected, predicted] per row
     stdout  {"error": null or why the function cannot be loaded, "trace": text}, then per row
-            {"row": number, "score": number, "stdout": text} or
-            {"row": number, "error": text, "trace": text, "stdout": text}
+            {"token": the row's, "score": number, "stdout": text} or
+            {"token": the row's, "error": text, "trace": text, "stdout": text}
 
 It ends with its stdin. Nothing here is a defence once the function's code runs, for it shares this process: the defence
 is the sandbox around it and the reader's suspicion of every reply. User and limits are set before, and cannot be
@@ -57,7 +57,7 @@ def main() -> None:
         return
     answer({"error": None})
     for line in rows:
-        number, *row = json.loads(line)
+        token, *row = json.loads(line)
         printed = Printed()
         try:
             with redirect_stdout(printed):
@@ -66,7 +66,7 @@ def main() -> None:
             outcome: dict[str, float | str | None] = {"score": number_of(value)}
         except BaseException as error:
             outcome = described(error, file, function)
-        answer({"row": number, **outcome, "stdout": printed.getvalue()[:MAX_PRINTED_CHARS]})
+        answer({"token": token, **outcome, "stdout": printed.getvalue()[:MAX_PRINTED_CHARS]})
 
 
 def confine(user: int | None, limits: dict[str, int]) -> None:

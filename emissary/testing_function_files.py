@@ -22,6 +22,8 @@ class TestingFunction(BaseModel):
     content: str
     dependencies: list[str] = []
     higher_is_better: bool = True
+    runs_answers: bool = False
+    """It runs the answers as code: each has a process of its own, and one that ends or hangs it scores 0."""
 
 
 _DEPENDENCIES = {
@@ -52,6 +54,7 @@ def shipped() -> dict[str, TestingFunction]:
             content=file.read_text(encoding="utf-8"),
             dependencies=_DEPENDENCIES.get(file.stem, []),
             higher_is_better=file.stem not in LOWER_IS_BETTER,
+            runs_answers=file.stem in _RUNNING_CODE,
         )
         for file in sorted(FOLDER.glob("*.py"))
     }

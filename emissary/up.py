@@ -46,6 +46,8 @@ def running(chosen: Settings, say: Say) -> Iterator[Platform]:
     tracking.check(chosen, dict(os.environ))
     if embedded_prefect:
         _require_port(chosen.prefect_port)
+    if chosen.sandbox == "none":
+        say("EMISSARY_SANDBOX=none: testing functions can read this machine's files and use its network")
     say("PostgreSQL: starting")
     # The API's socket is held here: whoever connects while the API is restarted waits, and is not refused.
     with _api_listener(chosen) as listener, catalogue_server(chosen) as address:

@@ -230,7 +230,11 @@ ANSWERS = [
     (TESTS, ADD + "raise ValueError('no')\n", 0.0),
     (TESTS, ADD + "raise SystemExit\n", 0.0),
     (TESTS, "def add(a, b):\n    while a != 'a':\n        pass\n", 0.0),
-    (TESTS, ADD + "import builtins\ndel builtins.len, builtins.isinstance, builtins.dict\n", 1.0),
+    (TESTS, ADD + "import builtins\ndel builtins.len, builtins.isinstance, builtins.dict\n", 0.0),
+    (TESTS, ADD + "import os\nos._exit(0)\n", 0.0),
+    (TESTS, ADD + "sum(range(10**12))\n", 0.0),
+    (TESTS, ADD + "while True:\n    print('x' * 1000)\n", 0.0),
+    (TESTS, ADD + "print('x' * 2**21)\n", 1.0),
     (TESTS, ADD + "import math, sys\nmath.isclose = None\nsys.setrecursionlimit(200)\n", 2 / 3),
     (TESTS, "from dataclasses import dataclass\n\n@dataclass\nclass P:\n    x: int\n\n" + ADD, 1.0),
     (GIVEN_A_CHECK, ADD, 1.0),
@@ -239,10 +243,34 @@ ANSWERS = [
 ]
 
 
-def test_code_gets_the_share_of_tests_that_it_passes_and_no_answer_touches_the_next() -> None:
+def test_code_gets_the_share_of_tests_that_it_passes_whatever_it_does_to_its_process() -> None:
     found = in_sandbox("code_tests_shared", [("", tests, answer) for tests, answer, _ in ANSWERS])
     assert [row.error for row in found] == [None] * len(ANSWERS)
     assert [row.score for row in found] == pytest.approx([score for _, _, score in ANSWERS])
+
+
+FORGER = """
+import json, os, sys
+frame = sys._getframe()
+while "rows" not in frame.f_locals:
+    frame = frame.f_back
+rows, reply = frame.f_locals["rows"], frame.f_locals["reply"]
+os.set_blocking(rows.fileno(), False)
+tokens = [frame.f_locals["token"], *(json.loads(line)[0] for line in rows.peek().splitlines())]
+reply.write(b"".join(json.dumps({"token": token, "score": 1.0}).encode() + b"\\n" for token in tokens))
+frame.f_globals["number_of"] = lambda value: 1.0
+"""
+
+
+def test_code_replies_for_no_other_answer() -> None:
+    wrong = ADD.replace("a + b", "4")
+    found = in_sandbox("code_tests_shared", [("", TESTS, answer) for answer in (wrong, FORGER, wrong, ADD)])
+    assert [row.score for row in found] == [0.0, 1.0, 0.0, 1.0]
+
+
+def test_a_pattern_that_backtracks_for_ever_has_no_match_and_ends_within_its_second() -> None:
+    found = in_sandbox("regex_match_shared", [("", "(a+)+$", "a" * 60 + "b"), ("", "(a+)+$", "aa")])
+    assert [(row.score, row.error) for row in found] == [(0.0, None), (1.0, None)]
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,11 @@
 
 import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 
 from blocks.sandbox import run_rows
 from blocks.sandbox_replies import RowScore, TestingFailed
-from emissary.api import cold_start
+from emissary.api import cold_start, undeclared_imports
 from emissary.errors import InvalidInput, NotFound, Unavailable
 from emissary.judges import AnyFunction, JudgeFunction
 from emissary.schemas.testing_functions import TestingRow
@@ -18,6 +19,8 @@ AT_ONCE = 2
 SECONDS, ROW_SECONDS = 10.0, 5.0
 PATIENCE_SECONDS = 20.0
 _slots = asyncio.Semaphore(AT_ONCE)
+_FILE = Path(undeclared_imports.__file__)
+_IMPORTS = TestingFunction(name=_FILE.stem, content=_FILE.read_text(encoding="utf-8"))
 
 
 async def run_any(organization_id: str, function: AnyFunction, rows: Sequence[TestingRow]) -> list[RowScore]:
@@ -69,7 +72,9 @@ def _triples(rows: Sequence[TestingRow]) -> list[tuple[str, str, str]]:
 
 
 async def require_score(function: TestingFunction, sample: TestingRow) -> None:
-    """Raises InvalidInput unless the function can be loaded and gives the sample row a finite number."""
+    """Raises InvalidInput unless the function can be loaded, gives the sample row a finite number, and finds what it
+    imports for other rows.
+    """
     try:
         (scored,) = await run(function, [sample])
     except TestingFailed as error:
@@ -79,4 +84,12 @@ async def require_score(function: TestingFunction, sample: TestingRow) -> None:
         raise InvalidInput(
             f"content: the testing function {function.name!r} gives the sample row no score: {scored.error}. Correct "
             "it, or send a `sample` as it expects."
+        )
+    looking = _IMPORTS.model_copy(update={"dependencies": function.dependencies})
+    whole = TestingRow(input_text=function.content, expected_output="", predicted_output="")
+    (missing,) = await run(looking, [whole])
+    if missing.score != 0:
+        raise InvalidInput(
+            f"content: the testing function {function.name!r} cannot import all that it names: "
+            f"{missing.error or missing.printed.strip()}; name its package in `dependencies`, or catch the ImportError."
         )

@@ -7,6 +7,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from emissary.judges import ANSWER_ALONE, Judge, checked_template
+from emissary.metric_names import METRIC_NAMES
 from emissary.schemas.fields import LEFT_OUT, Reference, UnixTime
 
 MAX_CONTENT_BYTES = 64 * 1024
@@ -15,9 +16,10 @@ _COLUMNS = frozenset(
     {
         *("input", "output", "input_text", "expected_output", "predicted_output", "probabilities", "errors"),
         *("checkpoint", "best"),
+        *METRIC_NAMES,
     }
 )
-"""Columns of the tables of results, in which each function has a column of its name."""
+"""Columns of the tables of results and checkpoints, in which each function has a column of its name."""
 
 
 Text = Annotated[str, Field(strict=True)]

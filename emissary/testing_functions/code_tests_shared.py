@@ -1,9 +1,13 @@
 """Code that passes its tests: the share of the expected output's tests that the answer's Python passes."""
 
 import ast
+import faulthandler
+import os
 import re
 import signal
 import sys
+from contextlib import redirect_stdout
+from pathlib import Path
 from types import CodeType, ModuleType
 
 _SECONDS = 3.0
@@ -18,8 +22,9 @@ def code_tests_shared(input_text: str, expected_output: str, predicted_output: s
     The tests are the statements of the expected output, such as `assert add(1, 2) == 3`, or `check(add)` where it
     defines `check`; its imports, definitions and assignments come before or between them. The answer is the last
     block between ``` and ```, or all of it where there is none. Both run in one fresh module with the standard
-    library. Nothing keeps an answer that is written to deceive its tests from doing so. Raises ValueError where the
-    expected output is no Python or has no tests.
+    library. Nothing keeps an answer that is written to deceive its tests from doing so. The process is of no use for
+    another answer, and is ended by one that cannot be interrupted. Raises ValueError where the expected output is no
+    Python or has no tests.
     """
     try:
         statements = [(_compiled([node]), not isinstance(node, _SETUP)) for node in _statements(expected_output)]
@@ -52,32 +57,24 @@ def _time_up(_number: int, _frame: object) -> None:
 
 def _passed(answer: str, statements: list[tuple[CodeType, bool]]) -> int:
     """How many tests the answer passes."""
-    # What an answer changes in other modules, builtins too, is put back, or later ones would be scored by it.
-    namespaces = [sys.modules, *(vars(module) for module in sys.modules.values() if isinstance(module, ModuleType))]
-    kept = [(namespace, dict(namespace)) for namespace in namespaces]
-    depth, handler = sys.getrecursionlimit(), signal.signal(signal.SIGALRM, _time_up)
-    set_timer, clock = signal.setitimer, signal.ITIMER_REAL
     module = ModuleType("answer")
     sys.modules["answer"] = module  # dataclasses and pickle look the module up
+    signal.signal(signal.SIGALRM, _time_up)
+    signal.setitimer(signal.ITIMER_REAL, _SECONDS)
+    # Python's signals wait for C, such as `sum(range(10**12))`; this does not.
+    faulthandler.dump_traceback_later(_SECONDS + 1, exit=True, file=2)
     passed = 0
     try:
-        set_timer(clock, _SECONDS)
-        exec(_compiled(_statements(answer)), module.__dict__)  # noqa: S102 - the purpose
-        for statement, is_test in statements:
-            try:
-                exec(statement, module.__dict__)  # noqa: S102
-                passed += is_test
-            except _TimeUp:
-                raise
-            except BaseException:  # noqa: S112 - SystemExit too; a test that raises is one that fails
-                continue
+        with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
+            exec(_compiled(_statements(answer)), module.__dict__)  # noqa: S102 - the purpose
+            for statement, is_test in statements:
+                try:
+                    exec(statement, module.__dict__)  # noqa: S102
+                    passed += is_test
+                except _TimeUp:
+                    raise
+                except BaseException:  # noqa: S112 - SystemExit too; a test that raises is one that fails
+                    continue
     except BaseException:
         return 0
-    finally:
-        set_timer(clock, 0)
-        for namespace, names in kept:
-            namespace.clear()
-            namespace.update(names)
-        sys.setrecursionlimit(depth)
-        signal.signal(signal.SIGALRM, handler)
     return passed

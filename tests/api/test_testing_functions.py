@@ -60,22 +60,22 @@ def names(client: Client, query: str = "") -> list[str]:
 
 
 def test_a_function_is_added_read_changed_and_deleted(client: Client) -> None:
-    body = {"name": "accuracy", "content": source("accuracy"), "dependencies": ["humanize"]}
+    body = {"name": "brevity", "content": source("brevity"), "dependencies": ["humanize"]}
     response = client.http.post(PATH, json=body)
     assert response.status_code == 201
     added = response.json()
     assert {name: added[name] for name in body} == body
     assert added["read_only"] is False
-    assert client.get(f"{PATH}/accuracy") == added
-    assert names(client) == ["accuracy", *shipped()]
-    content = source("accuracy", "return 0.5")
-    changed = client.call("PUT", f"{PATH}/accuracy", json={"content": content})
+    assert client.get(f"{PATH}/brevity") == added
+    assert names(client) == ["brevity", *shipped()]
+    content = source("brevity", "return 0.5")
+    changed = client.call("PUT", f"{PATH}/brevity", json={"content": content})
     assert (changed["content"], changed["dependencies"]) == (content, [])
-    assert client.post(f"{PATH}/accuracy/try", {"rows": [ROW]}) == [
+    assert client.post(f"{PATH}/brevity/try", {"rows": [ROW]}) == [
         {"score": 0.5, "error": None, "traceback": None, "stdout": ""}
     ]
-    assert client.http.delete(f"{PATH}/accuracy").status_code == 204
-    envelope(client.http.get(f"{PATH}/accuracy"), 404, "object_not_found")
+    assert client.http.delete(f"{PATH}/brevity").status_code == 204
+    envelope(client.http.get(f"{PATH}/brevity"), 404, "object_not_found")
     assert names(client) == list(shipped())
 
 
@@ -110,6 +110,10 @@ def test_pages_follow_the_names(client: Client, length: str) -> None:
         ({"content": source("bad", "pass")}, ["a number, not NoneType (line 1)"]),
         ({"content": source("bad", "return open('/etc/passwd').read()")}, ["FileNotFoundError", "(line 2)"]),
         ({"content": "import numpy\n" + source("bad")}, ["No module named 'numpy' (line 1); name its package"]),
+        (
+            {"content": source("bad", "if predicted_output == 'blue': import torch.nn as nn\n    return 1.0")},
+            ["content: the testing function 'bad' cannot import all", "No module named 'torch' (line 2); name its"],
+        ),
         ({"content": source("bad", "return 1 / (predicted_output == 'red')"), "sample": ROW}, ["ZeroDivisionError"]),
         ({"content": "x = 1 #" + "x" * 65_536}, ["content: ", "at most 64 KiB, not 65543 bytes"]),
         ({"content": "x" * 2**20}, ["content: ", "at most 64 KiB, not 1048576 bytes"]),
@@ -121,6 +125,7 @@ def test_pages_follow_the_names(client: Client, length: str) -> None:
         ({"name": "../bad"}, ["name: "]),
         ({"name": "class"}, ["name: ", "something else"]),
         ({"name": "output"}, ["name: ", "something else"]),
+        ({"name": "accuracy"}, ["name: ", "something else"]),
         ({"name": "b" * 101}, ["name: "]),
         ({"dependencies": ["emissary-no-such-package-5f2"]}, ["dependencies: ", "No matching distribution"]),
         (

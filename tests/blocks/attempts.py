@@ -59,7 +59,9 @@ for descriptor in range(3, 256):
 
 
 def _forge(reply: str) -> str:
-    return f"forged = {reply}{_EVERY_DESCRIPTOR}\ntime.sleep(60)"
+    """Replies itself, for the row that it is called on where `reply` has the token."""
+    token = "token = sys._getframe(1).f_locals['token'].encode()"
+    return f"import sys\n{token}\nforged = {reply}{_EVERY_DESCRIPTOR}\ntime.sleep(60)"
 
 
 ATTEMPTS = [
@@ -292,9 +294,14 @@ ATTEMPTS = [
     ),
     Attempt("call the kernel by x32's numbers", "call(0x40000000 + 39)\nreturn 1", _NO_CALL),
     # Replies
-    Attempt("reply with what is no number", _forge("""b'{"row": 0, "score": NaN}\\n'"""), "no score"),
-    Attempt("reply with infinity", _forge("""b'{"row": 0, "score": 1e999}\\n'"""), "no score"),
-    Attempt("reply for another row", _forge("""b'{"row": 7, "score": 1.0}\\n'"""), _FORGED),
+    Attempt("reply with what is no number", _forge("""b'{"token": "%b", "score": NaN}\\n' % token"""), "no score"),
+    Attempt("reply with infinity", _forge("""b'{"token": "%b", "score": 1e999}\\n' % token"""), "no score"),
+    Attempt("reply for another row", _forge("""b'{"token": "%b", "score": 1.0}\\n' % token[::-1]"""), _FORGED),
+    Attempt(
+        "reply for the rows to come by their numbers",
+        _forge("""b''.join(b'{"token": %d, "row": %d, "score": 1.0}\\n' % (row, row) for row in range(100))"""),
+        _FORGED,
+    ),
     Attempt("reply in endless brackets", _forge("b'[' * 60_000 + b'\\n'"), _FORGED),
     Attempt("reply without end", _forge("b'x' * 10**7"), _FORGED),
     Attempt(

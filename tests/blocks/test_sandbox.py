@@ -1,12 +1,18 @@
 import asyncio
 import contextlib
+import logging
 import os
 import threading
 import time
 from pathlib import Path
 from typing import Literal
+from uuid import uuid4
 
 import pytest
+from prefect import Flow
+from prefect.client.schemas import FlowRun
+from prefect.context import FlowRunContext
+from prefect.settings import PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
 
 from blocks.sandbox import Sandbox, run_rows, score_rows
 from blocks.sandbox_replies import RowScore, TestingFailed
@@ -295,6 +301,24 @@ def test_the_environment_is_out_of_reach(
     assert {row.score for row in scores} == {0.0}
 
 
-def test_none_warns_that_there_is_no_isolation(score_in: Score, caplog: pytest.LogCaptureFixture) -> None:
-    score_in("return 1", isolation="none")
-    assert "EMISSARY_SANDBOX=none" in caplog.text
+@pytest.mark.parametrize("place", ["blocks.sandbox", "prefect.flow_runs"])
+def test_none_warns_on_every_use_that_there_is_no_isolation_and_in_the_run_where_there_is_one(
+    place: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    function = TestingFunction(name="attempt", content=f"def attempt({THREE}): return 1")
+
+    async def run() -> None:
+        async with Sandbox(function, seconds=20, isolation="none", trusted=False) as sandbox:
+            await sandbox.run([("", "", "")])
+            await sandbox.run([("", "", "")])
+
+    in_a_run = FlowRunContext.model_construct(flow=Flow(run, name="train"), flow_run=FlowRun(flow_id=uuid4()))
+    logging.getLogger(place).addHandler(caplog.handler)
+    try:
+        within = in_a_run if place == "prefect.flow_runs" else contextlib.nullcontext()
+        with temporary_settings({PREFECT_LOGGING_TO_API_ENABLED: False}), within:
+            asyncio.run(run())
+    finally:
+        logging.getLogger(place).removeHandler(caplog.handler)
+    told = {id(record): record for record in caplog.records if "EMISSARY_SANDBOX=none" in record.getMessage()}
+    assert [record.name for record in told.values()] == [place] * 2

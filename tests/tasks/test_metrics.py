@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from emissary.metric_names import METRIC_NAMES
 from emissary.serving.adapter_task import AdapterTask
 from tasks.metrics import calibration_bins, class_metrics, metrics, similarity_threshold, text_metrics
 from tasks.pooled_testing import Predictions
@@ -54,6 +55,15 @@ def test_multilabel_counts_rows_and_labels() -> None:
     assert found["subset_accuracy"] == 0.5
     assert found["micro_f1"] == pytest.approx(0.8)
     assert found["macro_f1"] == pytest.approx(0.5)  # a: 1, b: never predicted
+
+
+def test_the_list_of_names_has_every_metric() -> None:
+    single, pair = [[1], [0]], [[1, 0], [0, 1]]
+    found = [text_metrics(["a"], ["a"])]
+    found += [metrics(made(task, pair, pair)) for task in (MULTICLASS, MULTILABEL)]
+    found += [metrics(made(BINARY, single, single))]
+    found += [metrics(made(task, [1.0, 0.0], [1.0, 0.0])) for task in (REGRESSION, EMBEDDING)]
+    assert set().union(*found) == METRIC_NAMES
 
 
 def test_regression_by_hand_and_where_it_is_undefined() -> None:
