@@ -3,7 +3,7 @@
 text-generation  {"prompt": text, "completion": text} or {"messages": [{"role", "content"}, …]}, the last turn
                  the assistant's
 classification   {"prompt": text, "completion": {label: 0 or 1, …}}
-regression       {"prompt": text, "completion": number}
+regression       {"prompt": text, "completion": number}, at most 1e30 in size
 embedding        {"itemA": {"text": text}, "itemB": {"text": text}, "similarity": number from -1 to 1}
 
 A number or a label object written as text, as in a CSV cell, counts as what it says, so one row may fit
@@ -24,6 +24,8 @@ OnInvalid = Literal["refuse", "skip"]
 
 TASK_TYPES: tuple[TaskType, ...] = get_args(TaskType)
 FIELDS = frozenset({"prompt", "completion", "messages", "itemA", "itemB", "similarity"})
+MOST_TARGET = 1e30
+"""Models answer in float32, which ends at 3e38."""
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
@@ -63,6 +65,12 @@ def number(value: Any) -> float | None:
         return None
 
 
+def target(value: Any) -> float | None:
+    """Return the number to predict that the value is, or says as text; None if it is none, or beyond 1e30."""
+    found = number(value)
+    return None if found is None or abs(found) > MOST_TARGET else found
+
+
 def labels(value: Any) -> dict[str, int] | None:
     """Return the labels, each with 0 or 1, that the value maps, or maps as JSON text, or None."""
     if isinstance(value, str) and value.lstrip().startswith("{"):
@@ -98,7 +106,9 @@ def _regression(row: Row) -> str | None:
     completion = row.get("completion")
     if found := _text_problem("prompt", row.get("prompt")) or _missing("completion", completion):
         return found
-    return None if number(completion) is not None else _number_problem("completion", completion)
+    if (found := number(completion)) is None:
+        return _number_problem("completion", completion)
+    return f"'completion' must be from -1e30 to 1e30, and is {found:g}" if abs(found) > MOST_TARGET else None
 
 
 def _embedding(row: Row) -> str | None:

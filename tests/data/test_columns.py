@@ -29,6 +29,8 @@ NUMBERS = st.sampled_from(
         "1e3",
         "-1",
         "2",
+        "1e30",
+        "-1e31",
         "1e999",
         "12345678901234567890",
         "01",
@@ -49,7 +51,9 @@ TEXT = st.one_of(
 )
 LABEL = st.sampled_from(["x", "y", "z", " ", "", "\t", "prompt", "é"])
 MARKS = st.dictionaries(LABEL, st.sampled_from([0, 1, 1, 0, 0.0, 1.0, True, False, 2, None, "1"]), max_size=3)
-SCORE = st.one_of(st.floats(-1, 1), st.integers(-2, 2), NUMBERS, st.sampled_from([None, True, 1e300, 10**400, 2**70]))
+SCORE = st.one_of(
+    st.floats(-1, 1), st.integers(-2, 2), NUMBERS, st.sampled_from([None, True, 1e30, -1e31, 1e300, 10**400, 2**70])
+)
 TURN = st.fixed_dictionaries(
     {
         "role": st.sampled_from(["user", "assistant", "assistant", "system", "boss", None, 5]),
