@@ -29,6 +29,7 @@ MOST_TARGET = 1e30
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_CONTROL = re.compile(r"[\x00-\x1f]")
 
 
 def fit(row: Row) -> frozenset[TaskType]:
@@ -106,9 +107,9 @@ def _regression(row: Row) -> str | None:
     completion = row.get("completion")
     if found := _text_problem("prompt", row.get("prompt")) or _missing("completion", completion):
         return found
-    if (found := number(completion)) is None:
+    if (said := number(completion)) is None:
         return _number_problem("completion", completion)
-    return f"'completion' must be from -1e30 to 1e30, and is {found:g}" if abs(found) > MOST_TARGET else None
+    return f"'completion' must be from -1e30 to 1e30, and is {said:g}" if abs(said) > MOST_TARGET else None
 
 
 def _embedding(row: Row) -> str | None:
@@ -163,7 +164,7 @@ def _messages_problem(messages: Any) -> str | None:
 
 def _labels_problem(mapped: Row) -> str | None:
     for label, marked in mapped.items():
-        if not isinstance(label, str) or not label.strip() or any(ord(character) < 32 for character in label):
+        if not isinstance(label, str) or not label.strip() or _CONTROL.search(label):
             return f"'completion' has the label {str(label)[:60]!r}, which is no name"
         if not isinstance(marked, int | float) or marked not in (0, 1):
             return f"'completion' must map the label {label[:60]!r} to 0 or 1"

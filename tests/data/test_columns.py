@@ -222,6 +222,23 @@ def test_plain_rows_are_read_in_columns_and_one_bad_row_costs_only_its_neighbour
     assert sum(len(call.args[0]) for call in row_by_row.call_args_list) < 1_000
 
 
+@pytest.mark.parametrize("first", ["plain", "wide"])
+def test_fields_are_not_learnt_again_once_there_are_too_many(tmp_path, first):
+    wide = {"prompt": "a", "completion": {f"label {index}": index % 2 for index in range(2_000)}}
+    plain = {"prompt": "a", "completion": {"label 1": 1}}
+    rows = [plain] * 2_000 * (first == "plain") + [wide] * 200 + [plain] * 2_000
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with (
+        patch.object(pa, "infer_type", wraps=pa.infer_type) as inferred,
+        patch.object(reading, "batch_of", wraps=reading.batch_of) as row_by_row,
+    ):
+        found = validate(tmp_path / "a.jsonl", "a.jsonl")
+    assert (found.rows, len(found.labels)) == (len(rows), 2_000)
+    assert sum(2_000 < len(str(call.args[0][-1])) for call in inferred.call_args_list) <= reading._THREADS + 1
+    if first == "plain":
+        assert sum(len(call.args[0]) for call in row_by_row.call_args_list) < 3_000
+
+
 @pytest.mark.parametrize("line", ["null", "{}null", '{"prompt": "a", "completion": "b"}null', "[null]"])
 def test_lines_on_which_pyarrow_stumbles_are_refused(tmp_path, line):
     (tmp_path / "a.jsonl").write_text('{"prompt": "a", "completion": "b"}\n' + f"{line}\n" * 3)
