@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from emissary.data.rows import Row, TaskType, number
+from emissary.data.rows import Row, TaskType, number, target
 from emissary.data.validation import LabelKind
 from emissary.errors import InvalidInput
 
@@ -121,6 +121,8 @@ def checked(output: Any, task_type: TaskType, classes: Classes | None) -> Any:
         raise InvalidInput("output: it must be a number.")
     if task_type == "embedding" and not -1 <= value <= 1:
         raise InvalidInput(f"output: a similarity is from -1 to 1, and this is {value:g}.")
+    if task_type == "regression" and target(value) is None:
+        raise InvalidInput(f"output: it must be from -1e30 to 1e30, and is {value:g}.")
     return value
 
 

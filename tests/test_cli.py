@@ -87,6 +87,7 @@ def test_wrong_usage_ends_with_2(platform: Platform, project: str) -> None:
         ("checkpoints", "show", "job", "first"),
         ("jobs", "create", "--base-model", MODEL),
         ("jobs", "create", "--train-dataset", "rows"),
+        ("jobs", "create", "--train-dataset", "rows", "--from", "job", "--checkpoint", "last"),
         ("jobs", "create", "--train-dataset", "rows", "--base-model", MODEL, "--from", "job"),
         ("engines", "create", "--base-model", MODEL, "--start", "08:00"),
         ("keys", "create", "x", "--role", "king"),

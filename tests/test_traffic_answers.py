@@ -147,6 +147,7 @@ def test_right_answer_is_kept_as_a_dataset_has_it(
         ("regression", None, True, "must be a number"),
         ("regression", None, float("inf"), "must be a number"),
         ("regression", None, 10**400, "must be a number"),
+        ("regression", None, -1e31, "from -1e30 to 1e30"),
         ("embedding", None, 1.01, "from -1 to 1"),
         ("classification", MULTICLASS, "music", "no label 'music'; the deployment has 'food', 'sport'"),
         ("classification", MULTICLASS, ["food", "sport"], "exactly one"),

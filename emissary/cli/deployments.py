@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
+from emissary.cli.checkpoint_numbers import number_or_best
 from emissary.cli.connection import AsJson, InProject, connect, find, given, project_path
 from emissary.cli.engines import engine_path
 from emissary.cli.exit_codes import WrongUsage
@@ -67,8 +68,7 @@ def create(
     as_json: AsJson = False,
 ) -> None:
     """Deploy a checkpoint, to be called by its name."""
-    if checkpoint != "best" and not checkpoint.isdecimal():
-        raise WrongUsage(f"--checkpoint: {checkpoint!r} is neither a number nor `best`.")
+    number = number_or_best(checkpoint)
     if keep_days is not None and capture is None:
         raise WrongUsage("--keep-days: nothing is kept without --capture.")
     client = connect(ctx)
@@ -76,7 +76,7 @@ def create(
     is_base_model = any(model["name"] == job for model in client.get("/v1/models"))
     source = job if is_base_model else find(client.get(f"{path}/training-jobs"), job, "training job")["id"]
     body: dict[str, Any] = {
-        "checkpoint": checkpoint if checkpoint == "best" else int(checkpoint),
+        "checkpoint": number,
         "name": name,
         "description": description,
         "inactive_timeout": inactive_timeout,

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 from rich.progress import Progress
 
+from emissary.cli.checkpoint_numbers import number_or_best
 from emissary.cli.connection import AsJson, InProject, connect, find, given, path_of, project_path
 from emissary.cli.downloading import Output, download
 from emissary.cli.exit_codes import WrongUsage
@@ -55,7 +56,8 @@ def create(
         str | None, typer.Option("--from", help="Or the earlier job (id or name) whose adapter to train on.")
     ] = None,
     checkpoint: Annotated[
-        int | None, typer.Option(help="With --from: the checkpoint; SFT takes the best one without.")
+        str | None,
+        typer.Option(metavar="NUMBER|best", help="With --from: the checkpoint; SFT takes the best one without."),
     ] = None,
     hf_model: Annotated[str | None, typer.Option(help="Or a Hugging Face model: its page, or owner/name.")] = None,
     test_dataset: Annotated[str | None, typer.Option(help="Id or name of the dataset to test on.")] = None,
@@ -89,13 +91,14 @@ def create(
     """Train a model: supervised, or with --reward by reinforcement (GRPO)."""
     if [base_model, start, hf_model].count(None) != 2:
         raise WrongUsage("Give one of --base-model, --from and --hf-model.")
+    number = None if checkpoint is None else number_or_best(checkpoint)
     client = connect(ctx)
     datasets = client.get(f"{project_path(client, project)}/datasets")
     parent = find(client.get(jobs_path(client, project)), start, "training job") if start else None
     body: dict[str, Any] = {
         "base_model": parent["id"] if parent else base_model or "HF_MODEL",
         "base_model_option": "fine-tuned" if parent else None,
-        "checkpoint": checkpoint,
+        "checkpoint": number,
         "hf_model_link": hf_model,
         "train_dataset_id": find(datasets, train_dataset, "dataset")["id"],
         "test_dataset_id": test_dataset and find(datasets, test_dataset, "dataset")["id"],

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from pyarrow import types
 
 from emissary.data.records import SCHEMA
-from emissary.data.rows import FIELDS, ROLES, labels, number
+from emissary.data.rows import FIELDS, MOST_TARGET, ROLES, labels, number
 
 _NUMBER = r"^-?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 _LONGEST_NUMBER = 300  # longer ones may be beyond a double
@@ -64,7 +64,7 @@ def _prompts(prompt: pa.Array, completion: pa.Array) -> dict[str, pa.Array]:
     if types.is_struct(completion.type):
         return columns | {"labels": _labels(completion)}
     if _is_number(completion.type):
-        return columns | {"target": _finite(completion)}
+        return columns | {"target": _numbers(completion)}
     text = _text(completion)
     return columns | {"completion": text, "labels": _labels_said(text), "target": _numbers_said(text)}
 
@@ -129,16 +129,16 @@ def _messages(column: pa.Array) -> pa.Array:
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), turns, type=SCHEMA.field("messages").type)
 
 
-def _finite(column: pa.Array) -> pa.Array:
+def _numbers(column: pa.Array) -> pa.Array:
     _sure(not column.null_count)
     column = column.cast(pa.float64())
-    _sure(bool(np.isfinite(column.to_numpy()).all()))
+    _sure(bool((np.abs(column.to_numpy()) <= MOST_TARGET).all()))
     return column
 
 
 def _similarity(column: pa.Array) -> pa.Array:
     if _is_number(column.type):
-        column = _finite(column)
+        column = _numbers(column)
     else:
         column = _numbers_said(_text(column))
         _sure(not column.null_count)
@@ -207,5 +207,5 @@ def _numbers_said(text: pa.Array) -> pa.Array:
         others = said.filter(pa.array(~plain)).to_pylist()
         found = [number(other) for other in others]
         values[candidates[~plain]] = [np.nan if value is None else value for value in found]
-        values[~np.isfinite(values)] = np.nan
+        values[~(np.abs(values) <= MOST_TARGET)] = np.nan
     return pa.array(values, mask=np.isnan(values))

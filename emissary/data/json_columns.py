@@ -24,10 +24,14 @@ class Fields:
 
     def __init__(self) -> None:
         self.schema = pa.schema([])
+        self.too_many = False
+        """Whether there are more than can be columns; then no further ones are learnt."""
         self._lock = Lock()
 
     def learn(self, rows: Sequence[Row]) -> None:
         """Take in the fields of rows that were read one by one."""
+        if self.too_many:
+            return
         try:
             seen = pa.infer_type(rows[:_SAMPLE_ROWS])
             if not types.is_struct(seen):
@@ -38,7 +42,8 @@ class Fields:
                     known = pa.unify_schemas([self.schema, found], promote_options="permissive")
                 except pa.ArrowException:
                     known = found
-                if _size(pa.struct(known)) <= _MOST_FIELDS:
+                self.too_many = self.too_many or _size(pa.struct(known)) > _MOST_FIELDS
+                if not self.too_many:
                     self.schema = known
         except (pa.ArrowException, OverflowError):
             return

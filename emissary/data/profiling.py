@@ -161,7 +161,7 @@ def profile(path: Path, count_tokens: CountTokens | None = None) -> tuple[Datase
 
 
 def distribution(values: Numbers) -> Distribution:
-    """How `values`, one for each row and at least one, are spread."""
+    """How `values`, one for each row and at least one, are spread; their range must be finite."""
     return _spread(values, np.arange(1, len(values) + 1), _OUTSIDE, _histogram(values))
 
 
@@ -182,8 +182,14 @@ def _spread(values: Numbers, rows: Indices, fence: float, histogram: dict[str, l
 def _histogram(values: Numbers) -> dict[str, list[float]]:
     low, high = float(values.min()), float(values.max())
     whole = 0 < high - low < _BINS and bool(np.all(values == np.floor(values)))
-    bins = np.arange(low - 0.5, high + 1) if whole else _BINS  # of a few whole numbers, a bin for each
-    counts, edges = np.histogram(values, bins)
+    if whole:  # and few, so a bin for each
+        edges = np.arange(low - 0.5, high + 1)
+    else:
+        edges = np.linspace(low, high, _BINS + 1) if high > low else np.linspace(low - 0.5, high + 0.5, _BINS + 1)
+    # Between two numbers that are nearly the same, or very large ones, there are no others for so many edges.
+    if not (np.diff(edges) > 0).all() or edges[-1] < high:
+        edges = np.array([np.nextafter(low, -np.inf), np.nextafter(high, np.inf)])
+    counts, edges = np.histogram(values, edges)
     return {"edges": edges.tolist(), "counts": counts.tolist()}
 
 

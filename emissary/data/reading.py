@@ -100,7 +100,7 @@ def _parallel(convert: Callable[[_T], _U], items: Iterable[_T]) -> Iterator[_U]:
 
 
 def _of_block(block: Block, fields: json_columns.Fields) -> list[Chunk]:
-    if not fields.schema.names:
+    if not fields.schema.names and not fields.too_many:
         fields.learn(_objects(read_jsonl(next(block.parts(len(block.data) // _SMALL_BYTES + 1)))))
     batch = json_columns.parse(block, fields)
     if batch is not None and (records := normalised(batch)) is not None:

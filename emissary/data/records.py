@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from emissary.data.rows import TASK_TYPES, Row, TaskType, fit, labels, number
+from emissary.data.rows import TASK_TYPES, Row, TaskType, fit, labels, number, target
 
 SCHEMA = pa.schema(
     [
@@ -78,5 +78,5 @@ def _record(row: Row) -> dict[str, Any]:
         marked = labels(completion) or {}
         record["labels"] = [{"label": label, "value": value} for label, value in marked.items()]
     if "regression" in task_types:
-        record["target"] = number(completion)
+        record["target"] = target(completion)
     return record

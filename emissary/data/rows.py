@@ -3,7 +3,7 @@
 text-generation  {"prompt": text, "completion": text} or {"messages": [{"role", "content"}, …]}, the last turn
                  the assistant's
 classification   {"prompt": text, "completion": {label: 0 or 1, …}}
-regression       {"prompt": text, "completion": number}
+regression       {"prompt": text, "completion": number}, at most 1e30 in size
 embedding        {"itemA": {"text": text}, "itemB": {"text": text}, "similarity": number from -1 to 1}
 
 A number or a label object written as text, as in a CSV cell, counts as what it says, so one row may fit
@@ -24,9 +24,12 @@ OnInvalid = Literal["refuse", "skip"]
 
 TASK_TYPES: tuple[TaskType, ...] = get_args(TaskType)
 FIELDS = frozenset({"prompt", "completion", "messages", "itemA", "itemB", "similarity"})
+MOST_TARGET = 1e30
+"""Models answer in float32, which ends at 3e38."""
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_CONTROL = re.compile(r"[\x00-\x1f]")
 
 
 def fit(row: Row) -> frozenset[TaskType]:
@@ -61,6 +64,12 @@ def number(value: Any) -> float | None:
         return float(value) if math.isfinite(value) else None
     except OverflowError:
         return None
+
+
+def target(value: Any) -> float | None:
+    """Return the number to predict that the value is, or says as text; None if it is none, or beyond 1e30."""
+    found = number(value)
+    return None if found is None or abs(found) > MOST_TARGET else found
 
 
 def labels(value: Any) -> dict[str, int] | None:
@@ -98,7 +107,9 @@ def _regression(row: Row) -> str | None:
     completion = row.get("completion")
     if found := _text_problem("prompt", row.get("prompt")) or _missing("completion", completion):
         return found
-    return None if number(completion) is not None else _number_problem("completion", completion)
+    if (said := number(completion)) is None:
+        return _number_problem("completion", completion)
+    return f"'completion' must be from -1e30 to 1e30, and is {said:g}" if abs(said) > MOST_TARGET else None
 
 
 def _embedding(row: Row) -> str | None:
@@ -153,7 +164,7 @@ def _messages_problem(messages: Any) -> str | None:
 
 def _labels_problem(mapped: Row) -> str | None:
     for label, marked in mapped.items():
-        if not isinstance(label, str) or not label.strip() or any(ord(character) < 32 for character in label):
+        if not isinstance(label, str) or not label.strip() or _CONTROL.search(label):
             return f"'completion' has the label {str(label)[:60]!r}, which is no name"
         if not isinstance(marked, int | float) or marked not in (0, 1):
             return f"'completion' must map the label {label[:60]!r} to 0 or 1"

@@ -22,6 +22,8 @@ from emissary.errors import InvalidInput
 SHOWN_PROBLEMS = 100
 FEW_ROWS = 10
 FEW_ROWS_IN_A_CLASS = 20
+FEW_CLASSES = 5
+"""So many are named in warnings of one kind."""
 
 LabelKind = Literal["binary", "multiclass", "multilabel"]
 
@@ -107,17 +109,18 @@ def validate(
     classes = _Classes.of([group.classes for group in kept])
     label_kind = classes.kind() if "classification" in compatible else None
     class_counts = classes.counts() if label_kind else {}
+    labels = sorted(classes.marked) if label_kind else []
     return DatasetReport(
         rows=rows,
         compatible_task_types=compatible,
         misfits={task: found.sentence(number_means) for task, found in misfits.items() if found.count},
         label_kind=label_kind,
-        labels=sorted(classes.marked) if label_kind else [],
+        labels=labels,
         class_counts=class_counts,
         label_lines=classes.lines() if label_kind else {},
         number_means=number_means,
         duplicates=repeated(np.concatenate([found for group in kept for found in group.hashes])),
-        warnings=_warnings(rows, class_counts, names - FIELDS),
+        warnings=_warnings(rows, class_counts, labels, names - FIELDS),
         on_invalid=on_invalid,
         skipped=left_out.count,
         problems=left_out.problems(),
@@ -276,15 +279,26 @@ def _keep_first(first: dict[str, int], more: Mapping[str, int]) -> None:
         first[label] = min(number, first.get(label, number))
 
 
-def _warnings(rows: int, class_counts: dict[str, int], unused: set[str]) -> list[str]:
+def _warnings(rows: int, class_counts: dict[str, int], labels: list[str], unused: set[str]) -> list[str]:
     warnings = []
     if rows < FEW_ROWS:
         warnings.append(f"The dataset has fewer than {FEW_ROWS} rows ({rows}), too few to learn much from.")
+    small = [(count, name) for name, count in class_counts.items() if count < FEW_ROWS_IN_A_CLASS]
     warnings += [
-        f"The class {name!r} has fewer than {FEW_ROWS_IN_A_CLASS} rows ({count})."
-        for name, count in class_counts.items()
-        if count < FEW_ROWS_IN_A_CLASS
+        f"The class {name[:60]!r} has fewer than {FEW_ROWS_IN_A_CLASS} rows ({count})."
+        for count, name in sorted(small)[:FEW_CLASSES]
     ]
+    if (more := len(small) - FEW_CLASSES) > 0:
+        warnings.append(f"… and {more} more {'class has' if more == 1 else 'classes have'} as few rows.")
+    alike: dict[str, list[str]] = {}
+    for label in labels:
+        alike.setdefault("".join(label.split()), []).append(label)
+    same = [group for group in alike.values() if len(group) > 1]
+    for group in same[:FEW_CLASSES]:
+        named = " and ".join(repr(label[:60]) for label in group[:FEW_CLASSES]) + (", …" * (len(group) > FEW_CLASSES))
+        warnings.append(f"The labels {named} differ by white space alone, and are learnt as different ones.")
+    if (more := len(same) - FEW_CLASSES) > 0:
+        warnings.append(f"… and {more} more {'label is' if more == 1 else 'labels are'} written in such ways.")
     if unused:
         names = ", ".join(repr(name[:60]) for name in sorted(unused)[:6]) + (", …" if len(unused) > 6 else "")
         warnings.append(f"Fields that no task type reads are left out: {names}.")

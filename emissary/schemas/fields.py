@@ -39,11 +39,18 @@ def _digits(value: object) -> object:
     return value
 
 
+def _whole(value: object) -> object:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 UnixTime = Annotated[int, BeforeValidator(_unix)]
 """UNIX seconds; takes a datetime."""
 
 IN_DIGITS = BeforeValidator(_digits)
 """Marks a whole number in a query or header: `1.0` and `1_0`, which pydantic would read too, are none."""
+
+WHOLE = BeforeValidator(_whole)
+"""Marks a whole number in JSON, which has one kind of number: some clients write 3 as 3.0."""
 
 Name = Annotated[
     str, Field(strict=True, min_length=1, max_length=100), AfterValidator(_printable), AfterValidator(_plain_name)

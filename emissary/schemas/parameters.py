@@ -2,12 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
-
-def _whole(value: object) -> object:
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
+from emissary.schemas.fields import WHOLE
 
 AUTO = "auto"
 """In place of a number: the run chooses it."""
@@ -15,8 +12,7 @@ AUTO = "auto"
 TEST_LOSS = "test_loss"
 """The metric of early stopping that is no testing function: the loss on the test rows, of which less is better."""
 
-# JSON has one kind of number, and some clients write 3 as 3.0.
-Whole = Annotated[int, BeforeValidator(_whole)]
+Whole = Annotated[int, WHOLE]
 
 
 class _LoraParameters(BaseModel):
@@ -50,11 +46,9 @@ class SftParameters(_LoraParameters):
         description="Peak learning rate of AdamW; `auto` has the run choose it by the model's width, lora_alpha, the "
         "rows of a step and the number of steps."
     )
-    per_device_train_batch_size: Annotated[int, Field(ge=1, le=1024), BeforeValidator(_whole)] | Literal["auto"] = (
-        Field(
-            description="Rows per forward pass in training; `auto` has the run choose it by the number of rows, the "
-            "longest one and the device's memory."
-        )
+    per_device_train_batch_size: Annotated[int, Field(ge=1, le=1024), WHOLE] | Literal["auto"] = Field(
+        description="Rows per forward pass in training; `auto` has the run choose it by the number of rows, the "
+        "longest one and the device's memory."
     )
     per_device_eval_batch_size: Whole = Field(ge=1, le=1024, description="Rows per forward pass in testing.")
     lora_dropout: float = Field(ge=0, lt=1, description="Dropout on the input of the LoRA matrices.")

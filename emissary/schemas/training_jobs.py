@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from emissary.schemas.datasets import DatasetSummary
 from emissary.schemas.decisions import DecidedRun
-from emissary.schemas.fields import LEFT_OUT, Description, Name, Reference, UnixTime
+from emissary.schemas.fields import LEFT_OUT, WHOLE, Description, Name, Reference, UnixTime
 from emissary.schemas.hub_pushes import PushedToHub, PushToHub
 from emissary.schemas.parameters import SftParameters
 
@@ -27,13 +27,10 @@ class TrainingOptions(BaseModel):
         "`fine-tuned` name or id of a training job of the project.",
         examples=["SmolLM2-135M-Instruct"],
     )
-    checkpoint: int | None = Field(
+    checkpoint: Annotated[int, Field(strict=True, ge=1, lt=2**31), WHOLE] | Literal["best"] | None = Field(
         default=None,
-        strict=True,
-        ge=1,
-        lt=2**31,
-        description="With `fine-tuned`: the checkpoint whose adapter is trained on. Left out, the best one, or the "
-        "last where none is; GRPO needs it.",
+        description="With `fine-tuned`: the checkpoint whose adapter is trained on, by its number, or `best`. Left "
+        "out, the best one, or the last where none is; GRPO needs it.",
     )
     test_functions: list[Annotated[str, Field(strict=True)]] = Field(
         default=[],

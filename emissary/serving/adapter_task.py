@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
@@ -75,6 +76,8 @@ def number_text(value: float) -> str:
 
 def standardisation(targets: Sequence[float]) -> tuple[float, float]:
     """Mean and standard deviation of regression targets; 1 for the deviation of targets that are all the same."""
-    mean = sum(targets) / len(targets)
-    deviation = (sum((target - mean) ** 2 for target in targets) / len(targets)) ** 0.5
-    return mean, deviation or 1.0
+    values = np.array(targets, np.float64)
+    if (values == values[0]).all():
+        return float(values[0]), 1.0
+    scale = np.abs(values).max()  # so that no square is beyond a double, nor all of them 0
+    return float((values / scale).mean() * scale), float((values / scale).std() * scale) or 1.0

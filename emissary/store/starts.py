@@ -112,15 +112,17 @@ async def _parent(session: AsyncSession, project: Project, reference: str) -> Tr
     )
 
 
-async def _checkpoint(session: AsyncSession, parent: TrainingJob, wanted: int | None, technique: Technique) -> int:
+async def _checkpoint(
+    session: AsyncSession, parent: TrainingJob, wanted: int | Literal["best"] | None, technique: Technique
+) -> int:
     query = select(Checkpoint.number).where(Checkpoint.training_job_id == parent.id).order_by(Checkpoint.number)
     there = (await session.scalars(query)).all()
     shown = ", ".join(map(str, there)) or "none"
-    if wanted is not None:
+    if isinstance(wanted, int):
         if wanted not in there:
             raise InvalidInput(f"checkpoint: {parent.name!r} has no checkpoint {wanted}; complete are: {shown}.")
         return wanted
-    if technique == "GRPO":
+    if technique == "GRPO" and wanted is None:
         raise InvalidInput(f"checkpoint: give the one of {parent.name!r} to start from; complete are: {shown}.")
     if parent.status not in TERMINAL:
         raise InvalidInput(
@@ -129,6 +131,8 @@ async def _checkpoint(session: AsyncSession, parent: TrainingJob, wanted: int | 
         )
     if not there:
         raise InvalidInput(f"checkpoint: {parent.name!r} has none (status {parent.status}); train it again.")
+    if wanted == "best" and parent.best_checkpoint is None:
+        raise InvalidInput(f"checkpoint: none of {parent.name!r} was tested, so none is best; give one of {shown}.")
     return parent.best_checkpoint or there[-1]
 
 

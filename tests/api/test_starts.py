@@ -93,7 +93,11 @@ REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
     "checkpoint that is not there": ({"checkpoint": 4}, ["checkpoint", "no checkpoint 4", "1, 2, 3"]),
     "checkpoint 0": ({"checkpoint": 0}, ["checkpoint"]),
     "checkpoint of wrong type": ({"checkpoint": "2"}, ["checkpoint"]),
-    "checkpoint as a word": ({"checkpoint": "best"}, ["checkpoint"]),
+    "checkpoint as another word": ({"checkpoint": "last"}, ["checkpoint:"]),
+    "half a checkpoint": ({"checkpoint": 2.5}, ["checkpoint:"]),
+    "true as a checkpoint": ({"checkpoint": True}, ["checkpoint:"]),
+    "best of a job that tested nothing": ({"base_model": "untested", "checkpoint": "best"}, ["none is best", "1, 2"]),
+    "best of a job that runs": ({"base_model": "busy", "checkpoint": "best"}, ["checkpoint", "is Running"]),
     "job without checkpoints": ({"base_model": "empty"}, ["checkpoint", "has none", "Failed"]),
     "job that runs": ({"base_model": "busy"}, ["checkpoint", "is Running"]),
     "another task": ({"task_type": "embedding"}, ["task_type", "text-generation", "not embedding"]),
@@ -147,6 +151,8 @@ def test_grpo_needs_the_checkpoint(client: Client, own: str, rows: str, tuned: s
     made = started(client, own, body(rows, checkpoint=3, parameters={"max_length": 512}, **GRPO), "/grpo")
     assert (made["training_technique"], made["base_fine_tuned_model_checkpoint"]) == ("GRPO", 3)
     assert made["hyper_parameters"].items() >= SHAPE.items()
+    best = started(client, own, body(rows, checkpoint="best", parameters={"max_length": 512}, **GRPO), "/grpo")
+    assert best["base_fine_tuned_model_checkpoint"] == 2
 
 
 def test_job_of_another_project_is_unknown_here(client: Client, own: str, tuned: str) -> None:
@@ -175,10 +181,17 @@ def test_labels_must_be_those_of_the_parent(client: Client, own: str) -> None:
 
 @pytest.mark.parametrize(
     ("reference", "checkpoint", "expected"),
-    [("tuned", None, 2), ("tuned", 3, 3), ("untested", None, 2), ("busy", 1, 1)],
+    [
+        ("tuned", None, 2),
+        ("tuned", 3, 3),
+        ("tuned", 3.0, 3),
+        ("tuned", "best", 2),
+        ("untested", None, 2),
+        ("busy", 1, 1),
+    ],
 )
 def test_job_shows_what_it_started_from(
-    client: Client, own: str, rows: str, tuned: str, reference: str, checkpoint: int | None, expected: int
+    client: Client, own: str, rows: str, tuned: str, reference: str, checkpoint: Any, expected: int
 ) -> None:
     made = started(client, own, body(rows, base_model=reference, checkpoint=checkpoint))
     assert made["base_model_option"] == "fine-tuned"

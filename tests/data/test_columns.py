@@ -29,6 +29,8 @@ NUMBERS = st.sampled_from(
         "1e3",
         "-1",
         "2",
+        "1e30",
+        "-1e31",
         "1e999",
         "12345678901234567890",
         "01",
@@ -49,7 +51,9 @@ TEXT = st.one_of(
 )
 LABEL = st.sampled_from(["x", "y", "z", " ", "", "\t", "prompt", "é"])
 MARKS = st.dictionaries(LABEL, st.sampled_from([0, 1, 1, 0, 0.0, 1.0, True, False, 2, None, "1"]), max_size=3)
-SCORE = st.one_of(st.floats(-1, 1), st.integers(-2, 2), NUMBERS, st.sampled_from([None, True, 1e300, 10**400, 2**70]))
+SCORE = st.one_of(
+    st.floats(-1, 1), st.integers(-2, 2), NUMBERS, st.sampled_from([None, True, 1e30, -1e31, 1e300, 10**400, 2**70])
+)
 TURN = st.fixed_dictionaries(
     {
         "role": st.sampled_from(["user", "assistant", "assistant", "system", "boss", None, 5]),
@@ -216,6 +220,23 @@ def test_plain_rows_are_read_in_columns_and_one_bad_row_costs_only_its_neighbour
     assert sum(chunk.records.num_rows for chunk in chunks) == 19_999
     assert [number for chunk in chunks for number, _ in chunk.unusable] == [7_001]
     assert sum(len(call.args[0]) for call in row_by_row.call_args_list) < 1_000
+
+
+@pytest.mark.parametrize("first", ["plain", "wide"])
+def test_fields_are_not_learnt_again_once_there_are_too_many(tmp_path, first):
+    wide = {"prompt": "a", "completion": {f"label {index}": index % 2 for index in range(2_000)}}
+    plain = {"prompt": "a", "completion": {"label 1": 1}}
+    rows = [plain] * 2_000 * (first == "plain") + [wide] * 200 + [plain] * 2_000
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with (
+        patch.object(pa, "infer_type", wraps=pa.infer_type) as inferred,
+        patch.object(reading, "batch_of", wraps=reading.batch_of) as row_by_row,
+    ):
+        found = validate(tmp_path / "a.jsonl", "a.jsonl")
+    assert (found.rows, len(found.labels)) == (len(rows), 2_000)
+    assert sum(len(str(call.args[0][-1])) > 2_000 for call in inferred.call_args_list) <= reading._THREADS + 1
+    if first == "plain":
+        assert sum(len(call.args[0]) for call in row_by_row.call_args_list) < 3_000
 
 
 @pytest.mark.parametrize("line", ["null", "{}null", '{"prompt": "a", "completion": "b"}null', "[null]"])

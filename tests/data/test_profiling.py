@@ -1,4 +1,5 @@
 import json
+import math
 import subprocess
 import sys
 from itertools import pairwise
@@ -18,6 +19,7 @@ from emissary.data.normalise import normalise, read_normalised
 from emissary.data.profile_warnings import warnings_of
 from emissary.data.profiling import DatasetProfile, distribution, leakage, profile
 from emissary.data.records import SCHEMA
+from emissary.data.rows import MOST_TARGET
 
 REPORT = {"duplicates": 0, "warnings": [], "class_counts": {}}
 
@@ -70,13 +72,25 @@ def test_similarities_of_pairs_are_targets(tmp_path):
     assert found.target.quantiles["max"] == 0.9
 
 
-@given(st.lists(st.floats(-1e9, 1e9), min_size=1, max_size=60))
+@st.composite
+def numbers(draw: st.DrawFn) -> list[float]:
+    """Any that a target may be, or a few that are next to each other."""
+    size = draw(st.sampled_from([1.0, 1e9, MOST_TARGET]))
+    values = draw(st.lists(st.floats(-size, size), min_size=1, max_size=60))
+    if draw(st.booleans()):
+        steps = draw(st.lists(st.integers(0, 40), min_size=1, max_size=60))
+        values = [values[0] + step * math.ulp(values[0]) for step in steps]
+    return values
+
+
+@given(numbers())
 def test_distribution_of_any_numbers(values):
     found = distribution(np.array(values))
     ordered = list(found.quantiles.values())
     assert all(low <= high or low == pytest.approx(high) for low, high in pairwise(ordered))
     assert (ordered[0], ordered[-1]) == (min(values), max(values))
     assert sum(found.histogram["counts"]) == len(values)
+    assert all(low < high for low, high in pairwise(found.histogram["edges"]))
     if found.outliers:
         outside = [value for value in values if not found.outliers.low <= value <= found.outliers.high]
         assert found.outliers.count == len(outside)

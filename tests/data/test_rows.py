@@ -21,6 +21,8 @@ def pair(similarity):
         ({"prompt": "a", "completion": '{"x": 2}'}, {"text-generation"}),
         ({"prompt": "a", "completion": 3}, {"regression"}),
         ({"prompt": "a", "completion": " -3.5e2 "}, {"text-generation", "regression"}),
+        ({"prompt": "a", "completion": 1e30}, {"regression"}),
+        ({"prompt": "a", "completion": "1e31"}, {"text-generation"}),
         ({"prompt": "a", "completion": "1_000"}, {"text-generation"}),
         ({"prompt": "a", "completion": "nan"}, {"text-generation"}),
         (pair(-1), {"embedding"}),
@@ -72,6 +74,8 @@ def test_row_fits_its_task_types(row, task_types):
         ({"prompt": "a", "completion": True}, "regression", "must be a number, and is true or false"),
         ({"prompt": "a", "completion": float("inf")}, "regression", "must be a number, and is not finite"),
         ({"prompt": "a", "completion": 10**400}, "regression", "must be a number, and is not finite"),
+        ({"prompt": "a", "completion": 1e31}, "regression", "must be from -1e30 to 1e30, and is 1e+31"),
+        ({"prompt": "a", "completion": "-1e31"}, "regression", "must be from -1e30 to 1e30, and is -1e+31"),
         ({"itemB": {"text": "b"}, "similarity": 1}, "embedding", "'itemA' is missing"),
         (
             {"itemA": "a", "similarity": 1},

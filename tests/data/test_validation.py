@@ -64,6 +64,25 @@ def test_one_label_is_binary(tmp_path):
     assert found.warnings == ["The class 'negative' has fewer than 20 rows (5)."]
 
 
+def test_of_many_small_classes_the_smallest_are_named_and_the_others_counted(tmp_path):
+    rows = [marked(**{f"c{index}": 1}) for index in range(12) for _ in range(12 - index)]
+    assert report(tmp_path, rows).warnings == [
+        *(f"The class 'c{index}' has fewer than 20 rows ({12 - index})." for index in (11, 10, 9, 8, 7)),
+        "… and 7 more classes have as few rows.",
+    ]
+
+
+def test_labels_that_differ_by_white_space_alone_are_named(tmp_path):
+    rows = [marked(**{name: 1}) for name in ("a", "a ", "b", "c d", "c\u00a0d", "cd", "e") for _ in range(20)]
+    assert report(tmp_path, rows).warnings == [
+        "The labels 'a' and 'a ' differ by white space alone, and are learnt as different ones.",
+        "The labels 'c d' and 'cd' and 'c\\xa0d' differ by white space alone, and are learnt as different ones.",
+    ]
+    many = [marked(**{f"{index}{space}": 1}) for index in range(10) for space in ("", " ") for _ in range(20)]
+    assert report(tmp_path, many).warnings[-1] == "… and 5 more labels are written in such ways."
+    assert len(report(tmp_path, many).warnings) == 6
+
+
 def test_exactly_one_label_in_every_row_is_multiclass(tmp_path):
     found = report(tmp_path, [marked(a=1, b=0)] * 20 + [marked(b=1)] * 20)
     assert (found.label_kind, found.class_counts) == ("multiclass", {"a": 20, "b": 20})
