@@ -38,8 +38,7 @@ async def prepare(dataset_id: str) -> str:
     def write(folder: Path) -> None:
         uploaded = artifact_store().folder(dataset.artifact)
         (source,) = (path for path in uploaded.iterdir() if path.stem == "original")
-        only = dataset.report["compatible_task_types"] if dataset.report.get("on_invalid") == "skip" else None
-        normalise(source, dataset.file_name, folder / "rows.parquet", only)
+        normalise(source, dataset.file_name, folder / "rows.parquet", prepared.only(dataset))
 
     await anyio.to_thread.run_sync(made_once, key, write)
     return key

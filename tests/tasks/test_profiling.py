@@ -11,7 +11,7 @@ import pytest
 from prefect.logging import disable_run_logger
 
 from emissary.api import deleting
-from emissary.data.rows import TaskType
+from emissary.data.rows import OnInvalid, TaskType
 from emissary.errors import InvalidInput
 from emissary.ids import new_id
 from emissary.settings import settings
@@ -56,9 +56,11 @@ def run(work: Any) -> Any:
     return asyncio.run(inside())
 
 
-async def upload(project: str, rows: list[dict[str, Any]] = ROWS, name: str = "rows.jsonl") -> Dataset:
+async def upload(
+    project: str, rows: list[dict[str, Any]] = ROWS, name: str = "rows.jsonl", on_invalid: OnInvalid = "refuse"
+) -> Dataset:
     content = "".join(json.dumps(row) + "\n" for row in rows).encode()
-    row = store_file(BytesIO(content), name)
+    row = store_file(BytesIO(content), name, on_invalid)
     row.project_id, row.name, row.upload_by = project, "rows", "user-1"
     async with transaction() as session:
         session.add(row)
@@ -86,7 +88,7 @@ def test_same_content_is_made_once_and_goes_with_the_last_dataset(
     monkeypatch.setattr(preparing, "normalise", noted)
 
     async def all_of_it() -> None:
-        first, second = await upload(project), await upload(project)
+        first, second = await upload(project), await upload(project, name="tickets.v1.json.gz", on_invalid="skip")
         key = await preparing.prepare.fn(first.id)
         assert await preparing.prepare.fn(second.id) == key
         assert made == ["rows.jsonl"]
