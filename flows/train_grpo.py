@@ -6,7 +6,7 @@ from emissary.schemas.grpo_jobs import GrpoJobCreate
 from tasks.base_model import base_model_files
 from tasks.finishing import finish
 from tasks.grpo_job import train_on_rewards
-from tasks.preparing import prepare, training_and_test_rows, warn_of_leakage
+from tasks.preparing import prepare, training_and_test_rows, warn_of_rows
 from tasks.pushing import push_to_hub
 from tasks.registering import training_job
 from tasks.run_state import enter
@@ -28,7 +28,7 @@ async def train_grpo(
     train_key = await prepare(job.train_dataset_id)
     test_key = await prepare(job.test_dataset_id) if job.test_dataset_id else None
     train_rows, test_rows = await training_and_test_rows(job, train_key, test_key)
-    await warn_of_leakage(job, train_rows, test_rows)
+    await warn_of_rows(job, train_rows, test_rows)
     model_dir = await base_model_files(job.base_model)
     await train_on_rewards(job, model_dir, train_rows)
     if test_rows:

@@ -5,7 +5,7 @@ from prefect import flow
 from emissary.schemas.training_jobs import TrainingJobCreate
 from tasks.base_model import base_model_files
 from tasks.finishing import finish
-from tasks.preparing import prepare, training_and_test_rows, warn_of_leakage
+from tasks.preparing import prepare, training_and_test_rows, warn_of_rows
 from tasks.pushing import push_to_hub
 from tasks.registering import training_job
 from tasks.run_state import enter
@@ -28,7 +28,7 @@ async def train_sft(
     train_key = await prepare(job.train_dataset_id)
     test_key = await prepare(job.test_dataset_id) if job.test_dataset_id else None
     train_rows, test_rows = await training_and_test_rows(job, train_key, test_key)
-    await warn_of_leakage(job, train_rows, test_rows)
+    await warn_of_rows(job, train_rows, test_rows)
     model_dir = await base_model_files(job.base_model)
     await train(job, model_dir, train_rows, test_rows)
     if test_rows:

@@ -1,6 +1,5 @@
 """From an uploaded dataset to rows that can be trained and tested on."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +7,11 @@ import anyio
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from emissary.data.inputs import leaked
+from emissary.data.inputs import fingerprint, input_text, leaked
 from emissary.data.normalise import normalise, read_normalised
 from emissary.data.rebalancing import rebalance, row_counts
 from emissary.data.splitting import downsample, split
+from emissary.errors import InvalidInput
 from emissary.store import job_events, prepared
 from emissary.store.artifacts import ArtifactStore, artifact_store
 from emissary.store.tables import TrainingJob
@@ -38,8 +38,7 @@ async def prepare(dataset_id: str) -> str:
     def write(folder: Path) -> None:
         uploaded = artifact_store().folder(dataset.artifact)
         (source,) = (path for path in uploaded.iterdir() if path.stem == "original")
-        only = dataset.report["compatible_task_types"] if dataset.report.get("on_invalid") == "skip" else None
-        normalise(source, dataset.file_name, folder / "rows.parquet", only)
+        normalise(source, dataset.file_name, folder / "rows.parquet", prepared.only(dataset))
 
     await anyio.to_thread.run_sync(made_once, key, write)
     return key
@@ -47,11 +46,16 @@ async def prepare(dataset_id: str) -> str:
 
 @task(task_run_name="split", cache_policy=NO_CACHE)
 async def training_and_test_rows(job: TrainingJob, train_key: str, test_key: str | None) -> tuple[list[Any], list[Any]]:
-    """The rows to train on and those to test on, see `divided`, with the columns of the job's task type."""
+    """The rows to train on and those to test on, see `divided`, with the columns of the job's task type.
+
+    Raises InvalidInput where none can be held out, and where those to train on are of one class only.
+    """
     store = artifact_store()
     rows = await anyio.to_thread.run_sync(_rows, store, train_key, job.task_type)
     given = None if test_key is None else await anyio.to_thread.run_sync(_rows, store, test_key, job.task_type)
-    return divided(job, rows, given)
+    training, test = divided(job, rows, given)
+    require_two_classes(job, training)
+    return training, test
 
 
 def divided(
@@ -60,12 +64,12 @@ def divided(
     """Of `rows` those to train on, downsampled and then rebalanced as the job says; and those to test on: the `given`
     ones, or held out, for classification the same share of every class.
 
-    Of rows that are exactly the same either all are held out or none, so one that is tested is never trained on.
+    Of rows with the same input, but for white space, either all are held out or none, whatever their answers.
     """
     seed, percent = job.hyper_parameters["seed"], job.hyper_parameters["downsample_size"]
     training, test = list(range(len(rows))), given or []
     if given is None and job.train_test_split_ratio is not None:
-        groups = [hash(json.dumps(row, sort_keys=True)) for row in rows]
+        groups = [fingerprint(input_text(row)) for row in rows]
         training, held_out = split(len(rows), job.train_test_split_ratio, seed, _strata(job, rows), groups)
         test = [rows[index] for index in held_out]
     candidates = [rows[index] for index in training]
@@ -78,17 +82,44 @@ def divided(
     return chosen, test
 
 
-@task(task_run_name="look-for-leakage", cache_policy=NO_CACHE)
-async def warn_of_leakage(job: TrainingJob, training: list[Any], test: list[Any]) -> None:
-    """Say in the job's log and events when the input of a test row is trained on too."""
-    found = await anyio.to_thread.run_sync(leaked, training, test)
-    if found:
-        message = (
-            f"{len(found)} of {len(test)} test rows have an input that is trained on too (the first is test row "
-            f"{found[0] + 1}), so test results are better than on unseen inputs; remove them from either side."
-        )
+@task(task_run_name="look-at-rows", cache_policy=NO_CACHE)
+async def warn_of_rows(job: TrainingJob, training: list[Any], test: list[Any]) -> None:
+    """Say what `warnings_of` finds in the job's log and events."""
+    for details, message in await anyio.to_thread.run_sync(warnings_of, training, test):
         get_run_logger().warning(message)
-        await in_catalogue(job_events.record, job.id, "warning", {"leaked_rows": len(found)}, message=message)
+        await in_catalogue(job_events.record, job.id, "warning", details, message=message)
+
+
+def warnings_of(training: list[dict[str, Any]], test: list[dict[str, Any]]) -> list[tuple[dict[str, Any], str]]:
+    """What makes the results on the test rows better or worse than they would be: details, and a sentence."""
+    found: list[tuple[dict[str, Any], str]] = []
+    if same := leaked(training, test):
+        message = (
+            f"{len(same)} of {len(test)} test rows have an input that is trained on too (the first is test row "
+            f"{same[0] + 1}), so test results are better than on unseen inputs; remove them from either side."
+        )
+        found.append(({"leaked_rows": len(same)}, message))
+    if unseen := sorted(_all_marked(test) - _all_marked(training)):
+        names = ", ".join(repr(label[:60]) for label in unseen[:6]) + (", …" if len(unseen) > 6 else "")
+        message = (
+            f"Test rows have labels that no training row has ({names}), so these cannot be learnt; add rows of them, "
+            "or hold out and leave out fewer."
+        )
+        found.append(({"about": "untrained_labels", "labels": unseen}, message))
+    return found
+
+
+def require_two_classes(job: TrainingJob, training: list[dict[str, Any]]) -> None:
+    """Raise InvalidInput where a classifier would see one class only."""
+    if job.task_type != "classification" or len(set(map(_marked, training))) > 1:
+        return
+    settings = {"train_test_split_ratio": job.train_test_split_ratio, "rebalance_data": job.rebalance_data}
+    settings["downsample_size"] = job.hyper_parameters["downsample_size"]
+    chosen = ", ".join(f"{name} {value}" for name, value in settings.items() if value not in (None, 100))
+    raise InvalidInput(
+        f"All {len(training)} rows that are left to train on ({chosen or 'of all'}) are of one class; train on more "
+        "rows, or add rows of another."
+    )
 
 
 def _rows(store: ArtifactStore, key: str, task_type: str) -> list[dict[str, Any]]:
@@ -102,6 +133,10 @@ def _strata(job: TrainingJob, rows: list[dict[str, Any]]) -> list[tuple[str, ...
 
 def _marked(row: dict[str, Any]) -> tuple[str, ...]:
     return tuple(sorted(label for label, value in row["labels"].items() if value))
+
+
+def _all_marked(rows: list[dict[str, Any]]) -> set[str]:
+    return {label for row in rows if row.get("labels") for label in _marked(row)}
 
 
 def _class(row: dict[str, Any], label_kind: str) -> str:

@@ -120,5 +120,6 @@ def _plan(
         longest_row=counted.get("longest_row"),
         truncated_rows=counted.get("truncated_rows"),
         estimate=estimate,
+        warnings=counted.get("warnings", []),
         note=note,
     )

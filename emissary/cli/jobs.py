@@ -124,7 +124,7 @@ def create(
 def _flat(plan: dict[str, Any]) -> dict[str, Any]:
     """A dry run's answer, a line for each figure of its estimate, without what it could not find out."""
     lines = plan | (plan["estimate"] or {})
-    return {name: value for name, value in lines.items() if value is not None and name != "estimate"}
+    return {name: value for name, value in lines.items() if value not in (None, []) and name != "estimate"}
 
 
 @app.command()

@@ -1,11 +1,11 @@
 """Which format a file has: by its content where that is certain, else by its extension."""
 
 import codecs
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Literal
 
 from emissary.data import strict_json
-from emissary.data.content import PARQUET
+from emissary.data.content import PARQUET, opened
 from emissary.data.csv_rows import is_header
 from emissary.data.json_rows import SPACE
 from emissary.errors import InvalidInput
@@ -43,6 +43,12 @@ def unextended(filename: str) -> str:
     """The file name without what says its format."""
     name = PurePath(filename)
     return PurePath(name.stem).stem if name.suffix.lower() in _PACKED else name.stem
+
+
+def found(path: Path, filename: str) -> Format:
+    """The format of the file at `path`, named `filename`. Raises InvalidInput as `opened` and `recognised`."""
+    with opened(path) as content:
+        return recognised(content.head, filename)
 
 
 def recognised(head: bytes, filename: str) -> Format:

@@ -22,9 +22,9 @@ def split(
     Of `rows` rows the rounded `percent_test` percent is held out, but with two rows or more at least one is
     on each side; a single row is trained on. `strata` has a value per row, such as its class: of the rows of
     one value the same share is held out, to less than one row. `groups` has a value per row too: rows of one group,
-    such as exact copies, which are of one stratum, stay together, so that a share is met only to less than a group
-    where no smaller one fits. Raises InvalidInput for a percentage outside 1 to 99, or where all rows are one group,
-    and ValueError if `strata` or `groups` is not as long as there are rows.
+    such as those with the same input, stay together and count to the stratum of the first of them, so that a share is
+    met only to less than a group where no smaller one fits. Raises InvalidInput for a percentage outside 1 to 99, or
+    where all rows are one group, and ValueError if `strata` or `groups` is not as long as there are rows.
     """
     if not 1 <= percent_test <= 99:
         raise InvalidInput(f"The percentage of rows held out for testing must be from 1 to 99, and is {percent_test}.")
@@ -36,7 +36,10 @@ def split(
     members = _members(rows, strata, groups)
     together = [group for grouped in members.values() for group in grouped]
     if len(together) < 2:
-        raise InvalidInput("All rows are the same, so none can be held out for testing; upload different rows.")
+        raise InvalidInput(
+            "All rows have the same input, so none can be held out for testing; add rows with others, or give a test "
+            "dataset."
+        )
 
     generator = random.Random(seed)  # noqa: S311 - a repeatable choice, not a secret
     sizes = {stratum: sum(map(len, grouped)) for stratum, grouped in members.items()}
@@ -77,7 +80,7 @@ def downsample(
 
 
 def held_out(rows: int, percent_test: float) -> int:
-    """How many of `rows` rows `split` holds out, unless copies that stay together do not add up to it."""
+    """How many of `rows` rows `split` holds out, unless groups that stay together do not add up to it."""
     return min(max(round(rows * percent_test / 100), 1), rows - 1) if rows > 1 else 0
 
 

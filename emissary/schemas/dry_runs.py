@@ -35,4 +35,8 @@ class TrainingJobPlan(BaseModel):
     longest_row: int | None = Field(description="In tokens, after truncation.")
     truncated_rows: int | None = Field(description="Training and test rows that are longer than max_length.")
     estimate: TrainingJobEstimate | None
+    warnings: list[str] = Field(
+        description="As the run has them among its events: test rows whose input is trained on too, labels that are "
+        "tested and not trained on."
+    )
     note: str | None = Field(description="Why something is missing.")

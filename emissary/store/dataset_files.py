@@ -5,6 +5,7 @@ import tempfile
 from pathlib import Path, PurePath
 from typing import IO
 
+from emissary.data import formats
 from emissary.data.rows import OnInvalid
 from emissary.data.validation import validate
 from emissary.errors import InvalidInput
@@ -73,5 +74,5 @@ def _described(dataset_id: str, path: Path, file_name: str, on_invalid: OnInvali
         artifact=artifact_key(dataset_id),
         bytes=path.stat().st_size,
         sha256=file_sha256(path),
-        report=report.model_dump(mode="json"),
+        report=report.model_dump(mode="json") | {"format": formats.found(path, file_name)},
     )

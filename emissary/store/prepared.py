@@ -3,12 +3,11 @@
 It belongs to all datasets with that content, and goes with the last of them.
 """
 
-from pathlib import PurePath
-
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from emissary.data import normalise
+from emissary.data import formats, normalise
+from emissary.data.rows import TaskType
 from emissary.store.artifacts import sealed_notes
 from emissary.store.tables import Dataset
 
@@ -24,10 +23,16 @@ def rows_key(dataset: Dataset) -> str:
     """The artifact of the dataset's normalised rows."""
     reading = {
         "version": normalise.VERSION,
-        "format": [suffix.lower() for suffix in PurePath(dataset.file_name).suffixes[-2:]],
-        "on_invalid": dataset.report.get("on_invalid"),
+        # Datasets of earlier versions do not say what their content was recognised as.
+        "format": dataset.report.get("format") or formats.named(dataset.file_name),
+        "only": only(dataset),
     }
     return f"{all_keys(dataset.sha256)}/rows-{sealed_notes(reading)}"
+
+
+def only(dataset: Dataset) -> list[TaskType] | None:
+    """The task types that all rows of the dataset fit, where others of its file were left out; else None."""
+    return dataset.report["compatible_task_types"] if dataset.report.get("skipped") else None
 
 
 def profile_key(dataset: Dataset, made_of: dict[str, object]) -> str:

@@ -50,8 +50,8 @@ def test_rows_of_a_group_stay_together_and_the_share_is_met_to_within_a_group(gr
         assert abs(held_out[stratum] - size * percent / 100) < largest + 1
 
 
-def test_rows_that_are_all_the_same_cannot_be_split():
-    with pytest.raises(InvalidInput, match="All rows are the same"):
+def test_rows_that_all_have_the_same_input_cannot_be_split():
+    with pytest.raises(InvalidInput, match="All rows have the same input"):
         split(3, 50, 1, groups=["a"] * 3)
 
 

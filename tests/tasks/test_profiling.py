@@ -11,7 +11,7 @@ import pytest
 from prefect.logging import disable_run_logger
 
 from emissary.api import deleting
-from emissary.data.rows import TaskType
+from emissary.data.rows import OnInvalid, TaskType
 from emissary.errors import InvalidInput
 from emissary.ids import new_id
 from emissary.settings import settings
@@ -56,9 +56,11 @@ def run(work: Any) -> Any:
     return asyncio.run(inside())
 
 
-async def upload(project: str, rows: list[dict[str, Any]] = ROWS, name: str = "rows.jsonl") -> Dataset:
+async def upload(
+    project: str, rows: list[dict[str, Any]] = ROWS, name: str = "rows.jsonl", on_invalid: OnInvalid = "refuse"
+) -> Dataset:
     content = "".join(json.dumps(row) + "\n" for row in rows).encode()
-    row = store_file(BytesIO(content), name)
+    row = store_file(BytesIO(content), name, on_invalid)
     row.project_id, row.name, row.upload_by = project, "rows", "user-1"
     async with transaction() as session:
         session.add(row)
@@ -86,7 +88,7 @@ def test_same_content_is_made_once_and_goes_with_the_last_dataset(
     monkeypatch.setattr(preparing, "normalise", noted)
 
     async def all_of_it() -> None:
-        first, second = await upload(project), await upload(project)
+        first, second = await upload(project), await upload(project, name="tickets.v1.json.gz", on_invalid="skip")
         key = await preparing.prepare.fn(first.id)
         assert await preparing.prepare.fn(second.id) == key
         assert made == ["rows.jsonl"]
@@ -173,27 +175,46 @@ def test_base_model_that_is_not_here_is_refused(project: str) -> None:
         profiling.tokenizer_of("GPT-7")
 
 
-def test_job_whose_test_rows_are_trained_on_says_so_in_its_events(project: str) -> None:
+async def a_job(project: str, train: Dataset, test: Dataset | None, **more: Any) -> TrainingJob:
+    parameters = {"seed": 1, "downsample_size": more.pop("percent", 100)}
+    job = TrainingJob(
+        id=new_id("tr"), project_id=project, name="job", training_technique="SFT", task_type="classification",
+        base_model_option="pre-trained", base_model="SmolLM2-135M-Instruct", train_dataset_id=train.id,
+        test_dataset_id=test and test.id, test_functions=[], hyper_parameters=parameters, status="Running",
+        created_by="user-1", **more,
+    )  # fmt: skip
+    async with transaction() as session:
+        session.add(job)
+    return job
+
+
+def test_job_whose_test_rows_are_trained_on_or_have_labels_of_their_own_says_so_in_its_events(project: str) -> None:
     async def all_of_it() -> list[dict[str, Any]]:
-        train, test = await upload(project), await upload(project, [*ROWS[:2], {**ROWS[0], "prompt": "Is this new?"}])
+        other = {"prompt": "Is this new?", "completion": {"yes": 0, "no": 0, "perhaps": 1}}
+        train, test = await upload(project), await upload(project, [*ROWS[:2], other])
         keys = [await preparing.prepare.fn(each.id) for each in (train, test)]
-        parameters = {"seed": 1, "downsample_size": 100}
-        job = TrainingJob(
-            id=new_id("tr"), project_id=project, name="job", training_technique="SFT", task_type="classification",
-            base_model_option="pre-trained", base_model="SmolLM2-135M-Instruct", train_dataset_id=train.id,
-            test_dataset_id=test.id, test_functions=[], hyper_parameters=parameters, status="Running",
-            created_by="user-1",
-        )  # fmt: skip
-        async with transaction() as session:
-            session.add(job)
+        job = await a_job(project, train, test)
         for _ in range(2):  # as a run does that was killed
             training, tested = await preparing.training_and_test_rows.fn(job, *keys)
-            await preparing.warn_of_leakage.fn(job, training, tested)
+            await preparing.warn_of_rows.fn(job, training, tested)
         assert (len(training), len(tested)) == (8, 3)
         async with transaction() as session:
             return [event.details for event in await job_events.list_all(session, job.id)]
 
     with disable_run_logger():
-        (details,) = run(all_of_it())
-    assert details["leaked_rows"] == 2
-    assert details["message"].startswith("2 of 3 test rows have an input that is trained on too")
+        leaked, untrained = run(all_of_it())
+    assert leaked["leaked_rows"] == 2
+    assert leaked["message"].startswith("2 of 3 test rows have an input that is trained on too")
+    assert (untrained["about"], untrained["labels"]) == ("untrained_labels", ["perhaps"])
+    assert "labels that no training row has ('perhaps')" in untrained["message"]
+
+
+def test_job_whose_training_rows_come_to_be_of_one_class_fails_with_a_sentence(project: str) -> None:
+    async def all_of_it() -> None:
+        train = await upload(project)
+        key = await preparing.prepare.fn(train.id)
+        job = await a_job(project, train, None, percent=10)
+        with pytest.raises(InvalidInput, match=r"All 1 rows .* \(downsample_size 10\) are of one class"):
+            await preparing.training_and_test_rows.fn(job, key, None)
+
+    run(all_of_it())

@@ -2,13 +2,20 @@ import json
 import os
 import subprocess
 import sys
+import time
 import warnings
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from blocks.bubblewrap import refusal
 from emissary.settings import PROJECT_ROOT
+from tasks import publishing
+from tasks.publishing import made_once
+from tests.own_home import own_catalogue
 
 FILL = """
 import json, os, sys
@@ -47,3 +54,56 @@ def test_full_disk_publishes_nothing_half_and_says_what_to_do(tmp_path: Path) ->
     assert sentence.startswith("There is no room left for the artifact training-jobs/tr-1/checkpoints/")
     assert found["complete"] == found["number"] > 0
     assert found["left"] == []
+
+
+@pytest.fixture(scope="module")
+def catalogue() -> Iterator[None]:
+    with own_catalogue():
+        yield
+
+
+def test_what_several_need_at_once_is_made_once(catalogue: None) -> None:
+    made: list[str] = []
+
+    def make(folder: Path) -> None:
+        made.append(folder.name)
+        time.sleep(0.3)
+        (folder / "rows").write_text("rows")
+
+    with ThreadPoolExecutor(4) as pool:
+        folders = set(pool.map(lambda _: made_once("prepared/1/rows", make), range(4)))
+    assert len(made) == len(folders) == 1
+    assert (folders.pop() / "rows").read_text() == "rows"
+
+
+HOLD = """
+import time
+from tasks.publishing import made_once
+
+def make(folder):
+    print("making", flush=True)
+    time.sleep(600)
+
+made_once("prepared/2/rows", make)
+"""
+
+
+def test_one_that_dies_while_it_makes_something_leaves_it_to_the_next(catalogue: None) -> None:
+    with subprocess.Popen([sys.executable, "-c", HOLD], cwd=PROJECT_ROOT, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "making\n"
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(made_once, "prepared/2/rows", lambda folder: (folder / "rows").touch())
+            try:
+                assert not wait([waiting], 0.5).done, "it did not wait for the one that makes it"
+            finally:
+                holder.kill()
+            assert waiting.result(30).is_dir()
+
+
+def test_one_that_is_frozen_while_it_makes_something_is_not_waited_for_for_ever(
+    catalogue: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publishing, "_PATIENCE_SECONDS", 1.0)
+    with closing(publishing._locked("prepared/3/rows")):
+        assert made_once("prepared/3/rows", lambda folder: (folder / "rows").touch()).is_dir()
