@@ -10,9 +10,10 @@ import asyncio
 import signal
 import socket
 import sys
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import anyio
@@ -28,6 +29,7 @@ from prefect.client.schemas.filters import (
     WorkPoolFilterName,
 )
 from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.client.schemas.responses import WorkerFlowRunResponse
 from prefect.events.clients import get_events_subscriber
 from prefect.events.filters import EventFilter, EventNameFilter
 from prefect.events.schemas.events import RelatedResource
@@ -51,6 +53,9 @@ _WAITING = ("Scheduled", "AwaitingRetry", "Resuming")
 _LEFT = ("Completed", "Skipped", "Failed", "Crashed", "Cancelled", "TimedOut", "Paused", "Suspended")
 # Together below the 20 seconds after which whoever stops the worker kills it.
 SAVE_SECONDS, END_SECONDS = 11.0, 5.0
+_LOOK_SECONDS = 10.0
+_AWAY = (httpx.TransportError, PrefectHTTPStatusError, TimeoutError)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +85,7 @@ class WarmWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, ProcessWo
         self._looked_while_claiming = False
         self._running: set[_Run] = set()
         self._leaving = False
+        self._prefect_is_away = False
 
     async def get_and_submit_flow_runs(self) -> list[FlowRun]:
         """Prefect's round of looking for work; none is taken once the worker is to end, nor while it claims runs.
@@ -92,9 +98,39 @@ class WarmWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, ProcessWo
             if self._claiming & self._submitting_flow_run_ids:
                 self._looked_while_claiming = True
                 return []
-            found = await super().get_and_submit_flow_runs()
+            found = await self._outlive(super().get_and_submit_flow_runs()) or []
             self._claiming = {run.id for run in found}
             return found
+
+    async def _get_scheduled_flow_runs(self) -> list[WorkerFlowRunResponse]:
+        # Prefect's client would ask again with pauses that double, and go on pausing for minutes once Prefect is back.
+        with anyio.fail_after(_LOOK_SECONDS):
+            return await super()._get_scheduled_flow_runs()
+
+    async def _sync_and_initialize(self) -> None:
+        await self._outlive(super()._sync_and_initialize())
+
+    async def _submit_run(self, flow_run: FlowRun) -> None:
+        try:
+            await self._outlive(super()._submit_run(flow_run))
+        finally:
+            self._claiming.discard(flow_run.id)
+            self._submitting_flow_run_ids.discard(flow_run.id)
+
+    async def _cancel_run(self, flow_run_id: UUID) -> None:
+        await self._outlive(super()._cancel_run(flow_run_id))
+
+    async def _outlive(self, asking: Awaitable[T]) -> T | None:
+        """What Prefect answers; None where it is away: its own loops would end the worker, and all runs with it."""
+        try:
+            answer = await asking
+        except _AWAY as error:
+            if not self._prefect_is_away:
+                self._logger.warning("Prefect is away (%s); runs go on, new ones wait", error or type(error).__name__)
+            self._prefect_is_away = True
+            return None
+        self._prefect_is_away = False
+        return answer
 
     async def _propose_pending_state(self, flow_run: FlowRun) -> bool:
         try:
@@ -266,7 +302,7 @@ async def wait_for_pools(client: PrefectClient, pools: tuple[str, ...], leaving:
             if not missing:
                 return
             lacks = f"it has no work pool {', '.join(sorted(missing))}"
-        except (httpx.TransportError, PrefectHTTPStatusError) as error:
+        except _AWAY as error:
             lacks = str(error) or type(error).__name__
         if lacks != said:
             get_logger("worker").warning("Waiting for Prefect's server: %s", lacks)
