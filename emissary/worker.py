@@ -43,6 +43,8 @@ from prefect.states import Cancelled, Crashed, Scheduled
 from prefect.workers.base import BaseWorker
 from prefect.workers.process import ProcessJobConfiguration, ProcessVariables, ProcessWorkerResult
 
+from emissary import out_of_memory
+from emissary.crash_reports import CrashReports
 from emissary.fork_starter import ForkStarter, can_fork, warm_up
 from emissary.process_folders import worker_folders
 from emissary.processes import is_dead_here, process_identity
@@ -177,9 +179,7 @@ class WarmWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, ProcessWo
         task_status: anyio.abc.TaskStatus[Any] | None = None,
     ) -> ProcessWorkerResult:
         """Run `flow_run` in a process of its own until it ends; Prefect's executor handles cancelling and crashes."""
-        before = out_of_memory_kills()
         started = _Started(task_status or anyio.TASK_STATUS_IGNORED)
-        status: int | None = None
         if not self._leaving:
             async with FlowRunExecutorContext() as context:
                 run = _Run(flow_run, context)
@@ -187,9 +187,9 @@ class WarmWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, ProcessWo
                 executor = context.create_executor(
                     flow_run, self._starter(context, configuration), propose_submitting=False, hook_runner=_NoHooks()
                 )
+                executor._state_proposer = CrashReports(context.client, lambda: started.identity, lambda: self._leaving)
                 try:
-                    result = await executor.submit(task_status=started)  # type: ignore[arg-type]
-                    status = None if result is None else result.status_code
+                    await executor.submit(task_status=started)  # type: ignore[arg-type]
                 finally:
                     run.ended.set()
                     self._running.discard(run)
@@ -199,9 +199,6 @@ class WarmWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, ProcessWo
             await self.client.set_flow_run_state(flow_run.id, Cancelled(), force=True)
         elif self._leaving:
             await self._give_back(flow_run, state)
-        elif status == -signal.SIGKILL and out_of_memory_kills() > before:
-            message = "Out of memory: the kernel ended the process, since the machine had no memory left."
-            await self.client.set_flow_run_state(flow_run.id, Crashed(message=message), force=True)
         # Always 0: a crash is reported above, and would be reported again, over what was set meanwhile.
         return ProcessWorkerResult(status_code=0, identifier=started.identity)
 
@@ -266,18 +263,6 @@ class _NoHooks:
         """Nothing to run."""
 
 
-def out_of_memory_kills() -> int:
-    """How often Linux's out-of-memory killer has ended a process, here or in this control group; 0 elsewhere."""
-    counts = []
-    for file in ("/proc/vmstat", "/sys/fs/cgroup/memory.events"):
-        try:
-            lines = Path(file).read_text().splitlines()
-        except OSError:
-            continue
-        counts += [int(line.split()[1]) for line in lines if line.startswith("oom_kill ")]
-    return sum(counts)
-
-
 async def report_dead_runs(client: PrefectClient, pools: tuple[str, ...]) -> list[UUID]:
     """Tell Prefect of runs that died together with the worker that watched them; returns their ids."""
     unfinished = [StateType.RUNNING, StateType.CANCELLING, StateType.PENDING]
@@ -333,6 +318,7 @@ async def serve(pools: tuple[str, ...] = POOLS) -> None:
             for pool in pools
         ]
         async with anyio.create_task_group() as group:
+            group.start_soon(out_of_memory.watch)
             for worker in workers:
                 group.start_soon(worker.start)
                 group.start_soon(worker.look_when_told)
