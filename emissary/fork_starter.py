@@ -17,14 +17,12 @@ from pathlib import Path
 
 import anyio
 import anyio.abc
-import httpx
 from prefect.client.schemas.objects import FlowRun
-from prefect.exceptions import PrefectHTTPStatusError
 from prefect.runner._flow_run_executor import FlowRunExecutorContext
 from prefect.runner._process_manager import ProcessHandle, create_isolated_termination_scope
 from prefect.settings import get_current_settings
 
-from emissary.processes import die_with_parent, process_identity
+from emissary.processes import die_with_parent
 from emissary.settings import PROJECT_ROOT
 
 PRELOAD = [
@@ -72,23 +70,12 @@ class ForkStarter:
             assert process.pid is not None
             child = _Child(process.pid)
             scope = create_isolated_termination_scope(process.pid)
-            identity = process_identity(process.pid)
             task_status.started(ProcessHandle(child, scope))  # type: ignore[arg-type]
             await anyio.wait_readable(process.sentinel)
             process.join()
             child.returncode = process.exitcode
-            if process.exitcode and await self._is_anothers(flow_run, identity):
-                child.returncode = 0
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-
-    async def _is_anothers(self, flow_run: FlowRun, identity: str) -> bool:
-        """Whether the run was given to another process meanwhile, so that this one's end says nothing of it."""
-        try:
-            now = await self._context.client.read_flow_run(flow_run.id)
-        except (httpx.TransportError, PrefectHTTPStatusError):
-            return False
-        return now.infrastructure_pid not in (None, identity)
 
 
 @cache

@@ -128,6 +128,8 @@ def run_variables(prefect_api_url: str) -> dict[str, str]:
         # Beside the event stream, which tells sooner. Each round costs Prefect's server some 20 ms of a core and pool.
         "PREFECT_WORKER_QUERY_SECONDS": "2",
         "PREFECT_CLIENT_MAX_RETRIES": "8",
+        # What Prefect's server answers while its database is away.
+        "PREFECT_CLIENT_RETRY_EXTRA_CODES": "500",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         # Threads that spin long while they wait starve a second model on the same cores (training beside an engine);
         # those that never spin take a third longer for a training step.

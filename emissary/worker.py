@@ -10,9 +10,10 @@ import asyncio
 import signal
 import socket
 import sys
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import anyio
@@ -28,6 +29,7 @@ from prefect.client.schemas.filters import (
     WorkPoolFilterName,
 )
 from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.client.schemas.responses import WorkerFlowRunResponse
 from prefect.events.clients import get_events_subscriber
 from prefect.events.filters import EventFilter, EventNameFilter
 from prefect.events.schemas.events import RelatedResource
@@ -41,6 +43,8 @@ from prefect.states import Cancelled, Crashed, Scheduled
 from prefect.workers.base import BaseWorker
 from prefect.workers.process import ProcessJobConfiguration, ProcessVariables, ProcessWorkerResult
 
+from emissary import out_of_memory
+from emissary.crash_reports import CrashReports
 from emissary.fork_starter import ForkStarter, can_fork, warm_up
 from emissary.process_folders import worker_folders
 from emissary.processes import is_dead_here, process_identity
@@ -51,6 +55,9 @@ _WAITING = ("Scheduled", "AwaitingRetry", "Resuming")
 _LEFT = ("Completed", "Skipped", "Failed", "Crashed", "Cancelled", "TimedOut", "Paused", "Suspended")
 # Together below the 20 seconds after which whoever stops the worker kills it.
 SAVE_SECONDS, END_SECONDS = 11.0, 5.0
+_LOOK_SECONDS = 10.0
+_AWAY = (httpx.TransportError, PrefectHTTPStatusError, TimeoutError)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +87,7 @@ class WarmWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, ProcessWo
         self._looked_while_claiming = False
         self._running: set[_Run] = set()
         self._leaving = False
+        self._prefect_is_away = False
 
     async def get_and_submit_flow_runs(self) -> list[FlowRun]:
         """Prefect's round of looking for work; none is taken once the worker is to end, nor while it claims runs.
@@ -92,9 +100,39 @@ class WarmWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, ProcessWo
             if self._claiming & self._submitting_flow_run_ids:
                 self._looked_while_claiming = True
                 return []
-            found = await super().get_and_submit_flow_runs()
+            found = await self._outlive(super().get_and_submit_flow_runs()) or []
             self._claiming = {run.id for run in found}
             return found
+
+    async def _get_scheduled_flow_runs(self) -> list[WorkerFlowRunResponse]:
+        # Prefect's client would ask again with pauses that double, and go on pausing for minutes once Prefect is back.
+        with anyio.fail_after(_LOOK_SECONDS):
+            return await super()._get_scheduled_flow_runs()
+
+    async def _sync_and_initialize(self) -> None:
+        await self._outlive(super()._sync_and_initialize())
+
+    async def _submit_run(self, flow_run: FlowRun) -> None:
+        try:
+            await self._outlive(super()._submit_run(flow_run))
+        finally:
+            self._claiming.discard(flow_run.id)
+            self._submitting_flow_run_ids.discard(flow_run.id)
+
+    async def _cancel_run(self, flow_run_id: UUID) -> None:
+        await self._outlive(super()._cancel_run(flow_run_id))
+
+    async def _outlive(self, asking: Awaitable[T]) -> T | None:
+        """What Prefect answers; None where it is away: its own loops would end the worker, and all runs with it."""
+        try:
+            answer = await asking
+        except _AWAY as error:
+            if not self._prefect_is_away:
+                self._logger.warning("Prefect is away (%s); runs go on, new ones wait", error or type(error).__name__)
+            self._prefect_is_away = True
+            return None
+        self._prefect_is_away = False
+        return answer
 
     async def _propose_pending_state(self, flow_run: FlowRun) -> bool:
         try:
@@ -141,9 +179,7 @@ class WarmWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, ProcessWo
         task_status: anyio.abc.TaskStatus[Any] | None = None,
     ) -> ProcessWorkerResult:
         """Run `flow_run` in a process of its own until it ends; Prefect's executor handles cancelling and crashes."""
-        before = out_of_memory_kills()
         started = _Started(task_status or anyio.TASK_STATUS_IGNORED)
-        status: int | None = None
         if not self._leaving:
             async with FlowRunExecutorContext() as context:
                 run = _Run(flow_run, context)
@@ -151,9 +187,9 @@ class WarmWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, ProcessWo
                 executor = context.create_executor(
                     flow_run, self._starter(context, configuration), propose_submitting=False, hook_runner=_NoHooks()
                 )
+                executor._state_proposer = CrashReports(context.client, lambda: started.identity, lambda: self._leaving)
                 try:
-                    result = await executor.submit(task_status=started)  # type: ignore[arg-type]
-                    status = None if result is None else result.status_code
+                    await executor.submit(task_status=started)  # type: ignore[arg-type]
                 finally:
                     run.ended.set()
                     self._running.discard(run)
@@ -163,9 +199,6 @@ class WarmWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, ProcessWo
             await self.client.set_flow_run_state(flow_run.id, Cancelled(), force=True)
         elif self._leaving:
             await self._give_back(flow_run, state)
-        elif status == -signal.SIGKILL and out_of_memory_kills() > before:
-            message = "Out of memory: the kernel ended the process, since the machine had no memory left."
-            await self.client.set_flow_run_state(flow_run.id, Crashed(message=message), force=True)
         # Always 0: a crash is reported above, and would be reported again, over what was set meanwhile.
         return ProcessWorkerResult(status_code=0, identifier=started.identity)
 
@@ -230,18 +263,6 @@ class _NoHooks:
         """Nothing to run."""
 
 
-def out_of_memory_kills() -> int:
-    """How often Linux's out-of-memory killer has ended a process, here or in this control group; 0 elsewhere."""
-    counts = []
-    for file in ("/proc/vmstat", "/sys/fs/cgroup/memory.events"):
-        try:
-            lines = Path(file).read_text().splitlines()
-        except OSError:
-            continue
-        counts += [int(line.split()[1]) for line in lines if line.startswith("oom_kill ")]
-    return sum(counts)
-
-
 async def report_dead_runs(client: PrefectClient, pools: tuple[str, ...]) -> list[UUID]:
     """Tell Prefect of runs that died together with the worker that watched them; returns their ids."""
     unfinished = [StateType.RUNNING, StateType.CANCELLING, StateType.PENDING]
@@ -266,7 +287,7 @@ async def wait_for_pools(client: PrefectClient, pools: tuple[str, ...], leaving:
             if not missing:
                 return
             lacks = f"it has no work pool {', '.join(sorted(missing))}"
-        except (httpx.TransportError, PrefectHTTPStatusError) as error:
+        except _AWAY as error:
             lacks = str(error) or type(error).__name__
         if lacks != said:
             get_logger("worker").warning("Waiting for Prefect's server: %s", lacks)
@@ -297,6 +318,7 @@ async def serve(pools: tuple[str, ...] = POOLS) -> None:
             for pool in pools
         ]
         async with anyio.create_task_group() as group:
+            group.start_soon(out_of_memory.watch)
             for worker in workers:
                 group.start_soon(worker.start)
                 group.start_soon(worker.look_when_told)

@@ -38,8 +38,6 @@ SWEEP_SECONDS = 2.0
 _SWEEP_LOCK = 7_266_002
 _PATIENCE_SECONDS = 30.0
 _PAGE = 200  # as many runs as Prefect's API gives at once
-# The worker says Crashed first, and then why, where it was for lack of memory.
-CRASH_SETTLES = timedelta(seconds=1)
 
 
 async def sweep_for_ever() -> None:
@@ -110,8 +108,6 @@ async def _deleted(client: PrefectClient, flow_run_id: UUID, kind: type[FlowBack
 
 async def _crashed(client: PrefectClient, flow_run_id: UUID, state: State, kind: type[FlowBacked]) -> None:
     """Have a run that crashed begin again, or fail where it has crashed too often or its time is over."""
-    if datetime.now(UTC) - state.timestamp < CRASH_SETTLES:
-        return
     async with transaction() as session:
         mine = select(kind).where(kind.flow_run_id == flow_run_id, kind.status.in_(LIVE[kind]))
         row = await session.scalar(mine.with_for_update(key_share=True))

@@ -1,6 +1,5 @@
 """Flow runs of datasets: made by the sweep, once, few at a time; on a real catalogue and Prefect, without a worker."""
 
-from datetime import timedelta
 from uuid import UUID, uuid4
 
 import pytest
@@ -9,7 +8,7 @@ from prefect.client.schemas.objects import StateType
 from prefect.states import Completed, Crashed, Running
 from sqlalchemy import select
 
-from emissary.api import submit, sweeping
+from emissary.api import submit
 from emissary.errors import InvalidInput
 from emissary.store import datasets, leases
 from emissary.store.tables import Dataset
@@ -18,9 +17,8 @@ from tests.api.refusals import GOOD
 
 
 @pytest.fixture(autouse=True)
-def alone(backends: Backends, monkeypatch: pytest.MonkeyPatch) -> None:
+def alone(backends: Backends) -> None:
     """No dataset of another test waits or runs."""
-    monkeypatch.setattr(sweeping, "CRASH_SETTLES", timedelta(0))
 
     async def forget(session) -> None:  # type: ignore[no-untyped-def]
         for row in await session.scalars(select(Dataset).where(Dataset.status.in_(("Pending", "Running")))):

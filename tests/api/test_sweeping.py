@@ -21,7 +21,6 @@ KILLED = "Process exited with status code: -9. It was killed."
 def impatient(backends: Backends, monkeypatch: pytest.MonkeyPatch) -> None:
     """The sweep waits two seconds for what it waits twenty for."""
     monkeypatch.setattr(dead_runs, "SILENT_SECONDS", dict.fromkeys(dead_runs.SILENT_SECONDS, 2.0))
-    monkeypatch.setattr(sweeping, "CRASH_SETTLES", timedelta(0))
     backends.silences = Silences()
 
 
