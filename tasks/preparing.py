@@ -13,9 +13,10 @@ from emissary.data.normalise import normalise, read_normalised
 from emissary.data.rebalancing import rebalance, row_counts
 from emissary.data.splitting import downsample, split
 from emissary.store import job_events, prepared
-from emissary.store.artifacts import ArtifactStore, artifact_store
+from emissary.store.artifacts import artifact_store
 from emissary.store.tables import TrainingJob
 from tasks.catalogue import in_catalogue
+from tasks.patience import patiently
 from tasks.publishing import made_once
 
 _COLUMNS = {
@@ -36,7 +37,7 @@ async def prepare(dataset_id: str) -> str:
     key = prepared.rows_key(dataset)
 
     def write(folder: Path) -> None:
-        uploaded = artifact_store().folder(dataset.artifact)
+        uploaded = patiently(artifact_store().folder, dataset.artifact)
         (source,) = (path for path in uploaded.iterdir() if path.stem == "original")
         only = dataset.report["compatible_task_types"] if dataset.report.get("on_invalid") == "skip" else None
         normalise(source, dataset.file_name, folder / "rows.parquet", only)
@@ -48,9 +49,8 @@ async def prepare(dataset_id: str) -> str:
 @task(task_run_name="split", cache_policy=NO_CACHE)
 async def training_and_test_rows(job: TrainingJob, train_key: str, test_key: str | None) -> tuple[list[Any], list[Any]]:
     """The rows to train on and those to test on, see `divided`, with the columns of the job's task type."""
-    store = artifact_store()
-    rows = await anyio.to_thread.run_sync(_rows, store, train_key, job.task_type)
-    given = None if test_key is None else await anyio.to_thread.run_sync(_rows, store, test_key, job.task_type)
+    rows = await anyio.to_thread.run_sync(_rows, train_key, job.task_type)
+    given = None if test_key is None else await anyio.to_thread.run_sync(_rows, test_key, job.task_type)
     return divided(job, rows, given)
 
 
@@ -91,8 +91,8 @@ async def warn_of_leakage(job: TrainingJob, training: list[Any], test: list[Any]
         await in_catalogue(job_events.record, job.id, "warning", {"leaked_rows": len(found)}, message=message)
 
 
-def _rows(store: ArtifactStore, key: str, task_type: str) -> list[dict[str, Any]]:
-    path = store.folder(key) / "rows.parquet"
+def _rows(key: str, task_type: str) -> list[dict[str, Any]]:
+    path = patiently(artifact_store().folder, key) / "rows.parquet"
     return [{column: row[column] for column in _COLUMNS[task_type]} for row in read_normalised(path)]
 
 
