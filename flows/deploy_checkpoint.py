@@ -2,7 +2,7 @@
 
 from prefect import flow
 
-from tasks.deploying import load_adapter, probe, wait_for_engine
+from tasks.deploying import deploy
 from tasks.registering import deployment
 
 
@@ -14,6 +14,4 @@ async def deploy_checkpoint(deployment_id: str) -> None:
         deployment_id: The deployment, such as `dp-…`.
     """
     await deployment(deployment_id)
-    engine = await wait_for_engine(deployment_id)
-    await load_adapter(deployment_id, engine)
-    await probe(deployment_id, engine)
+    await deploy(deployment_id)

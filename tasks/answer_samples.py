@@ -8,6 +8,7 @@ import pyarrow.parquet
 from emissary.errors import NotFound
 from emissary.store.artifacts import artifact_store
 from emissary.store.tables import TrainingJob
+from tasks.patience import patiently
 
 _ROWS, _LETTERS = 10, 200
 
@@ -25,7 +26,7 @@ def answer_samples(job: TrainingJob, best: int) -> list[dict[str, Any]]:
 
 
 def _rows(key: str) -> list[dict[str, Any]]:
-    folder: Path = artifact_store().folder(key)
+    folder: Path = patiently(artifact_store().folder, key)
     with pyarrow.parquet.ParquetFile(folder / "results.parquet") as file:
         batch = next(file.iter_batches(batch_size=_ROWS), None)
     return batch.to_pylist() if batch is not None else []

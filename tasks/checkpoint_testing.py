@@ -13,6 +13,7 @@ import pyarrow.parquet
 from emissary.errors import NotFound
 from emissary.schemas.training_jobs import FunctionSummary
 from emissary.store.artifacts import CorruptArtifact, artifact_store
+from tasks.patience import patiently
 from tasks.pooled_testing import Predictions
 
 _MEANS = "means.json"
@@ -108,11 +109,11 @@ def published_results(key: str) -> Results | None:
     """The results published under `key`; None where there are none whole."""
     store = artifact_store()
     try:
-        return read_results(store.folder(key))
+        return read_results(patiently(store.folder, key))
     except NotFound:
         return None
     except CorruptArtifact:
-        store.delete(key)
+        patiently(store.delete, key)
         return None
 
 

@@ -1,7 +1,6 @@
 """Comparing a pipeline's newly trained checkpoint with the one that is deployed, on the same test rows."""
 
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import anyio.to_thread
@@ -22,6 +21,7 @@ from tasks.attempt import require_lease
 from tasks.base_model import base_model_files
 from tasks.catalogue import in_catalogue
 from tasks.checkpoint_testing import Results, aggregate, published_results
+from tasks.patience import patiently
 from tasks.preparing import prepare, training_and_test_rows
 from tasks.reporting import report
 from tasks.serving import artifact_of, load_model
@@ -95,15 +95,12 @@ async def _score_champion(job: TrainingJob, deployment: Deployment, key: str) ->
 
 def _tested(key: str, job: TrainingJob, about: dict[str, Any] | None) -> tuple[list[str], gate.Measured]:
     """The inputs of the test rows, and how a checkpoint did on them, from its results under `key`."""
-    table = pyarrow.parquet.read_table(_results(key))
+    # By the folder, for a single file of a local store is not checked.
+    table = pyarrow.parquet.read_table(patiently(artifact_store().folder, key) / "results.parquet")
     scores = {name: table[name].to_pylist() for name in job.test_functions}
     classes = (about or {}).get("class_metrics") or {}
     recalls = {name: measured["recall"] for name, measured in classes.items()}
     return table["input"].to_pylist(), gate.Measured(scores, recalls)
-
-
-def _results(key: str) -> Path:
-    return artifact_store().file(key, "results.parquet")
 
 
 async def _show(run: PipelineRun, decision: Decision, reason: str) -> None:

@@ -18,6 +18,7 @@ from emissary.store.artifacts import artifact_store
 from emissary.store.tables import Checkpoint, TrainingJob
 from emissary.tracking.facts import Point, checkpoint_points, training_points
 from tasks.catalogue import in_catalogue
+from tasks.patience import patiently
 from tasks.publishing import publish
 
 
@@ -38,8 +39,8 @@ def _publish(job: TrainingJob, checkpoints: Sequence[Checkpoint]) -> None:
     with tempfile.TemporaryDirectory(prefix="emissary-events-") as folder:
         write(Path(folder), job, checkpoints)
         publish(f"{prefix}/{version:09d}", Path(folder), move=True)
-    for old in sorted(artifact_store().keys(prefix))[:-1]:
-        artifact_store().delete(old)
+    for old in sorted(patiently(artifact_store().keys, prefix))[:-1]:
+        patiently(artifact_store().delete, old)
 
 
 def write(folder: Path, job: TrainingJob, checkpoints: Sequence[Checkpoint]) -> None:

@@ -24,6 +24,7 @@ from emissary.store.tables import Dataset
 from tasks.attempt import require_lease
 from tasks.catalogue import in_catalogue
 from tasks.fetching import fetch
+from tasks.patience import patiently
 from tasks.preparing import prepare
 
 _SHOWN_ROWS = 20
@@ -62,7 +63,7 @@ async def gather(run: PipelineRun) -> str | None:
 
 def _rows(keys: Iterable[str]) -> Iterator[dict[str, Any]]:
     for key in keys:
-        yield from read_normalised(artifact_store().folder(key) / "rows.parquet")
+        yield from read_normalised(patiently(artifact_store().folder, key) / "rows.parquet")
 
 
 def _require_apart(keys: Sequence[str], test_key: str, wanted: PipelineCreate) -> None:
@@ -86,7 +87,8 @@ def _merge(
         merged = Path(folder) / "merged"
         count = write_once(_rows(keys), wanted.train.task_type, merged)
         with merged.open("rb") as source:
-            dataset = store_file(source, f"{name}.jsonl", dataset_id=f"ds-{run.id.removeprefix('pr-')}")
+            dataset_id = f"ds-{run.id.removeprefix('pr-')}"
+            dataset = patiently(store_file, source, f"{name}.jsonl", dataset_id=dataset_id)
     dataset.project_id, dataset.name, dataset.upload_by = run.project_id, name, run.created_by
     get_run_logger().info("Merged %d datasets to %d different rows", len(found), count)
     return dataset

@@ -13,9 +13,10 @@ from emissary.data.rebalancing import rebalance, row_counts
 from emissary.data.splitting import downsample, split
 from emissary.errors import InvalidInput
 from emissary.store import job_events, prepared
-from emissary.store.artifacts import ArtifactStore, artifact_store
+from emissary.store.artifacts import artifact_store
 from emissary.store.tables import TrainingJob
 from tasks.catalogue import in_catalogue
+from tasks.patience import patiently
 from tasks.publishing import made_once
 
 _COLUMNS = {
@@ -36,7 +37,7 @@ async def prepare(dataset_id: str) -> str:
     key = prepared.rows_key(dataset)
 
     def write(folder: Path) -> None:
-        uploaded = artifact_store().folder(dataset.artifact)
+        uploaded = patiently(artifact_store().folder, dataset.artifact)
         (source,) = (path for path in uploaded.iterdir() if path.stem == "original")
         normalise(source, dataset.file_name, folder / "rows.parquet", prepared.only(dataset))
 
@@ -50,9 +51,8 @@ async def training_and_test_rows(job: TrainingJob, train_key: str, test_key: str
 
     Raises InvalidInput where none can be held out, and where those to train on are of one class only.
     """
-    store = artifact_store()
-    rows = await anyio.to_thread.run_sync(_rows, store, train_key, job.task_type)
-    given = None if test_key is None else await anyio.to_thread.run_sync(_rows, store, test_key, job.task_type)
+    rows = await anyio.to_thread.run_sync(_rows, train_key, job.task_type)
+    given = None if test_key is None else await anyio.to_thread.run_sync(_rows, test_key, job.task_type)
     training, test = divided(job, rows, given)
     require_two_classes(job, training)
     return training, test
@@ -122,8 +122,8 @@ def require_two_classes(job: TrainingJob, training: list[dict[str, Any]]) -> Non
     )
 
 
-def _rows(store: ArtifactStore, key: str, task_type: str) -> list[dict[str, Any]]:
-    path = store.folder(key) / "rows.parquet"
+def _rows(key: str, task_type: str) -> list[dict[str, Any]]:
+    path = patiently(artifact_store().folder, key) / "rows.parquet"
     return [{column: row[column] for column in _COLUMNS[task_type]} for row in read_normalised(path)]
 
 

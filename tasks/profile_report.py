@@ -4,6 +4,7 @@ import base64
 import html
 from functools import partial
 
+import anyio.to_thread
 from prefect import task
 from prefect.artifacts import acreate_markdown_artifact
 from prefect.cache_policies import NO_CACHE
@@ -11,6 +12,7 @@ from prefect.cache_policies import NO_CACHE
 from emissary.data.profiling import DatasetProfile
 from emissary.store.artifacts import artifact_store
 from emissary.store.tables import Dataset
+from tasks.patience import patiently
 from tasks.reporting import report, reported
 
 _MOST_CLASSES = 20
@@ -25,16 +27,18 @@ async def show(dataset: Dataset, profile: DatasetProfile, key: str) -> None:
 
 
 async def _publish(dataset: Dataset, profile: DatasetProfile, key: str) -> None:
+    pictures = await anyio.to_thread.run_sync(_pictures, profile, key)
     await acreate_markdown_artifact(
-        markdown=page(dataset, profile, _pictures(profile, key)),
+        markdown=page(dataset, profile, pictures),
         key=f"profile-{dataset.id}".lower(),
         description=f"What the rows of {dataset.name} are like",
     )
 
 
 def _pictures(profile: DatasetProfile, key: str) -> dict[str, bytes]:
-    store = artifact_store()
-    return {name: store.file(key, f"{name}.png").read_bytes() for name in profile.plots}
+    # By the folder, for a single file of a local store is not checked.
+    folder = patiently(artifact_store().folder, key)
+    return {name: (folder / f"{name}.png").read_bytes() for name in profile.plots}
 
 
 def page(dataset: Dataset, profile: DatasetProfile, pictures: dict[str, bytes]) -> str:

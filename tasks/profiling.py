@@ -22,6 +22,7 @@ from emissary.store import datasets, prepared
 from emissary.store.artifacts import artifact_store
 from emissary.store.tables import Dataset
 from tasks.catalogue import in_catalogue
+from tasks.patience import patiently
 from tasks.profile_plots import plots
 from tasks.publishing import made_once
 
@@ -55,11 +56,11 @@ async def make_profile(
     key = prepared.profile_key(dataset, made_of)
 
     def write(folder: Path) -> None:
-        store = artifact_store()
-        rows = store.folder(rows_key) / "rows.parquet"
+        rows = patiently(artifact_store().folder, rows_key) / "rows.parquet"
         profile = _profiled(rows, dataset.report, counting)
         if test_key is not None and test_dataset_id is not None:
-            profile.leakage = profiling.leakage(rows, store.folder(test_key) / "rows.parquet", test_dataset_id)
+            test_rows = patiently(artifact_store().folder, test_key) / "rows.parquet"
+            profile.leakage = profiling.leakage(rows, test_rows, test_dataset_id)
         profile.imbalance = profiling.imbalance(dataset.report["class_counts"])
         profile.warnings += warnings_of(profile, dataset.report)
         pictures = plots(profile, dataset.report["class_counts"])

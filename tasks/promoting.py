@@ -21,13 +21,8 @@ from emissary.store.pipeline_tables import PipelineRun
 from emissary.store.tables import GONE, Checkpoint, Deployment, Engine, TrainingJob
 from tasks.attempt import end_if_interrupted, require_lease
 from tasks.catalogue import in_catalogue
-from tasks.deploying import ask, checked, wait_for_engine
+from tasks.deploying import ask, load, wait_for_another, wait_for_engine
 from tasks.serving import artifact_of
-
-_MOST_BREAKS = 3
-"""How many engines in a row may die while they load a checkpoint."""
-_SILENT_SECONDS = 180.0
-"""How long an engine that is said to be Active may not answer."""
 
 
 @task(task_run_name="promote", cache_policy=NO_CACHE)
@@ -95,14 +90,11 @@ async def _put_in_place(deployment: Deployment, new: Served, old: Served, failin
         try:
             await _exchange(deployment, engine, artifact, new, old, failing)
         except httpx.TransportError as error:
-            # Its process has most likely died, which is found out soon; then another one is waited for.
-            since = broke_off.setdefault(engine.endpoint, time.monotonic())
-            if len(broke_off) == _MOST_BREAKS or time.monotonic() - since > _SILENT_SECONDS:
-                raise EmissaryError(
-                    f"{failing} could not be put in place: the engine {engine.id} does not answer; look at its log in "
-                    f"the Prefect UI, then run the pipeline again. {deployment.name!r} serves what it did."
-                ) from error
-            await asyncio.sleep(1)
+            sentence = (
+                f"{failing} could not be put in place: the engine {engine.id} does not answer; look at its log in "
+                f"the Prefect UI, then run the pipeline again. {deployment.name!r} serves what it did."
+            )
+            await wait_for_another(engine, broke_off, sentence, error)
             continue
         # An engine that started anew in between may have read the catalogue before: then it is another one.
         served_by = engine.endpoint
@@ -133,7 +125,7 @@ async def _exchange(
     EmissaryError then, httpx.TransportError where the engine is away.
     """
     try:
-        await _load(deployment.id, engine, artifact)
+        await load(deployment.id, engine, artifact)
         await ask(deployment.id, engine)
         await in_catalogue(_replace, deployment.id, new, old)
     except (EmissaryError, httpx.TransportError) as error:
@@ -142,18 +134,13 @@ async def _exchange(
             await engine_client.unload(engine, now.id)
             left = f"is {now.status}"
         else:
-            await _load(now.id, engine, await in_catalogue(artifact_of, now))
+            await load(now.id, engine, await in_catalogue(artifact_of, now))
             left = f"serves checkpoint {now.checkpoint} of {now.training_job_id or now.base_model}"
         if isinstance(error, httpx.TransportError):
             raise
         reason = str(error).rstrip(".")
         raise EmissaryError(f"{failing} could not be put in place ({reason}); {now.name!r} {left}.") from error
     get_run_logger().info("The engine %s serves %s by %s", engine.id, deployment.id, artifact)
-
-
-async def _load(deployment_id: str, engine: Engine, artifact: str | None) -> None:
-    async with engine_client.connect(engine) as client:
-        checked(await client.post("/adapters", json={"name": deployment_id, "artifact": artifact}))
 
 
 async def _replace(session: AsyncSession, deployment_id: str, new: Served, old: Served) -> None:

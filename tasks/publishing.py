@@ -10,11 +10,12 @@ from pathlib import Path
 
 import psycopg
 
-from emissary.errors import EmissaryError, NotFound, Unavailable
+from emissary.errors import EmissaryError, NotFound
 from emissary.settings import settings
-from emissary.store.artifacts import CorruptArtifact, Manifest, artifact_store
+from emissary.store.artifacts import CorruptArtifact, Manifest, Notes, artifact_store
 from emissary.store.database import catalogue_url
 from tasks.attempt import require_lease
+from tasks.patience import patiently
 
 logger = logging.getLogger(__name__)
 
@@ -47,18 +48,18 @@ def made_once(key: str, make: Callable[[Path], None]) -> Path:
         with tempfile.TemporaryDirectory(prefix="emissary-prepare-") as scratch:
             make(Path(scratch))
             publish(key, Path(scratch), move=True)
-    return artifact_store().folder(key)
+    return patiently(artifact_store().folder, key)
 
 
 def _made(key: str) -> Path | None:
     store = artifact_store()
     try:
-        return store.folder(key)
+        return patiently(store.folder, key)
     except NotFound:
         return None
     except CorruptArtifact as error:
         logger.warning("%s It is made again.", error)
-        store.delete(key)
+        patiently(store.delete, key)
         return None
 
 
@@ -85,24 +86,19 @@ def _locked(key: str) -> psycopg.Connection:
         wait = min(2 * wait, 10.0)
 
 
-def publish(key: str, folder: Path, *, move: bool = False) -> Manifest:
+def publish(key: str, folder: Path, notes: Notes | None = None, *, move: bool = False) -> Manifest:
     """`ArtifactStore.publish` for a run: ends the process where another one works for the row by now.
 
-    Waits up to ten minutes for a store that is away; then raises Unavailable. Raises DiskFull.
+    Waits for a store that is away, as `patiently`. Raises DiskFull.
     """
-    give_up = time.monotonic() + _PATIENCE_SECONDS
-    wait = 0.5
-    while True:
+
+    def once() -> Manifest:
         require_lease()
-        try:
-            return artifact_store().publish(key, folder, move=move)
-        except Unavailable as error:
-            if time.monotonic() > give_up:
-                raise
-            logger.warning("%s Trying again in %.1f s.", error, wait)
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise DiskFull(f"the artifact {key}") from error
-            raise
-        time.sleep(wait)
-        wait = min(2 * wait, 30.0)
+        return artifact_store().publish(key, folder, notes, move=move)
+
+    try:
+        return patiently(once)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(f"the artifact {key}") from error
+        raise

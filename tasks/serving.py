@@ -16,6 +16,7 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from emissary.errors import Unavailable
 from emissary.secret_files import signing_key
 from emissary.serving.batching import Batcher
 from emissary.serving.generation import Generator
@@ -29,6 +30,7 @@ from emissary.store.artifacts import artifact_store
 from emissary.store.tables import Checkpoint, Deployment, Engine
 from tasks.attempt import must_save, must_stop
 from tasks.catalogue import in_catalogue
+from tasks.patience import patiently
 
 _LOOK_SECONDS = 1.0
 _RECORD_SECONDS = 15.0
@@ -61,7 +63,13 @@ async def serving(engine: Engine, generator: Generator | PooledModel) -> AsyncIt
     store = artifact_store()
     batcher = Batcher(generator) if isinstance(generator, Generator) else PooledBatcher(generator)
     token = engine_token(signing_key(settings()).get_secret_value(), engine.id)
-    app = create_engine_app(batcher, generator, base_model=engine.base_model, token=token, fetch=store.folder)
+    app = create_engine_app(
+        batcher,
+        generator,
+        base_model=engine.base_model,
+        token=token,
+        fetch=lambda key: patiently(store.folder, key),
+    )
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         server = _Server(uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=9))
@@ -89,9 +97,11 @@ async def _restore(engine: Engine, app: FastAPI) -> dict[str, str | None]:
 
 
 async def _loaded(app: FastAPI, name: str, artifact: str | None) -> bool:
-    """Load it, or else make its deployment Failed; whether it is loaded."""
+    """Load it, or else make its deployment Failed; whether it is loaded. Raises Unavailable without the store."""
     try:
         await asyncio.to_thread(app.state.load, name, artifact)
+    except Unavailable:
+        raise  # nothing is wrong with the adapter: the engine can start again when the store is back
     except Exception as error:
         get_run_logger().exception("%s could not be loaded", name)
         await in_catalogue(deployments.fail, name, f"Its adapter could not be loaded again: {error}")

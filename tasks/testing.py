@@ -39,6 +39,7 @@ from tasks.checkpoint_testing import (
     write_summary,
 )
 from tasks.job_artifacts import TRAINED
+from tasks.patience import patiently
 from tasks.pooled_testing import Predictions, predict_rows
 from tasks.publishing import publish
 from tasks.serving import load_model
@@ -151,7 +152,7 @@ def _write(
     errors = {name: [row.traceback or row.error for row in rows] for name, rows in scored.items()}
     write_results(folder, answered, scores, predictions, errors)
     try:
-        base = read_scores(artifact_store().folder(_key(job, None)), list(scores))
+        base = read_scores(patiently(artifact_store().folder, _key(job, None)), list(scores))
     except NotFound:  # the base model is not tested, or just now
         base = {}
     write_summary(folder, score_summary.summary(answered, scores, base))

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from emissary.store.artifacts import CorruptArtifact, artifact_store
+from tasks.patience import patiently
 from tasks.publishing import publish
 
 logger = logging.getLogger(__name__)
@@ -22,8 +23,8 @@ def publish_state(job_id: str, folder: Path) -> None:
     step = int(folder.name.rpartition("-")[2])
     publish(f"{_prefix(job_id)}/{step:09d}", folder, move=True)
     store = artifact_store()
-    for old in sorted(store.keys(_prefix(job_id)))[:-_KEPT]:
-        store.delete(old)
+    for old in sorted(patiently(store.keys, _prefix(job_id)))[:-_KEPT]:
+        patiently(store.delete, old)
 
 
 def restore(job_id: str, checkpoints: Iterable[int], work_dir: Path) -> None:
@@ -31,12 +32,12 @@ def restore(job_id: str, checkpoints: Iterable[int], work_dir: Path) -> None:
     need not be made again.
     """
     store = artifact_store()
-    for key in sorted(store.keys(_prefix(job_id)), reverse=True):
+    for key in sorted(patiently(store.keys, _prefix(job_id)), reverse=True):
         try:
-            folder = store.folder(key)
+            folder = patiently(store.folder, key)
         except CorruptArtifact as error:
             logger.warning("%s Going on from the state before it.", error)
-            store.delete(key)
+            patiently(store.delete, key)
             continue
         step = int(key.rpartition("/")[2])
         shutil.copytree(folder, work_dir / "trainer" / f"checkpoint-{step}")
@@ -49,7 +50,7 @@ def restore(job_id: str, checkpoints: Iterable[int], work_dir: Path) -> None:
 
 def forget(job_id: str) -> None:
     """Remove all states of a job that is done."""
-    artifact_store().delete(_prefix(job_id))
+    patiently(artifact_store().delete, _prefix(job_id))
 
 
 def _prefix(job_id: str) -> str:

@@ -123,7 +123,7 @@ def _deployments(evidence: Evidence, record: Any) -> tuple[int, list[str]]:
         good = {
             "Deployed": serving,
             "Deactivated": not serving,
-            "Failed": bool(row["error"]),
+            "Failed": bool(row["error"]) and not audit_jobs.killed_too_seldom(record, row),
             "Terminated": deleted,
         }
         if not good.get(row["status"]) or (record.done["delete"][deployment] and row["status"] != "Terminated"):
