@@ -12,7 +12,8 @@ DAYS: tuple[Day, ...] = get_args(Day)
 
 
 def _known_timezone(value: str) -> str:
-    if value not in available_timezones():
+    # `localtime` is the machine's own, whichever that is.
+    if value not in available_timezones() - {"localtime"}:
         raise ValueError(f"{value[:60]!r} is no IANA timezone; give one such as 'America/Los_Angeles' or 'UTC'")
     return value
 

@@ -38,13 +38,27 @@ def _hub_name(value: str) -> str:
     return value
 
 
+# Quotes and comments that end at the same place in each dialect of SQL, so without backslashes, dollars and nesting.
+_COMMENT = r"--(?=\s)[^\r\n]*+(?=\r?\n|\Z)|/\*(?![!+M])(?:(?!/\*|\*/).)*+\*/"
+_SINGLE = re.compile(
+    rf"""((?:'[^'\\]*+'|"[^"\\]*+"|{_COMMENT}|(?!--|/\*)[^;'"\\`$\#])*+);?(?:\s|{_COMMENT})*+""", re.DOTALL
+)
+_SELECT = re.compile(r"(?:\s|\(|--[^\r\n]*+|/\*(?:(?!\*/).)*+\*/)*+(?:select|with)\b", re.DOTALL | re.IGNORECASE)
+
+
 def _one_select(value: str) -> str:
     query = value.strip().removesuffix(";").rstrip()
     if "\0" in query:
         raise ValueError("must not contain NUL characters")
     if ";" in query:
-        raise ValueError("must be a single statement, without ; in it")
-    if not re.match(r"(select|with)\b", query, re.IGNORECASE):
+        single = _SINGLE.fullmatch(query)
+        if single is None:
+            raise ValueError(
+                "must be a single statement; one with ; in quotes or a comment must do without backslash, backtick, $ "
+                "and #"
+            )
+        query = single[1].rstrip()
+    if not _SELECT.match(query):
         raise ValueError("must begin with SELECT or WITH")
     return query
 

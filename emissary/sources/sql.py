@@ -1,8 +1,8 @@
 """What a query finds in a database, through SQLAlchemy.
 
 On PostgreSQL the query is declared as a cursor in a transaction that only reads, which takes nothing but a SELECT, and
-its rows come in portions. Of another database this is known: the query is one statement without a semicolon. There, as
-here, the connection should be of a user who may read what is meant to be read, and no more.
+its rows come in portions. SQLite, MySQL and MariaDB have a mode that only reads; a database without one is not asked.
+The connection should be of a user who may read what is meant to be read, and no more, all the same.
 """
 
 import logging
@@ -29,6 +29,11 @@ MOST_ROWS = 1_000_000
 LONGEST_SECONDS = 600
 CHECK_SECONDS = 5
 _PORTION = 1000
+_READ_ONLY = {
+    "sqlite": "PRAGMA query_only = ON",
+    "mysql": "SET SESSION TRANSACTION READ ONLY",
+    "mariadb": "SET SESSION TRANSACTION READ ONLY",
+}
 
 log = logging.getLogger(__name__)
 
@@ -76,9 +81,7 @@ def _result(source: SqlSource, organization: str, seconds: int) -> Iterator[Curs
     engine = _engine(source.connection, connection.sql.get_secret_value())
     try:
         with _connected(engine, source.connection) as database:
-            if engine.dialect.name == "postgresql":
-                database.execution_options(postgresql_readonly=True)
-                database.exec_driver_sql(f"SET LOCAL statement_timeout = {seconds * 1000}")
+            _only_read(database, seconds)
             # Without parameters a % in the query is a %.
             streamed = database.execution_options(stream_results=True, no_parameters=True, max_row_buffer=_PORTION)
             result = streamed.exec_driver_sql(source.query)
@@ -97,11 +100,25 @@ def _result(source: SqlSource, organization: str, seconds: int) -> Iterator[Curs
         engine.dispose()
 
 
+def _only_read(database: sqlalchemy.Connection, seconds: int) -> None:
+    if database.dialect.name == "postgresql":
+        database.execution_options(postgresql_readonly=True)
+        database.exec_driver_sql(f"SET LOCAL statement_timeout = {seconds * 1000}")
+    else:
+        database.exec_driver_sql(_READ_ONLY[database.dialect.name])
+        database.commit()  # MySQL's counts from the next transaction on
+
+
 def _engine(name: str, address: str) -> sqlalchemy.Engine:
     try:
         url = make_url(address)
         if url.drivername == "postgresql":
             url = url.set(drivername="postgresql+psycopg")
+        if url.get_backend_name() not in ("postgresql", *_READ_ONLY):
+            raise OperatorFileUnusable(
+                f"EMISSARY_SOURCES, {name}.sql: of its kind of database no mode is known that only reads; give one of "
+                "PostgreSQL, MySQL, MariaDB or SQLite."
+            )
         limits = {"connect_timeout": 10} if url.get_backend_name() == "postgresql" else {}
         return sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool, connect_args=limits, hide_parameters=True)
     except (ArgumentError, NoSuchModuleError, ImportError) as error:

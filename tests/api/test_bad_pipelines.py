@@ -13,12 +13,19 @@ from tests.web_server import web_server
 FUNCTION = "exact_match_shared"
 TRAIN = {"base_model": MODEL, "test_functions": [FUNCTION]}
 GOOD: dict[str, Any] = {"name": "refused", "train_test_split_ratio": 50, "train": TRAIN}
+HOURS, SIXTY = (",".join(map(str, range(most))) for most in (24, 60))
 SCHEDULES: dict[str, tuple[dict[str, Any], str]] = {
     "cron of a day that never comes": ({"cron": "0 0 30 2 *"}, "schedule.cron:"),
     "cron of four fields": ({"cron": "0 0 * *"}, "schedule.cron:"),
     "cron with a word": ({"cron": "@daily"}, "schedule.cron:"),
     "cron of minute 60": ({"cron": "60 * * * *"}, "schedule.cron:"),
     "cron of six fields": ({"cron": "0 0 0 * * *"}, "schedule.cron:"),
+    "cron of a day that never comes, or a weekday": ({"cron": "0 0 31 2 1"}, "schedule.cron:"),
+    "cron of a day that never comes, or any weekday": ({"cron": "0 0 31 2 1-7"}, "schedule.cron:"),
+    "cron of the first, or a fifth Monday of it": ({"cron": "0 0 1 * 1#5"}, "schedule.cron:"),
+    "cron of a last Friday": ({"cron": "0 0 * * 5L"}, "schedule.cron:"),
+    "cron of a last weekday": ({"cron": "0 0 LW * *"}, "schedule.cron:"),
+    "the machine's timezone": ({"cron": "0 3 * * *", "timezone": "localtime"}, "schedule.timezone:"),
     "unknown timezone": ({"cron": "0 3 * * *", "timezone": "Mars/Olympus"}, "schedule.timezone:"),
     "interval below a minute": ({"interval_seconds": 59}, "schedule.interval_seconds:"),
     "interval that is a word": ({"interval_seconds": "3600"}, "schedule.interval_seconds:"),
@@ -27,6 +34,11 @@ SCHEDULES: dict[str, tuple[dict[str, Any], str]] = {
     "rule that counts": ({"rrule": "FREQ=DAILY;COUNT=3"}, "schedule.rrule:"),
     "rule that stands still": ({"rrule": "FREQ=DAILY;INTERVAL=0"}, "schedule.rrule:"),
     "rule of every second": ({"rrule": "FREQ=SECONDLY"}, "schedule.rrule:"),
+    "rule of every second in other words": (
+        {"rrule": f"FREQ=DAILY;BYHOUR={HOURS};BYMINUTE={SIXTY};BYSECOND={SIXTY}"},
+        "schedule.rrule:",
+    ),
+    "rule of every minute": ({"rrule": f"FREQ=DAILY;BYHOUR={HOURS};BYMINUTE={SIXTY}"}, "schedule.rrule:"),
     "rule of an unknown part": ({"rrule": "FREQ=DAILY;BYMOON=1"}, "schedule.rrule:"),
     "rule of two lines": ({"rrule": "DTSTART:20200101T000000\nRRULE:FREQ=DAILY"}, "schedule.rrule:"),
     "no time at all": ({"timezone": "UTC"}, "schedule:"),

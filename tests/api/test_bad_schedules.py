@@ -11,6 +11,7 @@ GOOD = {"timezone": "Europe/Berlin", "start_time": "10:00", "end_time": "18:00",
 SCHEDULES: dict[str, tuple[dict[str, Any], str]] = {
     "unknown timezone": ({"timezone": "Mars/Olympus"}, "timezone"),
     "timezone that is a path": ({"timezone": "../../etc/passwd"}, "timezone"),
+    "the machine's timezone": ({"timezone": "localtime"}, "timezone"),
     "timezone as number": ({"timezone": 2}, "timezone"),
     "no timezone": ({"timezone": None}, "timezone"),
     "hour 24": ({"start_time": "24:00"}, "start_time"),

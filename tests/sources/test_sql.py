@@ -1,7 +1,10 @@
-"""Queries of a real PostgreSQL: what they find, and what they cannot do."""
+"""Queries of a real PostgreSQL and SQLite: what they find, and what they cannot do."""
 
 import json
+import sqlite3
+import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +44,8 @@ def warehouse() -> Iterator[sqlalchemy.Engine]:
                     "warehouse": {"organizations": ["default"], "sql": address},
                     "away": {"organizations": "all", "sql": f"postgresql://u:hidden@127.0.0.1:{free_port()}/d"},
                     "strange": {"organizations": "all", "sql": "voodoo://u:hidden@host/d"},
+                    "driverless": {"organizations": "all", "sql": "mysql+voodoo://u:hidden@host/d"},
+                    "file": {"organizations": "all", "sql": f"sqlite:///{home}/file.db"},
                 }
             )
         )
@@ -91,6 +96,20 @@ def test_rows_of_every_task_type_are_fetched(tmp_path: Path) -> None:
         "COPY tickets TO PROGRAM 'id'",
         "EXPLAIN ANALYZE DELETE FROM tickets",
         "-- SELECT\nDELETE FROM tickets",
+        "/* SELECT */ DELETE FROM tickets",
+        "(DELETE FROM tickets)",
+        "SELECT 'a'; DROP TABLE tickets; SELECT 'a'",
+        "SELECT 1 /* ' */; DROP TABLE tickets; -- '",
+        # Where a quote or comment ends is another place in another dialect.
+        "SELECT E'\\''; DROP TABLE tickets; --'",
+        "SELECT '\\''; DROP TABLE tickets; -- '",
+        "SELECT $$'$$; DROP TABLE tickets; SELECT $$'$$",
+        "SELECT 1 AS `'`; DROP TABLE tickets; SELECT 1 AS `'`",
+        "SELECT 1 # '\n; DROP TABLE tickets; # '",
+        "SELECT 1 --1; DROP TABLE tickets",
+        "SELECT 1 -- \r; DROP TABLE tickets",
+        "SELECT 1 /* /* */ ' */; DROP TABLE tickets; -- '",
+        "SELECT 1 /*! ; DROP TABLE tickets */",
         "selected",
         "",
     ],
@@ -98,6 +117,31 @@ def test_rows_of_every_task_type_are_fetched(tmp_path: Path) -> None:
 def test_what_is_not_one_select_is_no_query(query: str) -> None:
     with pytest.raises(ValidationError):
         source(query)
+
+
+@pytest.mark.parametrize(
+    ("query", "prompt"),
+    [
+        ("SELECT 'a;b' AS prompt", "a;b"),
+        ("SELECT 'it''s; 1#$' AS prompt;", "it's; 1#$"),
+        ("SELECT max(question) AS \"prompt\" FROM tickets WHERE question <> ';'; -- the last; one", "Ticket 5: 100%?"),
+        ("(SELECT 'a' AS prompt UNION SELECT 'a') ORDER BY 1", "a"),
+        ("-- what\r\n/* we; want */ SELECT 'a' AS prompt", "a"),
+        ("((WITH t AS (SELECT 'a' AS prompt) SELECT * FROM t))", "a"),
+        ("--short\nSELECT '\\' AS prompt", "\\"),
+    ],
+)
+@pytest.mark.usefixtures("warehouse")
+def test_one_select_is_a_query_whatever_its_quotes_and_comments(tmp_path: Path, query: str, prompt: str) -> None:
+    assert rows(query, tmp_path) == [{"prompt": prompt}]
+
+
+def test_long_query_is_read_at_once() -> None:
+    begun = time.process_time()
+    for part in ("/**/", "(", "'a", "-- a\n", "/* /* ", "';'", "-"):
+        with pytest.raises(ValidationError):
+            source((part * 20_000)[:19_990] + "; 1")
+    assert time.process_time() - begun < 1
 
 
 @pytest.mark.parametrize(
@@ -116,6 +160,24 @@ def test_query_changes_nothing(warehouse: sqlalchemy.Engine, tmp_path: Path, que
     with warehouse.connect() as database:
         assert database.scalar(sqlalchemy.text("SELECT count(*) FROM tickets")) == 5
         assert database.scalar(sqlalchemy.text("SELECT to_regclass('copied')")) is None
+
+
+@pytest.mark.parametrize(
+    "query", ["WITH x AS (SELECT 1) DELETE FROM t", "WITH x AS (SELECT 1) DELETE FROM t RETURNING prompt"]
+)
+@pytest.mark.usefixtures("warehouse")
+def test_query_of_sqlite_changes_nothing(tmp_path: Path, query: str) -> None:
+    assert settings().sources is not None
+    with closing(sqlite3.connect(settings().sources.with_name("file.db"))) as file:
+        file.executescript("CREATE TABLE IF NOT EXISTS t (prompt text); DELETE FROM t; INSERT INTO t VALUES ('a')")
+        asked = source(query, "file")
+        with pytest.raises(InvalidInput, match=r"^gather\.query: the database refuses it: .*readonly"):
+            sql.check(asked, "default")
+        with pytest.raises(InvalidInput, match=r"^gather\.query: the database refuses it: .*readonly"):
+            sql.fetch(asked, "default", tmp_path)
+        assert file.execute("SELECT count(*) FROM t").fetchone() == (1,)
+    found = sql.fetch(source("SELECT prompt FROM t", "file"), "default", tmp_path)
+    assert json.loads(found.path.read_text()) == {"prompt": "a"}
 
 
 @pytest.mark.parametrize(
@@ -162,7 +224,8 @@ def test_check_begins_the_query_and_does_not_wait_for_its_end(monkeypatch: pytes
     [
         ("away", "default", Unavailable, r"^gather\.connection: the database of 'away'"),
         ("warehouse", "other", InvalidInput, r"^gather\.connection: this organization has no connection"),
-        ("strange", "default", OperatorFileUnusable, r"^EMISSARY_SOURCES, strange\.sql: "),
+        ("strange", "default", OperatorFileUnusable, r"^EMISSARY_SOURCES, strange\.sql: .* only reads"),
+        ("driverless", "default", OperatorFileUnusable, r"^EMISSARY_SOURCES, driverless\.sql: .* driver"),
     ],
 )
 def test_connection_that_cannot_be_had_is_told_without_its_address(

@@ -22,7 +22,7 @@ def _detail(row: Pipeline) -> PipelineDetail:
 
 
 async def _check(project: Project, body: PipelineCreate) -> None:
-    pipeline_schedules.check(body.schedule)
+    await pipeline_schedules.check(body.schedule)
     await hub_check.check_job(body.job("ds-"))
     await source_check.check(body.gather, project.organization_id)
 
