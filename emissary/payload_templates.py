@@ -7,7 +7,7 @@ template takes long, reads an attribute of Python, or grows beyond what it names
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 from urllib.parse import unquote_plus
 
@@ -19,8 +19,8 @@ ROOTS = ("payload", "headers")
 _LONGEST = 10_000
 _FILTERS: dict[str, Callable[[str], str]] = {"urldecode": unquote_plus}
 _ALLOWED = (
-    "only names under payload and headers, their items, and the filter urldecode can be used, such as "
-    "{{ payload.items[0].id }}"
+    "only names under payload and headers, their items, and the filters urldecode and removeprefix('…') can be used, "
+    "such as {{ payload.items[0].id }}"
 )
 _parser = Environment(keep_trailing_newline=True, autoescape=True)
 
@@ -63,12 +63,20 @@ def _expression(node: nodes.Node) -> _Expression:
                 name in _FILTERS and node.dyn_args is None and node.dyn_kwargs is None
             ):
                 steps.append(_FILTERS[name])
+            case nodes.Filter(
+                node=nodes.Expr() as inner, name="removeprefix", args=[nodes.Const(value=str() as prefix)], kwargs=[]
+            ) if node.dyn_args is None and node.dyn_kwargs is None:
+                steps.append(partial(_without_prefix, prefix))
             case _:
                 raise ValueError(_ALLOWED)
         node = inner
     if node.name not in ROOTS:
         raise ValueError(_ALLOWED)
     return _Expression(node.name, tuple(reversed(steps)))
+
+
+def _without_prefix(prefix: str, value: str) -> str:
+    return value.removeprefix(prefix)
 
 
 def rendered(template: str, values: Mapping[str, Any]) -> Any:

@@ -24,7 +24,8 @@ from tasks.catalogue import in_catalogue
 
 
 async def fetch(run: PipelineRun, pipeline: Pipeline, wanted: PipelineCreate, source: FetchedSource) -> bool:
-    """Have the run use what is new in the source; False where nothing is that no run that came to a decision has used.
+    """Have the run use what is new in the source, or the objects that it names; False where nothing is that no run that
+    came to a decision has used.
 
     What has the content of a dataset of the project is that dataset. Raises EmissaryError, naming the field, where the
     source is gone, or what it has cannot be trained on.
@@ -59,7 +60,9 @@ async def _found(
     if isinstance(source, TrafficSource):
         until = await in_catalogue(traffic.settled, source, run.project_id, task_type)
         return await in_catalogue(traffic_source.fetch, source, until, before.origins, folder)
-    return await anyio.to_thread.run_sync(fetch_from, source, before.organization, before.origins, task_type, folder)
+    return await anyio.to_thread.run_sync(
+        fetch_from, source, before.organization, before.origins, task_type, folder, run.requested_objects
+    )
 
 
 def _stored(run: PipelineRun, pipeline: Pipeline, found: Fetched) -> Dataset:

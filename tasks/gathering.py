@@ -42,6 +42,8 @@ async def gather(run: PipelineRun) -> str | None:
     pipeline = await in_catalogue(pipelines.get, run.pipeline_id)
     wanted = pipelines.config(pipeline)
     source = wanted.gather
+    if run.requested_objects is not None:
+        pipelines.object_keys(wanted, run.requested_objects)  # the source may have been changed since
     outside = None if run.requested is not None or isinstance(source, DatasetsSource) else source
     if outside is not None and not await fetch(run, pipeline, wanted, outside):
         return _NOTHING_NEW

@@ -13,13 +13,18 @@ from emissary.payload_templates import parse, rendered
 
 S3 = {"Records": [{"s3": {"bucket": {"name": "lake"}, "object": {"key": "a%2Fb+c%C3%A9.jsonl"}}}]}
 VALUES: dict[str, Any] = {
-    "payload": S3 | {"items": ["ds-1", "ds-2"], "number": 3, "yes": True, "a b": {"c": "d"}, "nothing": None},
+    "payload": S3
+    | {"items": ["ds-1", "ds-2"], "number": 3, "yes": True, "a b": {"c": "d"}, "nothing": None}
+    | {"path": "/buckets/lake/a/b.jsonl", "a": {"p": "%2Fa%2Fb"}},
     "headers": {"x-github-event": "push"},
 }
 RENDERED: dict[str, tuple[str, Any]] = {
     "text alone": ("ds-1", "ds-1"),
     "key of an object in S3": ("{{ payload.Records[0].s3.object.key }}", "a%2Fb+c%C3%A9.jsonl"),
     "key decoded": ("{{ payload.Records[0].s3.object.key | urldecode }}", "a/b cé.jsonl"),
+    "key without what is before it": ("{{ payload.path | removeprefix('/buckets/lake/') }}", "a/b.jsonl"),
+    "one filter after the other": ("{{ payload.a['p'] | urldecode | removeprefix('/a') }}", "/b"),
+    "prefix that is not there": ("s3://{{ payload.path | removeprefix('buckets') }}", "s3:///buckets/lake/a/b.jsonl"),
     "text around": ("ds-{{ payload.number }}-{{payload.yes}}.", "ds-3-true."),
     "list as it is": ("{{ payload.items }}", ["ds-1", "ds-2"]),
     "field named as a method": ("{{ payload.items[1] }}", "ds-2"),
@@ -39,6 +44,10 @@ REFUSED = {
     "constant": "{{ 1 }}",
     "other filter": "{{ payload.a | tojson }}",
     "filter with arguments": "{{ payload.a | urldecode('utf-8') }}",
+    "prefix that is looked up": "{{ payload.a | removeprefix(payload.b) }}",
+    "prefix that is a number": "{{ payload.a | removeprefix(1) }}",
+    "no prefix": "{{ payload.a | removeprefix }}",
+    "prefix with a splat": "{{ payload.a | removeprefix('b', *payload.b) }}",
     "filter with a splat": "{{ payload.a | urldecode(*payload.b) }}",
     "filter of nothing": "{% filter urldecode %}a{% endfilter %}",
     "slice": "{{ payload[1:2] }}",
@@ -60,6 +69,7 @@ MISSING: dict[str, tuple[str, str]] = {
     "header": ("{{ headers.authorization }}", "headers.authorization: "),
     "list in text": ("a{{ payload.items }}", "payload.items: "),
     "null in text": ("a{{ payload.nothing }}", "payload.nothing: "),
+    "number without a prefix": ("{{ payload.number | removeprefix('a') }}", "payload.number: "),
     "number decoded": ("{{ payload.number | urldecode }}", "payload.number: "),
 }
 

@@ -21,6 +21,11 @@ Datasets = Annotated[
     list[str] | None, typer.Option("--dataset", help="Dataset to train on in this run, instead of the pipeline's.")
 ]
 
+Objects = Annotated[
+    list[str] | None,
+    typer.Option("--object", help="Key or s3:// URI of an object to train on in this run, instead of all new ones."),
+]
+
 
 def _path(client: Client, project: str, pipeline: str) -> str:
     return path_of(client, f"{project_path(client, project)}/pipelines", pipeline, "pipeline")
@@ -59,13 +64,18 @@ def create(
 
 @app.command()
 def run(
-    ctx: typer.Context, pipeline: Pipeline, project: InProject, dataset: Datasets = None, as_json: AsJson = False
+    ctx: typer.Context,
+    pipeline: Pipeline,
+    project: InProject,
+    dataset: Datasets = None,
+    object_: Objects = None,
+    as_json: AsJson = False,
 ) -> None:
     """Run a pipeline now."""
     client = connect(ctx)
     collection = f"{project_path(client, project)}/datasets"
     ids = [path_of(client, collection, name, "dataset").rpartition("/")[2] for name in dataset or []]
-    body = {"datasets": ids} if ids else {}
+    body = {name: values for name, values in (("datasets", ids), ("objects", object_)) if values}
     show_one(client.post(f"{_path(client, project, pipeline)}/runs", body), as_json)
 
 

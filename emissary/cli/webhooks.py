@@ -49,11 +49,16 @@ def create(
         list[str] | None,
         typer.Option("--dataset", help="Id of a dataset to train on, or a template such as {{ payload.dataset_id }}."),
     ] = None,
+    object_: Annotated[
+        list[str] | None,
+        typer.Option("--object", help="The same with the key of an object, where the pipeline's source is s3."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a webhook; its secret is shown once."""
     client = connect(ctx)
-    body = {"name": name, "scheme": scheme} | ({"parameters": {"datasets": dataset}} if dataset else {})
+    parameters = {key: templates for key, templates in (("datasets", dataset), ("objects", object_)) if templates}
+    body = {"name": name, "scheme": scheme} | ({"parameters": parameters} if parameters else {})
     show_one(client.post(_collection(client, project, pipeline), body), as_json)
     say(_KEEP)
 

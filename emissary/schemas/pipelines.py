@@ -8,7 +8,7 @@ from emissary.schemas.decisions import Decision, Outcome
 from emissary.schemas.fields import Description, Name, Reference, UnixTime
 from emissary.schemas.grpo_jobs import GrpoJobCreate, Weight
 from emissary.schemas.pipeline_schedules import PipelineSchedule
-from emissary.schemas.sources import DatasetsSource, Gather, References
+from emissary.schemas.sources import DatasetsSource, Gather, References, S3Objects
 from emissary.schemas.training_jobs import Percentage, TrainingJobCreate, TrainingOptions
 
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
@@ -149,6 +149,12 @@ class PipelineRunCreate(BaseModel):
 
     datasets: References | None = Field(
         default=None, description="Ids of the datasets to merge and train on in this run, instead of the pipeline's."
+    )
+    objects: S3Objects | None = Field(
+        default=None,
+        description="With the source s3: keys or s3:// URIs of objects within its `uri`, to fetch in this run instead "
+        "of all that are new.",
+        examples=[["tickets/monday.jsonl"]],
     )
 
 

@@ -19,6 +19,13 @@ def _s3_uri(value: str) -> str:
     return value
 
 
+def _s3_object(value: str) -> str:
+    key = _s3_uri(value).removeprefix("s3://").partition("/")[2] if value.startswith("s3://") else value
+    if not key or re.search(r"[\x00-\x1f\x7f]", key) or {".", ".."} & set(key.split("/")):
+        raise ValueError("must be the key of an object, or s3://bucket/key, without . and .. as parts of it")
+    return value
+
+
 def _web_address(value: str) -> str:
     try:
         url = httpx.URL(value)
@@ -67,6 +74,12 @@ WebAddress = Annotated[str, Field(strict=True, max_length=2000), AfterValidator(
 """An address of http(s), without a password in it."""
 
 S3Uri = Annotated[str, Field(strict=True, max_length=1000), AfterValidator(_s3_uri)]
+
+S3Objects = Annotated[
+    list[Annotated[str, Field(strict=True, min_length=1, max_length=1100), AfterValidator(_s3_object)]],
+    Field(min_length=1, max_length=100),
+]
+"""Keys of objects in S3, or their s3:// URIs."""
 
 
 class DatasetsSource(BaseModel):

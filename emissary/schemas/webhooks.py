@@ -1,8 +1,8 @@
 """Webhooks: addresses at which another system starts a pipeline."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from emissary.payload_templates import parse
 from emissary.schemas.fields import Name, UnixTime
@@ -31,6 +31,17 @@ class WebhookParameters(BaseModel):
         "expression alone may give a list of ids.",
         examples=[["{{ payload.dataset_id }}"]],
     )
+    objects: Annotated[list[Template], Field(min_length=1, max_length=100)] | None = Field(
+        default=None,
+        description="The same with keys or s3:// URIs of objects, for a pipeline whose source is s3.",
+        examples=[["{{ payload.Records[0].s3.object.key | urldecode }}"]],
+    )
+
+    @model_validator(mode="after")
+    def _either(self) -> Self:
+        if self.datasets is not None and self.objects is not None:
+            raise ValueError("give datasets or objects, for a run has its rows from either")
+        return self
 
 
 class WebhookCreate(BaseModel):

@@ -26,14 +26,21 @@ def check(source: OutsideSource, organization: str) -> None:
 
 
 def fetch(
-    source: OutsideSource, organization: str, known: Sequence[Json], task_type: TaskType, folder: Path
+    source: OutsideSource,
+    organization: str,
+    known: Sequence[Json],
+    task_type: TaskType,
+    folder: Path,
+    objects: Sequence[str] | None = None,
 ) -> Fetched | None:
     """What the source has, written to `folder`; None where it says itself that this is nothing but what the origins
-    `known` (the oldest first) had. Raises EmissaryError, naming the field, as the module of each source.
+    `known` (the oldest first) had. From S3 the objects of these keys alone, where they are given.
+
+    Raises EmissaryError, naming the field, as the module of each source.
     """
     match source:
         case S3Source():
-            return s3.fetch(source, organization, known, task_type, folder)
+            return s3.fetch(source, organization, known, task_type, folder, objects)
         case UrlSource():
             return url.fetch(source, known, folder)
         case HubSource():

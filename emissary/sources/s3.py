@@ -1,4 +1,4 @@
-"""New objects below a prefix in S3."""
+"""Objects below a prefix in S3: those that are new, or those that are named."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -47,21 +47,28 @@ def check(source: S3Source, organization: str) -> None:
 
 
 def fetch(
-    source: S3Source, organization: str, known: Sequence[Json], task_type: TaskType, folder: Path
+    source: S3Source,
+    organization: str,
+    known: Sequence[Json],
+    task_type: TaskType,
+    folder: Path,
+    objects: Sequence[str] | None = None,
 ) -> Fetched | None:
     """The new objects as one file in `folder`: of a single one the object itself, of several their rows, each once.
 
     An object is new where none of `known` had its key and ETag. They are taken by age, at most a thousand, and as many
-    as EMISSARY_MAX_LARGE_UPLOAD_MB has room for. One that is empty, or whose name says no format of a dataset, is
-    passed over. None where there is no new one.
+    as EMISSARY_MAX_LARGE_UPLOAD_MB has room for. With keys in `objects` it is all of these, new or not. One that is
+    empty, or whose name says no format of a dataset, is passed over. None where none is left.
 
-    Raises as `check`, and InvalidInput, naming the object, for one that is too large, has changed while it was read, or
-    has rows that do not fit the task type.
+    Raises as `check`, and InvalidInput, naming the object, for one that is too large, has changed while it was read,
+    has rows that do not fit the task type, or was named and is not there.
     """
     with _bucket(source, organization) as (client, bucket, prefix):
-        had = {tuple(entry) for origin in known if origin.get("bucket") == bucket for entry in origin["objects"]}
-        new = [each for each in _listed(client, bucket, prefix) if (each.key, each.etag) not in had]
-        taken = _that_fit(new)
+        if objects is None:
+            had = {tuple(entry) for origin in known if origin.get("bucket") == bucket for entry in origin["objects"]}
+            taken = _that_fit([each for each in _listed(client, bucket, prefix) if (each.key, each.etag) not in had])
+        else:
+            taken = _named(client, bucket, prefix, objects)
         if not taken:
             return None
         files = [_downloaded(client, bucket, each, folder / str(place)) for place, each in enumerate(taken)]
@@ -79,9 +86,37 @@ def _listed(client: Any, bucket: str, prefix: str) -> list[_Object]:
     found = []
     for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
         for entry in page.get("Contents", []):
-            if entry["Size"] and _says_a_format(entry["Key"]):
-                found.append(_Object(entry["LastModified"], entry["Key"], entry["ETag"], entry["Size"]))
-    return sorted(found)
+            found.append(_Object(entry["LastModified"], entry["Key"], entry["ETag"], entry["Size"]))
+    return sorted(filter(_is_data, found))
+
+
+def _named(client: Any, bucket: str, prefix: str, keys: Sequence[str]) -> list[_Object]:
+    """The objects of these keys that may be datasets, the oldest first."""
+    found = []
+    for key in keys:
+        if not key.startswith(prefix):
+            raise InvalidInput(f"objects: {key!r} is not within s3://{bucket}/{prefix}; name one that is.")
+        try:
+            head = client.head_object(Bucket=bucket, Key=key)
+        except ClientError as error:
+            if error_code(error) in _MISSING:
+                raise InvalidInput(
+                    f"objects: there is no object s3://{bucket}/{key}; name one that is there."
+                ) from error
+            raise
+        found.append(_Object(head["LastModified"], key, head["ETag"], head["ContentLength"]))
+    wanted = sorted(filter(_is_data, found))
+    taken = _that_fit(wanted)
+    if len(taken) < len(wanted):
+        raise InvalidInput(
+            f"objects: together they are larger than the limit of {settings().max_large_upload_mb} MiB "
+            "(EMISSARY_MAX_LARGE_UPLOAD_MB); name fewer for a run."
+        )
+    return taken
+
+
+def _is_data(found: _Object) -> bool:
+    return found.bytes > 0 and _says_a_format(found.key)
 
 
 def _says_a_format(key: str) -> bool:

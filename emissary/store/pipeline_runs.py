@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from emissary.errors import InvalidInput, NotFound
 from emissary.ids import new_id
 from emissary.schemas.decisions import DecidedRun, Decision, Served
-from emissary.schemas.pipelines import Trigger
+from emissary.schemas.pipelines import PipelineRunCreate, Trigger
 from emissary.schemas.sources import DatasetsSource
 from emissary.store import job_events, pipelines, training_jobs
 from emissary.store.pages import Page, fetch
@@ -22,24 +22,31 @@ async def create(
     pipeline: Pipeline,
     trigger: Trigger,
     user_id: str,
-    requested: list[str] | None = None,
+    wanted: PipelineRunCreate | None = None,
     trigger_id: str | None = None,
 ) -> PipelineRun:
     """A new run, Pending, begun by the webhook or dataset `trigger_id` where one did.
 
-    Raises InvalidInput where `requested` names a dataset that it cannot use.
+    Raises InvalidInput where `wanted` names a dataset or an object that it cannot use.
     """
+    wanted = wanted or PipelineRunCreate()
     # It is not deleted before this run is there.
     await session.execute(select(Pipeline.id).where(Pipeline.id == pipeline.id).with_for_update(read=True))
-    if requested is not None:
-        await pipelines.gathered(session, pipeline.project_id, pipelines.config(pipeline), requested)
+    objects = None
+    if wanted.datasets is not None:
+        await pipelines.gathered(session, pipeline.project_id, pipelines.config(pipeline), wanted.datasets)
+    if wanted.objects is not None:
+        if wanted.datasets is not None:
+            raise InvalidInput("objects: give them or datasets, for a run has its rows from either.")
+        objects = pipelines.object_keys(pipelines.config(pipeline), wanted.objects)
     run = PipelineRun(
         id=new_id("pr"),
         project_id=pipeline.project_id,
         pipeline_id=pipeline.id,
         trigger=trigger,
         trigger_id=trigger_id,
-        requested=requested,
+        requested=wanted.datasets,
+        requested_objects=objects,
         status="Pending",
         created_by=user_id,
     )

@@ -13,7 +13,7 @@ from emissary.errors import InvalidInput, NotFound
 from emissary.ids import new_id
 from emissary.schemas.grpo_jobs import GrpoJobCreate
 from emissary.schemas.pipelines import PipelineCreate, PipelineTraining
-from emissary.schemas.sources import DatasetsSource, TrafficSource
+from emissary.schemas.sources import DatasetsSource, S3Source, TrafficSource
 from emissary.store import deployments, grpo_jobs, hub_pushes, leases, leftovers, traffic, training_jobs
 from emissary.store.pages import Page, fetch
 from emissary.store.pipeline_tables import Pipeline, PipelineRun
@@ -199,6 +199,25 @@ async def named(
         if reason := misfit(rows[dataset_id], wanted.train.task_type):
             raise InvalidInput(f"{field}: {reason}")
     return list(rows.values())
+
+
+def object_keys(wanted: PipelineCreate, objects: Sequence[str]) -> list[str]:
+    """The keys of objects that a run names by key or s3:// URI, each once. Raises InvalidInput where the pipeline's
+    source is not s3, or one is not within its prefix.
+    """
+    source = wanted.gather
+    if not isinstance(source, S3Source):
+        raise InvalidInput(
+            f"objects: the pipeline's source is {source.source}, which has no objects in S3; leave them out."
+        )
+    bucket = f"s3://{source.uri.removeprefix('s3://').partition('/')[0]}/"
+    uris = {each: each if each.startswith("s3://") else f"{bucket}{each}" for each in objects}
+    for each, uri in uris.items():
+        if not (uri.startswith(bucket) and uri.startswith(source.uri)):
+            raise InvalidInput(
+                f"objects: {each!r} is not within {source.uri}, the pipeline's source; name one that is."
+            )
+    return list(dict.fromkeys(uri.removeprefix(bucket) for uri in uris.values()))
 
 
 def misfit(dataset: Dataset, task_type: str) -> str | None:

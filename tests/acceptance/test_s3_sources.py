@@ -49,11 +49,13 @@ class Lake:
     def put(self, key: str, body: bytes) -> None:
         self.client.put_object(Bucket=self.bucket, Key=f"{self.prefix}{key}", Body=body)
 
-    def fetch(self, folder: Path, known: list[Any], uri: str | None = None) -> Fetched | None:
+    def fetch(
+        self, folder: Path, known: list[Any], uri: str | None = None, objects: list[str] | None = None
+    ) -> Fetched | None:
         folder = folder / uuid.uuid4().hex
         folder.mkdir()
         source = S3Source(source="s3", uri=uri or f"{self.root}/tickets/")
-        return s3.fetch(source, "default", known, "text-generation", folder)
+        return s3.fetch(source, "default", known, "text-generation", folder, objects)
 
 
 @pytest.fixture
@@ -143,3 +145,35 @@ def test_bucket_that_is_gone_closed_or_away_is_told(lake: Lake, tmp_path: Path) 
     lake.connect(endpoint_url=f"http://127.0.0.1:{free_port()}")
     with pytest.raises(Unavailable, match=r"^gather\.uri: the server of .* cannot be asked"):
         s3.check(source, "default")
+
+
+def test_named_objects_are_fetched_alone_and_then_no_more(lake: Lake, tmp_path: Path) -> None:
+    for number, row in enumerate(ROWS):
+        lake.put(f"/tickets/{number} é.jsonl", jsonl([row]))
+    keys = [f"{lake.prefix}/tickets/{number} é.jsonl" for number in range(len(ROWS))]
+    named = lake.fetch(tmp_path, [], objects=[keys[1]])
+    assert named is not None
+    assert (lines(named), named.file_name) == ([ROWS[1]], "1 é.jsonl")
+    rest = lake.fetch(tmp_path, [named.origin])
+    assert rest is not None
+    assert lines(rest) == [ROWS[0], ROWS[2]]
+    known = [named.origin, rest.origin]
+    assert lake.fetch(tmp_path, known) is None
+    assert lines(lake.fetch(tmp_path, known, objects=keys[:2])) == ROWS[:2]  # whoever names them wants them again
+
+
+def test_named_object_that_is_gone_outside_no_data_or_too_large_is_told(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(InvalidInput, match=rf"^objects: there is no object {lake.root}/tickets/a\.jsonl"):
+        lake.fetch(tmp_path, [], objects=[f"{lake.prefix}/tickets/a.jsonl"])
+    lake.put("-not/1.jsonl", jsonl(ROWS))
+    with pytest.raises(InvalidInput, match=r"^objects: '.*-not/1\.jsonl' is not within"):
+        lake.fetch(tmp_path, [], lake.root, objects=[f"{lake.prefix}-not/1.jsonl"])
+    lake.put("/tickets/_SUCCESS", b"done")
+    assert lake.fetch(tmp_path, [], objects=[f"{lake.prefix}/tickets/_SUCCESS"]) is None
+    monkeypatch.setattr(settings(), "max_large_upload_mb", 1)
+    for number in range(2):
+        lake.put(f"/tickets/{number}.jsonl", b" " * 600_000)
+    with pytest.raises(InvalidInput, match=r"^objects: together they are larger than the limit of 1 MiB"):
+        lake.fetch(tmp_path, [], objects=[f"{lake.prefix}/tickets/{number}.jsonl" for number in range(2)])

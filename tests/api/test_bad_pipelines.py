@@ -200,3 +200,28 @@ def test_run_with_other_datasets_than_there_are_is_refused(
     with pytest.raises(ApiError, match="datasets"):
         client.post(f"{path}/{pipeline_id}/runs", {"datasets": requested(dataset)})
     assert client.get(f"{path}/{pipeline_id}/runs") == []
+
+
+OBJECTS: dict[str, tuple[dict[str, Any], str]] = {
+    "of a pipeline without a bucket": ({"objects": ["tickets/1.jsonl"]}, "objects: the pipeline's source is datasets"),
+    "beside datasets": ({"objects": ["tickets/1.jsonl"], "datasets": [""]}, "datasets.0: "),
+    "that is no list": ({"objects": "tickets/1.jsonl"}, "objects: "),
+    "none": ({"objects": []}, "objects: "),
+    "too many": ({"objects": ["a"] * 101}, "objects: "),
+    "a number": ({"objects": [3]}, "objects.0: "),
+    "without a name": ({"objects": ["a", "s3://lake/"]}, "objects.1: must be the key of an object"),
+    "a bucket": ({"objects": ["s3://lake"]}, "objects.0: must be the key of an object"),
+    "above the prefix": ({"objects": ["tickets/../secrets/1.jsonl"]}, "objects.0: must be the key of an object"),
+    "with a control character": ({"objects": ["a\n"]}, "objects.0: must be the key of an object"),
+}
+
+
+@pytest.mark.parametrize(("body", "sentence"), OBJECTS.values(), ids=OBJECTS)
+def test_run_with_objects_that_cannot_be_fetched_is_refused(
+    client: Client, pipeline: tuple[str, str], body: dict[str, Any], sentence: str
+) -> None:
+    path, pipeline_id = pipeline
+    with pytest.raises(ApiError) as raised:
+        client.post(f"{path}/{pipeline_id}/runs", body)
+    assert (raised.value.status, str(raised.value).startswith(sentence)) == (400, True), str(raised.value)
+    assert client.get(f"{path}/{pipeline_id}/runs") == []

@@ -244,6 +244,16 @@ def test_payload_that_gives_no_parameters_is_refused_and_its_id_is_not_used_up(
     started(sending, sending.post(sending.body, sending.sign(sending.body, delivery_id)))
 
 
+def test_objects_of_a_pipeline_without_a_bucket_are_refused(make: Callable[..., Sending]) -> None:
+    sending = make(parameters={"objects": ["{{ payload.Records[0].s3.object.key | urldecode }}"]})
+    for key, sentence in (("a%2Fb+c.jsonl", "objects: the pipeline's source is datasets"), ("a%2F..", "objects.0: ")):
+        body = json.dumps({"Records": [{"s3": {"object": {"key": key}}}]}).encode()
+        answer = sending.post(body, sending.sign(body))
+        envelope(answer, 400, "invalid_input")
+        assert answer.json()["error"].startswith(sentence)
+    assert sending.runs() == []
+
+
 def test_list_of_ids_is_taken_whole(make: Callable[..., Sending]) -> None:
     sending = make(parameters={"datasets": ["{{ payload.ids }}"]})
     body = json.dumps({"ids": [sending.dataset, "ds-nobody"]}).encode()
@@ -349,6 +359,11 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "unknown parameter": ({"parameters": {"colour": "{{ payload }}"}}, "parameters.colour"),
     "no datasets": ({"parameters": {"datasets": []}}, "parameters.datasets"),
     "datasets that are no list": ({"parameters": {"datasets": "{{ payload }}"}}, "parameters.datasets"),
+    "objects beside datasets": (
+        {"parameters": {"datasets": ["ds-1"], "objects": ["a.jsonl"]}},
+        "parameters: give datasets or objects",
+    ),
+    "template of an object that runs": ({"parameters": {"objects": ["{{ 'a' * 9 }}"]}}, "parameters.objects.0: only"),
     "template that runs": ({"parameters": {"datasets": ["{{ 'a' * 9 }}"]}}, "parameters.datasets.0: only names"),
     "template that is not closed": ({"parameters": {"datasets": ["{{ payload"]}}, "parameters.datasets.0: it is no"),
     "template that is long": ({"parameters": {"datasets": ["a" * 501]}}, "parameters.datasets.0"),

@@ -53,8 +53,7 @@ async def create_pipeline_run(
 ) -> PipelineRunSummary:
     """Runs it now, also while it is paused; behind a run that has not ended."""
     async with transaction() as session:
-        requested = None if body is None else body.datasets
-        row = await pipeline_runs.create(session, pipeline, "request", caller.user_id, requested)
+        row = await pipeline_runs.create(session, pipeline, "request", caller.user_id, body)
     await submit.submit(row)
     return _summary(row)
 

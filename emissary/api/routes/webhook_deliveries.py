@@ -71,10 +71,10 @@ async def receive_webhook(webhook_id: str, request: Request, response: Response)
             run = await webhook_deliveries.run_of(session, webhook, delivery_id, digest)
         if run is None:
             wanted = _wanted(webhook, request, body)
-            if wanted.datasets is None:
+            if not webhook.parameters:
                 run = await pipeline_runs.waiting(session, pipeline)
             run = run or await pipeline_runs.create(
-                session, pipeline, "webhook", webhook.created_by, wanted.datasets, trigger_id=webhook.id
+                session, pipeline, "webhook", webhook.created_by, wanted, trigger_id=webhook.id
             )
             await webhook_deliveries.record(session, webhook, delivery_id, digest, run)
     await submit.submit(run)
@@ -104,17 +104,18 @@ def _wanted(webhook: Webhook, request: Request, body: bytes) -> PipelineRunCreat
         return PipelineRunCreate()  # whatever the body is
     headers = {name: value for name, value in request.headers.items() if name not in _SECRET_HEADERS}
     values = {"payload": _payload(body), "headers": headers}
-    datasets: list[Any] = []
-    for template in webhook.parameters["datasets"]:
-        value = rendered(template, values)
-        datasets.extend(value if isinstance(value, list) else [value])
+    made: dict[str, list[Any]] = {}
+    for name, templates in webhook.parameters.items():
+        found = [rendered(template, values) for template in templates]
+        made[name] = [each for value in found for each in (value if isinstance(value, list) else [value])]
     try:
-        return PipelineRunCreate(datasets=datasets)
+        return PipelineRunCreate.model_validate(made)
     except ValidationError as error:
         problem = error.errors()[0]
         where = ".".join(map(str, problem["loc"]))
         message = problem["msg"].removeprefix("Value error, ")
-        raise InvalidInput(f"{where}: {message}; it was made of {webhook.parameters['datasets']}.") from error
+        templates = webhook.parameters[str(problem["loc"][0])]
+        raise InvalidInput(f"{where}: {message}; it was made of {templates}.") from error
 
 
 def _payload(body: bytes) -> Any:
