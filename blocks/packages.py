@@ -30,6 +30,8 @@ MAX_BYTES = 512 * 2**20
 MAX_PACKAGES = 64
 _ARCHIVE, _LOCK = "packages.tar.gz", "requirements.lock"
 _SHOWN_LINES = 5
+_POLL_SECONDS = 0.2
+_PIP = [sys.executable, "-I", "-m", "pip"]
 
 
 async def installed(requirements: Sequence[str]) -> Path:
@@ -54,7 +56,7 @@ async def _fetch(wanted: list[str], key: str, draft: Path, folder: Path) -> None
     """Make `folder` of the published archive; install and publish first where there is none."""
     store = artifact_store()
     if await asyncio.to_thread(store.manifest, key) is None:
-        lock = await _install(wanted, draft / "installed", draft / "report.json")
+        lock = await _install(wanted, draft)
         await asyncio.to_thread(_publish, key, draft / "installed", lock, draft / "artifact")
     archive = await asyncio.to_thread(store.folder, key)
     unpacked = draft / "unpacked"
@@ -73,50 +75,77 @@ def _open_to_all(folder: Path) -> None:
 
 
 def _publish(key: str, installed: Path, lock: str, artifact: Path) -> None:
-    installed.mkdir(exist_ok=True)  # pip makes none where markers leave nothing to install
+    installed.mkdir(exist_ok=True)  # there is none where there was nothing to install
     artifact.mkdir()
     (artifact / _LOCK).write_text(lock)
     shutil.make_archive(str(artifact / _ARCHIVE.removesuffix(".tar.gz")), "gztar", installed)
     artifact_store().publish(key, artifact)
 
 
-async def _install(wanted: list[str], target: Path, report: Path) -> str:
-    """Have pip install `wanted` into `target`, from where the operator's configuration of pip says, and account for it
-    in `report`. Returns a requirements file that pins each wheel by its hash.
+async def _install(wanted: list[str], draft: Path) -> str:
+    """Have pip install `wanted` into the folder `installed` of `draft`, from where the operator's configuration of pip
+    says. Returns a requirements file that pins each wheel by its hash.
     """
-    pip = [sys.executable, "-I", "-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"]
-    where = ["--only-binary", ":all:", "--target", str(target), "--report", str(report)]
-    process = await asyncio.create_subprocess_exec(
-        *pip, *where, "--", *wanted, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT, start_new_session=True
-    )
+    named, wheels, report = ", ".join(wanted), draft / "wheels", draft / "report.json"
+    wheels.mkdir()
     try:
         async with asyncio.timeout(INSTALL_SECONDS):
-            said, _ = await process.communicate()
+            # Not `install --dry-run`, which downloads them too, and once more to install.
+            await _pip(["download", "--only-binary", ":all:", "--dest", str(wheels)], wanted, named, draft)
+            files = [str(path) for path in wheels.iterdir()]
+            if len(files) > MAX_PACKAGES:
+                raise InvalidInput(
+                    f"dependencies: {named} are {len(files)} packages with what they need; at most {MAX_PACKAGES} are "
+                    "allowed."
+                )
+            if not files:  # markers leave nothing to install
+                return ""
+            into = ["--target", str(draft / "installed"), "--report", str(report)]
+            await _pip(["install", "--no-index", "--no-deps", *into], files, named, draft)
     except TimeoutError:
         raise Unavailable(
-            f"dependencies: installing {', '.join(wanted)} took longer than {INSTALL_SECONDS:g} s; try again later, "
-            "or do with fewer.",
+            f"dependencies: installing {named} took longer than {INSTALL_SECONDS:g} s; try again later, or do with "
+            "fewer.",
             code="installation_timed_out",
         ) from None
-    finally:
-        if process.returncode is None:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
+    if await asyncio.to_thread(_bytes_below, draft / "installed") > MAX_BYTES:
+        raise _too_large(named)
+    return "".join(await asyncio.to_thread(_pinned, report))
+
+
+async def _pip(arguments: list[str], requirements: list[str], named: str, draft: Path) -> None:
+    """Run pip, which downloads and unpacks in a folder of its own in `draft`. Raises InvalidInput with its words where
+    it fails, or ends it where there is more in that folder than is allowed.
+    """
+    options = ["--quiet", "--no-input", "--no-cache-dir", "--disable-pip-version-check"]
+    with tempfile.TemporaryDirectory(dir=draft, ignore_cleanup_errors=True) as scratch:
+        process = await asyncio.create_subprocess_exec(
+            *(*_PIP, *arguments, *options, "--", *requirements),
+            stdin=DEVNULL,
+            stdout=PIPE,
+            stderr=STDOUT,
+            env=os.environ | {"TMPDIR": scratch},
+            start_new_session=True,
+        )
+        saying = asyncio.create_task(process.communicate())
+        try:
+            while not (await asyncio.wait([saying], timeout=_POLL_SECONDS))[0]:
+                if await asyncio.to_thread(_bytes_below, scratch) > MAX_BYTES:
+                    raise _too_large(named)
+        finally:
+            if process.returncode is None:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+            said, _ = await saying
     if process.returncode != 0:
-        raise InvalidInput(f"dependencies: {', '.join(wanted)} cannot be installed from wheels: {_reason(said)}")
-    lock = await asyncio.to_thread(_pinned, report)
-    if len(lock) > MAX_PACKAGES:
-        raise InvalidInput(
-            f"dependencies: {', '.join(wanted)} are {len(lock)} packages with what they need; at most {MAX_PACKAGES} "
-            "are allowed."
-        )
-    size = await asyncio.to_thread(_bytes_below, target)
-    if size > MAX_BYTES:
-        raise InvalidInput(
-            f"dependencies: {', '.join(wanted)} take {size // 2**20} MiB; at most {MAX_BYTES // 2**20} are allowed."
-        )
-    return "".join(lock)
+        raise InvalidInput(f"dependencies: {named} cannot be installed from wheels: {_reason(said)}")
+
+
+def _too_large(named: str) -> InvalidInput:
+    return InvalidInput(
+        f"dependencies: {named} take more than {MAX_BYTES // 2**20} MiB with what they need, which is the most that is "
+        "allowed."
+    )
 
 
 def _pinned(report: Path) -> list[str]:
@@ -137,5 +166,10 @@ def _reason(said: bytes) -> str:
     return "".join(character for character in last if character.isprintable())[:2_000]
 
 
-def _bytes_below(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+def _bytes_below(folder: Path | str) -> int:
+    size = 0
+    for parent, _, files in os.walk(folder):
+        for file in files:
+            with suppress(FileNotFoundError):  # pip has moved it since it was listed
+                size += Path(parent, file).lstat().st_size
+    return size

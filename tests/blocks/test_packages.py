@@ -4,6 +4,7 @@ import asyncio
 import os
 import re
 import shutil
+import sys
 import zipfile
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from blocks import packages
 from blocks.packages import installed
 from emissary.errors import InvalidInput, Unavailable
+from tests.blocks.processes import descendants, running
 
 
 def files(folder: Path) -> set[str]:
@@ -86,7 +88,7 @@ def test_an_installation_that_takes_too_long_is_ended(home: Path, monkeypatch: p
 
 @pytest.mark.parametrize(
     ("limit", "most", "sentence"),
-    [("MAX_BYTES", 1000, "take .* MiB; at most 0 are allowed"), ("MAX_PACKAGES", 0, "are 1 packages .* at most 0 are")],
+    [("MAX_BYTES", 1000, "take more than 0 MiB"), ("MAX_PACKAGES", 0, "are 1 packages .* at most 0 are")],
 )
 def test_a_set_that_is_too_large_is_refused(
     limit: str, most: int, sentence: str, home: Path, monkeypatch: pytest.MonkeyPatch
@@ -95,3 +97,30 @@ def test_a_set_that_is_too_large_is_refused(
     with pytest.raises(InvalidInput, match=sentence):
         asyncio.run(installed(["humanize"]))
     assert not list((home / "packages").iterdir())
+
+
+def pip_is(script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packages, "_PIP", [sys.executable, "-c", f"import os, sys, time\n{script}"])
+
+
+def test_pip_is_ended_while_it_fetches_more_than_is_allowed(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packages, "MAX_BYTES", 2**20)
+    pip_is("open(os.environ['TMPDIR'] + '/wheel', 'wb').write(bytes(2**21))\ntime.sleep(600)", monkeypatch)
+    before = descendants(os.getpid())
+    with pytest.raises(InvalidInput, match="take more than 1 MiB"):
+        asyncio.run(installed(["humanize"]))
+    assert not [process for process in descendants(os.getpid()) - before if running(process)]
+    assert not list((home / "packages").iterdir())
+
+
+def test_more_packages_than_are_allowed_are_not_unpacked(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    called = home / "called"
+    pip_is(
+        f"open({str(called)!r}, 'a').write(sys.argv[1] + ' ')\n"
+        "wheels = sys.argv[sys.argv.index('--dest') + 1]\n"
+        "for number in range(65): open(f'{wheels}/{number}.whl', 'w')",
+        monkeypatch,
+    )
+    with pytest.raises(InvalidInput, match="are 65 packages with what they need; at most 64 are allowed"):
+        asyncio.run(installed(["humanize"]))
+    assert called.read_text() == "download "
