@@ -91,9 +91,7 @@ async def _install(wanted: list[str], draft: Path) -> str:
     try:
         async with asyncio.timeout(INSTALL_SECONDS):
             # Not `install --dry-run`, which downloads them too, and once more to install.
-            await _pip(
-                ["download", "--only-binary", ":all:", "--dest", str(wheels)], wanted, named, draft / "downloading"
-            )
+            await _pip(["download", "--only-binary", ":all:", "--dest", str(wheels)], wanted, named, draft)
             files = [str(path) for path in wheels.iterdir()]
             if len(files) > MAX_PACKAGES:
                 raise InvalidInput(
