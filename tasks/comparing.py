@@ -22,6 +22,7 @@ from tasks.attempt import require_lease
 from tasks.base_model import base_model_files
 from tasks.catalogue import in_catalogue
 from tasks.checkpoint_testing import Results, aggregate, published_results
+from tasks.labelling import link
 from tasks.preparing import prepare, training_and_test_rows
 from tasks.reporting import report
 from tasks.serving import artifact_of, load_model
@@ -40,7 +41,7 @@ async def compare(run: PipelineRun, job: TrainingJob) -> tuple[Decision, str]:
         require_lease()
         await in_catalogue(pipeline_runs.decide, run.id, decision)
     reason = gate.sentence(decision.rules, decision.champion is not None)
-    report("The decision", partial(_show, run, decision, reason))
+    report("The decision", partial(_show, run, job, decision, reason))
     return decision, reason
 
 
@@ -106,15 +107,15 @@ def _results(key: str) -> Path:
     return artifact_store().file(key, "results.parquet")
 
 
-async def _show(run: PipelineRun, decision: Decision, reason: str) -> None:
-    await acreate_markdown_artifact(
-        key=f"decision-{run.id}".lower(), markdown=markdown(decision, reason), description="Decision of the gate"
-    )
+async def _show(run: PipelineRun, job: TrainingJob, decision: Decision, reason: str) -> None:
+    text = markdown(run, job, decision, reason)
+    await acreate_markdown_artifact(key=f"decision-{run.id}".lower(), markdown=text, description="Decision of the gate")
 
 
-def markdown(decision: Decision, reason: str) -> str:
-    """The decision as a person reads it."""
+def markdown(run: PipelineRun, job: TrainingJob, decision: Decision, reason: str) -> str:
+    """The decision as a person reads it, who finds the run and its training job in the API from there."""
     lines = [f"# {'Promoted' if decision.promoted else 'Not promoted'}", "", reason, ""]
+    lines += [f"Run [{run.id}]({link(run)}), training job [{job.id}]({link(job)}), in the API with your key.", ""]
     lines += ["| rule | of | wanted | found | met |", "| --- | --- | --- | --- | --- |"]
     for rule in decision.rules:
         found = "" if rule.found is None else f"{rule.found:.4g}"

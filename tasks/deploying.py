@@ -15,6 +15,7 @@ from emissary.store import deployments, engines
 from emissary.store.tables import GONE, Deployment, Engine
 from tasks.attempt import end_if_interrupted
 from tasks.catalogue import in_catalogue
+from tasks.reporting import reported
 from tasks.serving import artifact_of
 
 # A base model that is fetched first may be many gigabytes.
@@ -61,8 +62,9 @@ async def load_adapter(deployment_id: str, engine: Engine) -> None:
 
 @task(task_run_name="probe", cache_policy=NO_CACHE, retries=1, retry_delay_seconds=2)
 async def probe(deployment_id: str, engine: Engine) -> None:
-    """Have the deployment answer one small request."""
+    """Have the deployment answer one small request, and wait until Prefect shows everything."""
     await ask(deployment_id, engine)
+    await reported()
 
 
 async def ask(deployment_id: str, engine: Engine) -> None:
