@@ -5,6 +5,7 @@ push → conclude, which notifies whoever has subscribed.
 from prefect import flow
 from prefect.client.schemas.objects import State
 
+from emissary.schemas.pipelines import PipelineRunCreate
 from tasks.approving import refusal
 from tasks.comparing import compare
 from tasks.concluding import conclude
@@ -17,14 +18,17 @@ from tasks.watching import watch
 
 
 @flow(name="retrain")
-async def retrain(pipeline_id: str, pipeline_run_id: str | None = None) -> State:
+async def retrain(
+    pipeline_id: str, pipeline_run_id: str | None = None, request: PipelineRunCreate | None = None
+) -> State:
     """Run a pipeline: train on what is new, and deploy it where it is better than what is deployed.
 
     Args:
         pipeline_id: The pipeline, such as `pl-…`.
         pipeline_run_id: An existing run, as the API passes it. Leave empty to begin one.
+        request: What is different in the new run: the same fields as POST …/pipelines/{pipeline_id}/runs.
     """
-    run = await pipeline_run(pipeline_id, pipeline_run_id)
+    run = await pipeline_run(pipeline_id, pipeline_run_id, request)
     reason = await turn(run) or await gather(run)
     if reason:
         return await conclude(run, "Skipped", reason)

@@ -21,6 +21,7 @@ from tasks.attempt import require_lease
 from tasks.base_model import base_model_files
 from tasks.catalogue import in_catalogue
 from tasks.checkpoint_testing import Results, aggregate, published_results
+from tasks.labelling import link
 from tasks.patience import patiently
 from tasks.preparing import prepare, training_and_test_rows
 from tasks.reporting import report
@@ -40,7 +41,7 @@ async def compare(run: PipelineRun, job: TrainingJob) -> tuple[Decision, str]:
         require_lease()
         await in_catalogue(pipeline_runs.decide, run.id, decision)
     reason = gate.sentence(decision.rules, decision.champion is not None)
-    report("The decision", partial(_show, run, decision, reason))
+    report("The decision", partial(_show, run, job, decision, reason))
     return decision, reason
 
 
@@ -103,15 +104,15 @@ def _tested(key: str, job: TrainingJob, about: dict[str, Any] | None) -> tuple[l
     return table["input"].to_pylist(), gate.Measured(scores, recalls)
 
 
-async def _show(run: PipelineRun, decision: Decision, reason: str) -> None:
-    await acreate_markdown_artifact(
-        key=f"decision-{run.id}".lower(), markdown=markdown(decision, reason), description="Decision of the gate"
-    )
+async def _show(run: PipelineRun, job: TrainingJob, decision: Decision, reason: str) -> None:
+    text = markdown(run, job, decision, reason)
+    await acreate_markdown_artifact(key=f"decision-{run.id}".lower(), markdown=text, description="Decision of the gate")
 
 
-def markdown(decision: Decision, reason: str) -> str:
-    """The decision as a person reads it."""
+def markdown(run: PipelineRun, job: TrainingJob, decision: Decision, reason: str) -> str:
+    """The decision as a person reads it, who finds the run and its training job in the API from there."""
     lines = [f"# {'Promoted' if decision.promoted else 'Not promoted'}", "", reason, ""]
+    lines += [f"Run [{run.id}]({link(run)}), training job [{job.id}]({link(job)}), in the API with your key.", ""]
     lines += ["| rule | of | wanted | found | met |", "| --- | --- | --- | --- | --- |"]
     for rule in decision.rules:
         found = "" if rule.found is None else f"{rule.found:.4g}"

@@ -15,6 +15,7 @@ from emissary.store import deployments, engines
 from emissary.store.tables import GONE, Deployment, Engine
 from tasks.attempt import end_if_interrupted
 from tasks.catalogue import in_catalogue
+from tasks.reporting import reported
 from tasks.serving import artifact_of
 
 # A base model that is fetched first may be many gigabytes.
@@ -99,8 +100,9 @@ async def load_adapter(deployment_id: str, engine: Engine) -> None:
 
 @task(task_run_name="probe", cache_policy=NO_CACHE)
 async def probe(deployment_id: str, engine: Engine) -> None:
-    """Have the deployment answer one small request. Raises as `load_adapter`."""
+    """Have the deployment answer one small request; wait until Prefect shows everything. Raises as `load_adapter`."""
     await ask(deployment_id, engine)
+    await reported()
 
 
 async def load(deployment_id: str, engine: Engine, artifact: str | None) -> None:

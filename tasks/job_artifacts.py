@@ -1,5 +1,5 @@
 """What a person sees of a training job in the Prefect UI: progress, loss and rewards, completions that GRPO sampled,
-checkpoints, plots of their tests, answers before and after, and where the API has it.
+checkpoints, plots of their tests, and answers before and after.
 """
 
 import base64
@@ -12,14 +12,12 @@ from prefect import runtime
 from prefect.artifacts import (
     Artifact,
     acreate_image_artifact,
-    acreate_link_artifact,
     acreate_progress_artifact,
     acreate_table_artifact,
     aupdate_progress_artifact,
 )
 
 from emissary import intervals
-from emissary.settings import settings
 from emissary.store import training_jobs
 from emissary.store.tables import Checkpoint, TrainingJob
 from tasks import reward_plots
@@ -60,14 +58,6 @@ async def _bar(job_id: str) -> UUID:
     if found is not None and str(found.flow_run_id) == runtime.flow_run.get_id():
         return found.id
     return UUID(str(await acreate_progress_artifact(progress=0.0, key=key, description=f"Progress of {job_id}")))
-
-
-def show_link(job: TrainingJob) -> None:
-    """Show where the API has the job."""
-    link = f"{settings().api_url}/v1/projects/{job.project_id}/training-jobs/{job.id}"
-    text = f"The job {job.name} in the API (with your key)"
-    show = partial(acreate_link_artifact, link=link, link_text=job.id, key=_key(job.id, "api"), description=text)
-    report("The link to the API", show)
 
 
 def show_loss_curve(job_id: str) -> None:

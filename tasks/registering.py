@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from emissary.errors import InvalidInput, NotFound
 from emissary.schemas.engines import EngineCreate
 from emissary.schemas.grpo_jobs import GrpoJobCreate
-from emissary.schemas.pipelines import Trigger
+from emissary.schemas.pipelines import PipelineRunCreate, Trigger
 from emissary.schemas.training_jobs import TrainingJobCreate
 from emissary.store import (
     datasets,
@@ -30,7 +30,7 @@ from emissary.store import (
 from emissary.store.pipeline_tables import PipelineRun
 from emissary.store.tables import Dataset, Deployment, Engine, Project, TrainingJob
 from emissary.store.users import ensure_user
-from tasks import attempt, job_artifacts
+from tasks import attempt, labelling
 from tasks.catalogue import in_catalogue
 from tasks.stopping import this_moment
 
@@ -42,7 +42,7 @@ async def training_job(
     """The job of `training_job_id`; without one, a job of this run's own in `project_id`, as `request` says."""
     job, token = await in_catalogue(_training_job, training_job_id, project_id, request)
     attempt.begin(job.id, token, job)
-    job_artifacts.show_link(job)
+    labelling.show_row(job)
     return job
 
 
@@ -86,6 +86,7 @@ async def engine(engine_id: str | None, request: EngineCreate | None) -> Engine 
     row, token = await in_catalogue(_engine, engine_id, request)
     if row is not None:
         attempt.begin(row.id, token)
+        labelling.show_row(row)
     return row
 
 
@@ -118,6 +119,7 @@ async def deployment(deployment_id: str) -> Deployment:
     """The deployment that this run brings about."""
     row, token = await in_catalogue(_deployment, deployment_id)
     attempt.begin(row.id, token)
+    labelling.show_row(row)
     return row
 
 
@@ -136,6 +138,7 @@ async def dataset(dataset_id: str, test_dataset_id: str | None) -> Dataset:
     """
     row, token = await in_catalogue(_dataset, dataset_id, test_dataset_id)
     attempt.begin(row.id, token)
+    labelling.show_row(row)
     return row
 
 
@@ -151,17 +154,22 @@ async def _dataset(session: AsyncSession, dataset_id: str, test_dataset_id: str 
 
 
 @task(task_run_name="pipeline-run", cache_policy=NO_CACHE)
-async def pipeline_run(pipeline_id: str, pipeline_run_id: str | None) -> PipelineRun:
-    """The pipeline's run of `pipeline_run_id`; without one, a run of its own for this flow run."""
+async def pipeline_run(pipeline_id: str, pipeline_run_id: str | None, request: PipelineRunCreate | None) -> PipelineRun:
+    """The pipeline's run of `pipeline_run_id`; without one, a run of its own for this flow run, as `request` says."""
     context = FlowRunContext.get()
     scheduled = bool(context and context.flow_run and context.flow_run.auto_scheduled)
-    row, token = await in_catalogue(_pipeline_run, pipeline_id, pipeline_run_id, scheduled)
+    row, token = await in_catalogue(_pipeline_run, pipeline_id, pipeline_run_id, request, scheduled)
     attempt.begin(row.id, token)
+    labelling.show_row(row)
     return row
 
 
 async def _pipeline_run(
-    session: AsyncSession, pipeline_id: str, pipeline_run_id: str | None, scheduled: bool
+    session: AsyncSession,
+    pipeline_id: str,
+    pipeline_run_id: str | None,
+    request: PipelineRunCreate | None,
+    scheduled: bool,
 ) -> tuple[PipelineRun, int]:
     run_id = UUID(runtime.flow_run.get_id())
     if pipeline_run_id is None:
@@ -169,7 +177,7 @@ async def _pipeline_run(
     if pipeline_run_id is None:
         pipeline = await pipelines.get(session, pipeline_id)
         trigger: Trigger = "schedule" if scheduled else "request"
-        run = await pipeline_runs.create(session, pipeline, trigger, pipeline.created_by)
+        run = await pipeline_runs.create(session, pipeline, trigger, pipeline.created_by, request)
         run.flow_run_id = run_id
         await session.flush()
         return run, await attempt.take_lease(session, run.id)

@@ -168,6 +168,13 @@ def test_schedule_of_every_minute_fires_twice_and_ends_with_the_pause(
     assert [row["trigger"] for row in fired] == ["schedule"] * len(fired)
     assert fired[-1]["outcome"] == "Promoted", fired
     assert {row["outcome"] for row in fired[:-1]} == {"Skipped"}
+    detail = client.get(f"{path}/runs/{fired[-1]['id']}")
+    job = client.get(f"/v1/projects/{project}/training-jobs/{detail['training_job_id']}")
+    for row in (detail, job):
+        with prefect(platform) as http:
+            flow_run = http.get(f"/flow_runs/{row['flow_run_id']}").json()
+        assert flow_run["name"] == row["id"]
+        assert {project, path.rpartition("/")[2], row["id"]} <= set(flow_run["tags"])
     client.post(f"{path}/pause")
     until(lambda: schedules_of(platform, path.rpartition("/")[2]), lambda found: found == [("* * * * *", False)])
     client.call("DELETE", path)

@@ -175,7 +175,13 @@ def _promoted_skipped_and_refused(
     markdown = prefect(platform).post(
         "/artifacts/filter", json={"artifacts": {"flow_run_id": {"any_": [refused["flow_run_id"]]}}}
     )
-    assert any("# Not promoted" in str(found["data"]) for found in markdown.json())
+    found = {artifact["key"].partition("-")[0]: str(artifact["data"]) for artifact in markdown.json()}
+    assert "# Not promoted" in found["decision"]
+    api = f"{platform.api_url}/v1/projects/{project}"
+    run_link = f"{api}/pipelines/{pipeline}/runs/{refused['id']}"
+    assert run_link in found["api"]
+    assert f"({run_link})" in found["decision"]
+    assert f"({api}/training-jobs/{job['id']})" in found["decision"]
     return [promoted, skipped, refused]
 
 

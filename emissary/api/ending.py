@@ -18,10 +18,9 @@ from sqlalchemy import select, update
 
 from emissary.api import projection
 from emissary.api.prefect_client import PREFECT_AWAY, prefect_client
-from emissary.api.submit import run_name
 from emissary.errors import Unavailable
 from emissary.serving import client as engine_client
-from emissary.store import leases, traffic
+from emissary.store import flow_run_labels, leases, traffic
 from emissary.store.database import transaction
 from emissary.store.pipeline_tables import PipelineRun
 from emissary.store.tables import Deployment, Engine, FlowBacked, TrainingJob
@@ -110,7 +109,7 @@ async def _carry_out(client: PrefectClient, row: FlowBacked) -> None:
 
 async def _submitted_unnoticed(client: PrefectClient, row: FlowBacked) -> UUID | None:
     """The run of a row without one: Prefect may have made it, but answered too late."""
-    named = FlowRunFilter(name=FlowRunFilterName(any_=[run_name(row)]))
+    named = FlowRunFilter(name=FlowRunFilterName(any_=[flow_run_labels.name(row)]))
     runs = await client.read_flow_runs(flow_run_filter=named, limit=1)
     return runs[0].id if runs else None
 

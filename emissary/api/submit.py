@@ -15,6 +15,7 @@ from sqlalchemy import func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from emissary.api.prefect_client import PREFECT_AWAY, prefect_client
+from emissary.store import flow_run_labels
 from emissary.store.database import after_commit, transaction
 from emissary.store.pipeline_tables import PipelineRun
 from emissary.store.tables import Dataset, Deployment, Engine, FlowBacked, TrainingJob
@@ -33,28 +34,21 @@ PREPARING_AT_ONCE = 2
 """Of how many datasets the profile is made at once; others wait for the sweep. Nothing else waits for profiles."""
 
 
-def _flow(row: FlowBacked) -> tuple[str, dict[str, Any], list[str]]:
-    """(flow deployment, parameters, tags) of the run that brings the row about."""
+def _flow(row: FlowBacked) -> tuple[str, dict[str, Any]]:
+    """(flow deployment, parameters) of the run that brings the row about."""
     match row:
         case TrainingJob():
             flow = "train_grpo" if row.training_technique == "GRPO" else "train_sft"
-            return f"{flow}/{flow}", {"training_job_id": row.id}, [row.project_id, row.id]
+            return f"{flow}/{flow}", {"training_job_id": row.id}
         case Engine():
-            return "serve_engine/serve_engine", {"engine_id": row.id}, [row.id]
+            return "serve_engine/serve_engine", {"engine_id": row.id}
         case Deployment():
-            parameters = {"deployment_id": row.id}
-            return "deploy_checkpoint/deploy_checkpoint", parameters, [row.project_id, row.id, row.engine_id]
+            return "deploy_checkpoint/deploy_checkpoint", {"deployment_id": row.id}
         case Dataset():
-            return "prepare_dataset/prepare_dataset", {"dataset_id": row.id}, [row.project_id, row.id]
+            return "prepare_dataset/prepare_dataset", {"dataset_id": row.id}
         case PipelineRun():
-            parameters = {"pipeline_id": row.pipeline_id, "pipeline_run_id": row.id}
-            return "retrain/retrain", parameters, [row.project_id, row.pipeline_id, row.id]
+            return "retrain/retrain", {"pipeline_id": row.pipeline_id, "pipeline_run_id": row.id}
     raise TypeError(f"{type(row).__name__} rows have no flow")
-
-
-def run_name(row: FlowBacked) -> str:
-    """The name of the run of a row's attempt."""
-    return row.id if row.attempt == 1 else f"{row.id}-{row.attempt}"
 
 
 async def submit(row: FlowBacked) -> None:
@@ -76,12 +70,14 @@ async def _submit_now(row: FlowBacked) -> None:
 
 
 async def _submit(client: PrefectClient, row: FlowBacked) -> None:
-    name, parameters, tags = _flow(row)
+    name, parameters = _flow(row)
+    async with transaction() as session:
+        tags = await flow_run_labels.tags(session, row)
     flow_deployment = await client.read_deployment_by_name(name)
     run = await client.create_flow_run_from_deployment(
         flow_deployment.id,
         parameters=parameters,
-        name=run_name(row),
+        name=flow_run_labels.name(row),
         tags=tags,
         idempotency_key=f"{row.id}:{row.attempt}",
     )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from sqlalchemy import ColumnElement, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from emissary.store import pipelines
+from emissary.store import pipeline_runs, pipelines
 from emissary.store.pipeline_tables import PipelineRun
 from emissary.store.tables import Dataset, Json, Organization, Project
 
@@ -24,10 +24,11 @@ class Before:
 
 
 async def before(session: AsyncSession, run_id: str) -> Before | None:
-    """What was fetched before this run; None where the run itself has fetched already."""
-    run = await session.get_one(PipelineRun, run_id)
+    """What was fetched before this run, which from now on looks for what is new; None where it has fetched already."""
+    run = await pipeline_runs.locked(session, run_id)
     if run.gathered is not None:
         return None
+    run.looked = True
     decided = await _entries(session, run.pipeline_id, PipelineRun.outcome.in_(pipelines.DECIDED))
     had = await _entries(session, run.pipeline_id, pipelines.had_before(await pipelines.get(session, run.pipeline_id)))
     organization = select(Organization.name).join(Project).where(Project.id == run.project_id)
@@ -50,7 +51,7 @@ async def note(
     """Have the run use what it fetched, `dataset`, which comes into the catalogue with that; the datasets `beside` it;
     and with `merge` also what the pipeline fetched before and still fits.
     """
-    run = await session.get_one(PipelineRun, run_id, with_for_update={"key_share": True}, populate_existing=True)
+    run = await pipeline_runs.locked(session, run_id)
     if await session.get(Dataset, dataset.id) is None:
         session.add(dataset)
         await session.flush()

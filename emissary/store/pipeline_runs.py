@@ -10,7 +10,6 @@ from emissary.errors import InvalidInput, NotFound
 from emissary.ids import new_id
 from emissary.schemas.decisions import DecidedRun, Decision, Served
 from emissary.schemas.pipelines import PipelineRunCreate, Trigger
-from emissary.schemas.sources import DatasetsSource
 from emissary.store import job_events, pipelines, training_jobs
 from emissary.store.pages import Page, fetch
 from emissary.store.pipeline_tables import Pipeline, PipelineRun
@@ -56,19 +55,18 @@ async def create(
 
 
 async def waiting(session: AsyncSession, pipeline: Pipeline) -> PipelineRun | None:
-    """A run that is to gather the pipeline's datasets and has not yet; until the transaction ends it does not.
+    """A run that is to look for the pipeline's data and has not begun to; until the transaction ends it does not.
 
-    So it finds what this transaction brings, and needs no other run for that. One by schedule may yet be skipped, and
-    one that fetches from elsewhere may have looked there already.
+    So it finds what this transaction brings, and what its source had before, and needs no other run for that. One by
+    schedule may yet be skipped.
     """
-    if not isinstance(pipelines.config(pipeline).gather, DatasetsSource):
-        return None
     query = select(PipelineRun).where(
         PipelineRun.pipeline_id == pipeline.id,
         PipelineRun.status.in_(pipelines.LIVE),
         PipelineRun.outcome.is_(None),
-        PipelineRun.gathered.is_(null()),
+        PipelineRun.looked.is_(False),
         PipelineRun.requested.is_(null()),
+        PipelineRun.requested_objects.is_(null()),
         PipelineRun.trigger != "schedule",
     )
     query = query.order_by(PipelineRun.created_at).limit(1)
@@ -138,6 +136,7 @@ async def gather(session: AsyncSession, run_id: str) -> Sequence[Dataset]:
                 f"gather: the dataset {missing[0]!r}, which this run began with, was deleted; run again."
             )
         return [rows[entry["id"]] for entry in run.gathered]
+    run.looked = True
     pipeline = await pipelines.get(session, run.pipeline_id)
     found = await pipelines.gathered(session, run.project_id, pipelines.config(pipeline), run.requested)
     decided = select(PipelineRun.gathered).where(pipelines.had_before(pipeline))

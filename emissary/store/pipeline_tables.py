@@ -26,7 +26,7 @@ class Pipeline(Base):
 
 
 class PipelineRun(FlowBacked, Base):
-    """One run of a pipeline; each column below `requested_objects` is filled when that step is done."""
+    """One run of a pipeline; each column below `looked` is filled when that step is done."""
 
     __tablename__ = "pipeline_runs"
     __table_args__ = (
@@ -43,6 +43,8 @@ class PipelineRun(FlowBacked, Base):
     """Ids of datasets to use instead of the pipeline's."""
     requested_objects: Mapped[list[str] | None] = mapped_column(JSONB(none_as_null=True))
     """Keys of objects to fetch from the pipeline's S3 prefix instead of all that are new."""
+    looked: Mapped[bool] = mapped_column(server_default=text("false"))
+    """Whether it has begun to look for its data, and so may miss what comes from then on."""
     gathered: Mapped[list[Json] | None]
     """The datasets' `id` and `sha256`, the oldest first."""
     train_dataset_id: Mapped[str | None] = mapped_column(ForeignKey("datasets.id", ondelete="SET NULL"))

@@ -6,12 +6,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from sqlalchemy import text
 
 from emissary.store import pipeline_runs
 from emissary.store.database import transaction
 from tests.api.backends import Backends
 from tests.api.refusals import GOOD, MODEL, envelope
+from tests.api.waiting import waiting_for_a_lock
 from tests.jobs import until
 
 TRAIN = {"base_model": MODEL, "test_functions": ["exact_match_shared"]}
@@ -133,20 +133,6 @@ def test_trigger_beside_named_datasets_is_refused(project: Project) -> None:
     )
     envelope(answer, 400, "invalid_input")
     assert answer.json()["error"].startswith("triggers.on_dataset: ")
-
-
-async def waiting_for_a_lock(wanted: int) -> None:
-    """Returns when that many sessions of the catalogue wait for another's lock."""
-    deadline = time.monotonic() + 30
-    query = text(
-        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-    )
-    while True:
-        async with transaction() as session:
-            if await session.scalar(query) == wanted:
-                return
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.05)
 
 
 def test_two_uploads_at_once_begin_one_run(project: Project) -> None:

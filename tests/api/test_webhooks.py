@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -12,10 +13,13 @@ import httpx
 import pytest
 from sqlalchemy import func, update
 
-from emissary.store import webhook_deliveries
+from emissary.store import fetched_data, webhook_deliveries
+from emissary.store.database import transaction
 from emissary.store.pipeline_tables import WebhookDelivery
 from tests.api.backends import Backends
 from tests.api.refusals import GOOD, MODEL, envelope
+from tests.api.waiting import waiting_for_a_lock
+from tests.web_server import Web
 from tests.webhooks import by_github, new_id, signed
 
 TRAIN = {"base_model": MODEL, "test_functions": ["exact_match_shared"]}
@@ -146,6 +150,39 @@ def test_deliveries_with_parameters_run_each_and_those_without_join_the_run_that
     assert joined == {plain.runs()[0]["id"]}
     assert len(plain.runs()) == 3
     assert len(plain.deliveries()) == 3
+
+
+@pytest.mark.parametrize("commits", [True, False])
+def test_delivery_joins_a_run_that_fetches_until_it_begins_to_look(
+    backends: Backends, stocked: tuple[str, str], web: Web, commits: bool
+) -> None:
+    project, dataset = stocked
+    source = {"source": "url", "url": web.put("/rows.jsonl", GOOD)}
+    body = {"name": new_id(), "train": TRAIN, "train_test_split_ratio": 50, "gather": source}
+    made = backends.request("POST", f"{project}/pipelines", json=body)
+    pipeline = f"{project}/pipelines/{made.json()['id']}"
+    hook = backends.request("POST", f"{pipeline}/webhooks", json={"name": "sender"}).json()
+    sending = Sending(backends, pipeline, dataset, hook)
+    runs = {sending.post(b"", sending.sign(b"")).json()["pipeline_run_id"] for _ in range(5)}
+    assert runs == {run["id"] for run in sending.runs()}
+    (run,) = runs
+
+    async def deliver_meanwhile() -> httpx.Response:
+        class Broken(Exception):
+            pass
+
+        with suppress(Broken):
+            async with transaction() as session:
+                assert await fetched_data.before(session, run)
+                request = {"content": b"", "headers": sending.sign(b"")}
+                delivering = asyncio.create_task(backends.ask("POST", f"/v1/webhooks/{hook['id']}", **request))
+                await waiting_for_a_lock(1)
+                if not commits:
+                    raise Broken
+        return await delivering
+
+    assert backends.run(deliver_meanwhile()).status_code == 202
+    assert len(sending.runs()) == (2 if commits else 1)
 
 
 def altered(headers: Headers, **changed: str) -> Headers:
