@@ -17,13 +17,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from blocks.sandbox import score_rows
 from blocks.sandbox_replies import RowScore, TestingFailed, raise_if_many_failed
-from emissary.errors import NotFound
+from emissary.errors import EmissaryError, NotFound
 from emissary.judges import AnyFunction, JudgeFunction
 from emissary.serving.generation import Generator
 from emissary.serving.pooled import PooledModel
 from emissary.settings import settings
 from emissary.store import job_events, testing_functions, training_jobs
-from emissary.store.artifacts import artifact_store
+from emissary.store.artifacts import CorruptArtifact, artifact_store
 from emissary.store.tables import Checkpoint, TrainingJob
 from emissary.testing_function_files import goodness, is_trusted
 from tasks import job_artifacts, judging
@@ -205,7 +205,7 @@ def _answers(
         raise_if_interrupted()
         on_progress((done + share) / len(artifacts))
 
-    folders = (None if artifact is None else artifact_store().folder(artifact) for artifact in artifacts)
+    folders = (None if artifact is None else _adapter(job, artifact) for artifact in artifacts)
     if isinstance(model, PooledModel):
         for done, folder in enumerate(folders):
             with _loaded(model, folder) as adapter:
@@ -217,6 +217,15 @@ def _answers(
         model, rows, folders, max_new_tokens, lambda answered: progress(0, answered / len(rows))
     ):
         yield [(*texts, output) for texts, output in zip(asked, outputs, strict=True)], None
+
+
+def _adapter(job: TrainingJob, artifact: str) -> Path:
+    try:
+        return patiently(artifact_store().folder, artifact)
+    except (NotFound, CorruptArtifact) as error:
+        if artifact.startswith(f"training-jobs/{job.id}/"):
+            raise EmissaryError(f"{error} Resume the job, which trains it again.", code=error.code) from error
+        raise
 
 
 @contextmanager

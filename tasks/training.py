@@ -10,15 +10,15 @@ from typing import Any, TypeVar
 import anyio
 import anyio.from_thread
 import anyio.to_thread
+import torch
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from emissary.serving import adapter_task
 from emissary.serving.adapter_task import AdapterTask
 from emissary.store import job_events, training_jobs
 from emissary.store.tables import TrainingJob
-from tasks import auto_parameters, job_artifacts
+from tasks import auto_parameters, job_artifacts, job_checkpoints
 from tasks.attempt import end_if_interrupted, must_save, must_stop
 from tasks.catalogue import in_catalogue
 from tasks.early_stopping import ends_with
@@ -26,7 +26,6 @@ from tasks.event_files import keep_event_file
 from tasks.job_artifacts import PREPARED, TRAINED
 from tasks.pooled_rows import task_of
 from tasks.pooled_training import train_pooled
-from tasks.publishing import publish
 from tasks.running_out import told_what_ran_out
 from tasks.sft_training import train_sft
 from tasks.starting import starting_adapter
@@ -57,16 +56,20 @@ async def run_trainer(
     may_end: Callable[[int], Coroutine[Any, Any, bool]] | None = None,
 ) -> None:
     """Run `trainer`, which takes what `train_sft` takes beyond model folder and rows, and record what it reports;
-    nothing where an earlier run of the job came to its end.
+    nothing where an earlier run of the job came to its end and what it made is whole.
 
     `may_end` says of a listed checkpoint whether training ends with it; without it, it goes on to its last epoch.
 
     Raises DiskFull and OutOfMemory with a sentence, and what `end_if_interrupted` raises.
     """
+    complete, lost = await job_checkpoints.known(job)
     # The states may be gone by now: a job forgets them a moment before it ends.
-    if await in_catalogue(job_events.happened, job.id, "trained"):
+    if not lost and await in_catalogue(job_events.happened, job.id, "trained"):
         return
     log = get_run_logger()
+    if lost:
+        numbers = ", ".join(map(str, sorted(lost)))
+        log.warning("Missing in the artifact store or damaged, so trained again: checkpoint %s", numbers)
     progress = job_artifacts.Progress(job.id)
 
     async def record_log(point: LossPoint) -> None:
@@ -78,13 +81,12 @@ async def run_trainer(
         await progress.update(PREPARED + share * (TRAINED - PREPARED))
 
     async def record_state(folder: Path) -> None:
-        await anyio.to_thread.run_sync(publish_state, job.id, folder)
+        await anyio.to_thread.run_sync(publish_state, job.id, folder, complete)
         await in_catalogue(training_jobs.record_completion, job.id)
 
     async def record_checkpoint(checkpoint: FinishedCheckpoint) -> None:
-        key = f"training-jobs/{job.id}/checkpoints/{checkpoint.number}"
-        await anyio.to_thread.run_sync(publish, key, checkpoint.folder)
-        await in_catalogue(_list_checkpoint, job, checkpoint, key)
+        await job_checkpoints.keep(job, checkpoint)
+        complete.add(checkpoint.number)
         await keep_event_file(job.id)
         job_artifacts.show_loss_curve(job.id)
 
@@ -97,10 +99,12 @@ async def run_trainer(
         should_save=must_save,
         ends_with=_from_thread(may_end) if may_end is not None else lambda _number: False,
     )
-    known = await in_catalogue(training_jobs.checkpoints, job.id)
     with tempfile.TemporaryDirectory(prefix="emissary-train-") as folder, told_what_ran_out(job):
         work_dir = Path(folder)
-        await anyio.to_thread.run_sync(restore, job.id, [row.number for row in known], work_dir)
+        threads = await anyio.to_thread.run_sync(restore, job.id, complete, work_dir)
+        if threads not in (None, torch.get_num_threads()):
+            told = "Training goes on in %d threads, where it was in %s: its bytes may differ from those without a break"
+            log.warning(told, torch.get_num_threads(), threads)
         cut = await anyio.to_thread.run_sync(
             partial(
                 trainer,
@@ -120,14 +124,6 @@ async def run_trainer(
 
 def _from_thread(record: Callable[[T], Coroutine[Any, Any, R]]) -> Callable[[T], R]:
     return lambda value: anyio.from_thread.run(record, value)
-
-
-async def _list_checkpoint(session: AsyncSession, job: TrainingJob, checkpoint: FinishedCheckpoint, key: str) -> None:
-    losses = {"train_loss": checkpoint.train_loss, "test_loss": checkpoint.test_loss}
-    if job.training_technique == "SFT":  # the others' checkpoints are no epochs
-        await job_events.record(session, job.id, "epoch", {"epoch": checkpoint.number}, **losses)
-    await training_jobs.record_checkpoint(session, job.id, checkpoint.number, artifact=key, **losses)
-    await job_events.record(session, job.id, "checkpoint", {"checkpoint": checkpoint.number})
 
 
 def pooled_task(job: TrainingJob, train_rows: list[Any], adapter_dir: Path | None) -> AdapterTask | None:

@@ -65,7 +65,7 @@ def checkpoint(own: OwnPlatform, path: str, number: int) -> Path:
     [(WEIGHTS, flip), (WEIGHTS, truncate), (WEIGHTS, os.remove), (MANIFEST, os.remove)],
     ids=["flipped bit", "truncated", "missing file", "missing manifest"],
 )
-def test_damaged_checkpoint_is_made_again_or_its_job_says_so(
+def test_damaged_checkpoint_is_made_again_or_its_job_says_so_and_makes_it_again_when_resumed(
     own: OwnPlatform, name: str, damage: Callable[[Path], None]
 ) -> None:
     client = own.client()
@@ -79,11 +79,15 @@ def test_damaged_checkpoint_is_made_again_or_its_job_says_so(
         key = f"training-jobs/{job['id']}/checkpoints/1"
         assert job["status"] == "Failed"
         assert key in job["error"]
-        assert job["error"].endswith("."), job["error"]
+        assert job["error"].endswith("Resume the job, which trains it again."), job["error"]
         # What is listed of it must not come down as if it were whole.
         (link,) = (row["model_download_url"] for row in client.get(f"{path}/checkpoints") if row["checkpoint"] == 1)
         with pytest.raises((httpx.RemoteProtocolError, httpx.HTTPStatusError)):
             httpx.get(link, trust_env=False, timeout=60).raise_for_status()
+        client.post(f"{path}/resume")
+        job = until(lambda: client.get(path), ended, 300)
+        assert job["status"] == "Success", job["error"]
+        assert whole(own, client, path) == list(range(1, 16))
 
 
 def test_damaged_rows_are_prepared_again_or_the_job_says_so(own: OwnPlatform) -> None:
