@@ -6,6 +6,9 @@ environment, no capabilities, and it sees no other process. A seccomp filter ref
 Linux does not count threads of uid 0 against RLIMIT_NPROC, so where the platform runs as root the function gets a uid
 of its own. The sandbox is still made by root, for nobody else may be able to reach Python's files; the runner changes
 to that uid before it reads the function.
+
+Of a tmpfs bubblewrap bounds the bytes, not the files, each of which is kernel memory that counts nowhere. So a thread
+counts them from outside, and kills the sandbox that has too many.
 """
 
 import asyncio
@@ -13,6 +16,8 @@ import json
 import os
 import platform
 import secrets
+import select
+import signal
 import sys
 import threading
 from asyncio.subprocess import PIPE, Process
@@ -22,7 +27,7 @@ from pathlib import Path
 from typing import IO
 
 from blocks import seccomp
-from blocks.sandbox_process import ENVIRONMENT, RUNNER, TMP_BYTES, end, header, python
+from blocks.sandbox_process import ENVIRONMENT, RUNNER, TMP_BYTES, TMP_FILES, end, header, python
 from blocks.sandbox_replies import MAX_REPLY_BYTES, one_line
 from emissary.testing_function_files import TestingFunction
 
@@ -36,6 +41,7 @@ _OUTER_USERS = range(65_520, 65_534)
 
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
 _PROBE_SECONDS = 60.0
+_COUNTED_EACH_MS = 100
 _SYSCTL = Path("/proc/sys")
 
 
@@ -50,16 +56,17 @@ async def start(libraries: Path | None) -> tuple[Process, int | None]:
         rules, write_rules = _pipe(ends)
         write_rules.write(seccomp.program(platform.machine()))
         write_rules.close()
-        options, passed = ["--seccomp", str(rules.fileno())], [rules.fileno()]
+        read_info, info = _pipe(ends)
+        options = ["--seccomp", str(rules.fileno()), "--info-fd", str(info.fileno())]
+        passed = [rules.fileno(), info.fileno()]
         if outside is None:
             options += ["--uid", str(USER), "--gid", str(USER), "--disable-userns"]
         else:
             # bubblewrap cannot shut user namespaces where others make them; the filter does.
-            read_info, info = _pipe(ends)
             wait, go = _pipe(ends)
-            options += ["--info-fd", str(info.fileno()), "--userns-block-fd", str(wait.fileno())]
+            options += ["--userns-block-fd", str(wait.fileno())]
             options += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
-            passed += [info.fileno(), wait.fileno()]
+            passed.append(wait.fileno())
         process = await asyncio.create_subprocess_exec(
             *_command(options, libraries),
             stdin=PIPE,
@@ -71,18 +78,21 @@ async def start(libraries: Path | None) -> tuple[Process, int | None]:
             start_new_session=True,
             limit=MAX_REPLY_BYTES,
         )
-        if outside is None:
-            return process, None
         info.close()
         try:
-            await _map_users(read_info, outside)
-            go.write(b"1")
+            first = await _first_process(read_info)
+            if first is not None:
+                _bound_files(first)
+            if outside is not None:
+                if first is not None:
+                    _write_maps(first, f"0 0 1\n{USER} {outside} 1\n")
+                go.write(b"1")
         except BaseException as error:
             await end(process)
             if isinstance(error, OSError):
                 raise RuntimeError(f"a user of the sandbox's own was refused: {error}") from error
             raise
-        return process, USER
+        return process, None if outside is None else USER
 
 
 @cache
@@ -177,21 +187,47 @@ def _outer_user() -> int | None:
     return chosen if any(first <= chosen < first + count for first, _, count in ranges) else None
 
 
-async def _map_users(read_info: IO[bytes], outside: int) -> None:
-    """Give the sandbox that bubblewrap is making its two users: root, who makes it, and the function's."""
+async def _first_process(read_info: IO[bytes]) -> int | None:
+    """The first process of the sandbox that bubblewrap is making; None where it ended, and says why on stderr."""
     reader = asyncio.StreamReader()
     loop = asyncio.get_running_loop()
     transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), read_info)
     try:
         said = await reader.readuntil(b"}")
-    except asyncio.IncompleteReadError:  # it ended, and says why on stderr
-        return
+    except asyncio.IncompleteReadError:
+        return None
     finally:
         transport.close()
-    _write_maps(json.loads(said)["child-pid"], f"0 0 1\n{USER} {outside} 1\n")
+    return int(json.loads(said)["child-pid"])
+
+
+def _bound_files(first: int) -> None:
+    """Kill the sandbox of that first process once it has more files in /tmp than it may."""
+    try:
+        process = os.pidfd_open(first)
+    except ProcessLookupError:
+        return
+
+    def count() -> None:
+        ended = select.poll()
+        ended.register(process, select.POLLIN)
+        try:
+            while not ended.poll(_COUNTED_EACH_MS):
+                with suppress(OSError):
+                    tmp = os.statvfs(f"/proc/{first}/root/tmp")
+                    # Of another size, it is the machine's: the sandbox is still being made.
+                    its_own = tmp.f_blocks * tmp.f_frsize == TMP_BYTES
+                    if its_own and tmp.f_files - tmp.f_ffree > TMP_FILES:
+                        signal.pidfd_send_signal(process, signal.SIGKILL)
+                        return
+        finally:
+            os.close(process)
+
+    threading.Thread(target=count, name="sandbox-files", daemon=True).start()
 
 
 def _write_maps(process: int, users: str) -> None:
+    """Give the sandbox its two users: root, who makes it, and the function's."""
     for kind in ("uid_map", "gid_map"):
         Path(f"/proc/{process}/{kind}").write_text(users)
 

@@ -17,6 +17,7 @@ from emissary.testing_function_files import TestingFunction
 
 RUNNER = Path(sandbox_runner.__file__).resolve()
 TMP_BYTES = 64 * 2**20
+TMP_FILES = 10_000
 MEMORY_BYTES = 4 * 2**30
 THREADS = 64
 

@@ -101,8 +101,8 @@ async def _reply(process: Process) -> dict[str, object]:
     stderr = one_line((await process.stderr.read(MAX_REPLY_BYTES)).decode(errors="replace"))
     status = await process.wait()
     raise ProcessLost(
-        f"the function ended its process (status {status}): it left, crashed, or used more memory or CPU time than it "
-        f"may. {stderr}".removesuffix(". ")
+        f"the function ended its process (status {status}): it left, crashed, or used more memory, CPU time or files "
+        f"than it may. {stderr}".removesuffix(". ")
     )
 
 

@@ -1,8 +1,8 @@
 """Has hostile testing functions try what `attempts.py` lists, and tells what became of it.
 
-    python -m tests.blocks.attacks
+    python -m tests.blocks.attacks > docs/attacks.md
 
-prints the table: each attempt, for this user, and where that is root for another one too.
+writes the table: each attempt, for this user, and where that is root for another one too.
 """
 
 import asyncio
@@ -10,12 +10,12 @@ import contextlib
 import json
 import os
 import platform
+import re
 import secrets
 import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -164,25 +164,35 @@ def _open_view() -> list[str]:
     return view
 
 
+_TITLE = """# Attempts on the sandbox
+
+What a testing function tries in `tests/blocks/attempts.py`, and what becomes of it where the platform runs as root
+and as another user. `python -m tests.blocks.attacks` makes this table; the tests make every attempt anew.
+"""
+
+
 def _table() -> str:
-    users = {os.geteuid(), NOBODY} if os.geteuid() == 0 else {os.geteuid()}
-    columns = {user: outcomes_of(user) for user in sorted(users)}
-    lines = [" | ".join(["attempt", *(f"as uid {user}" for user in columns)]), " | ".join(["---"] * (len(columns) + 1))]
+    users = {"as root": 0, "as another user": NOBODY} if os.geteuid() == 0 else {"as this user": os.geteuid()}
+    columns = {title: outcomes_of(user) for title, user in users.items()}
+    lines = [_TITLE, f"| attempt | {' | '.join(columns)} |", "| --- " * (len(columns) + 1) + "|"]
     for attempt in ATTEMPTS:
-        cells = [attempt.name]
-        for found in columns.values():
-            outcome = found[attempt.name]
-            held = contained(attempt, outcome)
-            cells.append(f"contained: {outcome.error}"[:90] if held else f"NOT CONTAINED: {outcome}")
-        lines.append(" | ".join(cells))
+        cells = [_told(attempt, found[attempt.name]) for found in columns.values()]
+        lines.append(f"| {attempt.name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
+def _told(attempt: Attempt, outcome: Outcome) -> str:
+    """Whether it is contained, and by which error, without what differs from machine to machine."""
+    if not contained(attempt, outcome):
+        return "**not contained**"
+    error = str(outcome.error).removesuffix("; name its package in `dependencies`")
+    error = re.sub(r" \(line \d+\)|\[Errno -?\d+\] |: '.*|: it left.*", "", error)
+    return f"contained: `{error}`"
+
+
 if __name__ == "__main__":
-    started = time.monotonic()
     if len(sys.argv) > 1:
         became = asyncio.run(outcomes("none" if sys.argv[1] == "none" else "bwrap"))
         print(json.dumps({name: asdict(outcome) for name, outcome in became.items()}))  # noqa: T201
     else:
         print(_table())  # noqa: T201
-        print(f"{len(ATTEMPTS)} attempts in {time.monotonic() - started:.0f} s")  # noqa: T201

@@ -178,6 +178,12 @@ ATTEMPTS = [
         "for number in range(9): open(f'/tmp/{number}', 'wb').write(bytes(40 * 2**20))\nreturn 1",
         "No space left|File too large",
     ),
+    Attempt(
+        "fill /tmp with empty files",
+        "for number in range(200_000): os.close(os.open(f'/tmp/{number}', os.O_CREAT))\nreturn 1",
+        "ended its process",
+        seconds=60,
+    ),
     Attempt("make one huge file", "os.truncate(os.open('/tmp/x', 66), 2**40)\nreturn 1", "File too large"),
     # Memory
     Attempt("take more memory than there is", "return len(bytearray(6 * 2**30))", "MemoryError"),

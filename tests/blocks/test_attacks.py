@@ -1,6 +1,7 @@
 """The sandbox holds against what `attempts.py` lists, as root and as another user. `-rA` lists attempt by attempt."""
 
 import os
+import re
 from collections.abc import Callable
 from functools import cache
 
@@ -47,5 +48,7 @@ def test_what_was_tried_is_told(record_property: Callable[[str, object], None]) 
         record_property(f"{SHOWN}attacks on the sandbox", f"as uid {user}: {count} of {len(ATTEMPTS)} contained")
 
 
-def test_names_of_attempts_are_theirs_alone() -> None:
+def test_names_of_attempts_are_theirs_alone_and_those_of_the_table() -> None:
     assert len(set(NAMES)) == len(NAMES) >= 40
+    table = (attacks.REPOSITORY / "docs" / "attacks.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| (.+?) \| contained", table, re.MULTILINE) == NAMES
