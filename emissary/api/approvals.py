@@ -1,14 +1,12 @@
 """Has the runs that were suspended until a person answered go on once that has happened, or their time is over."""
 
 import logging
-from contextlib import suppress
 from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient
-from prefect.exceptions import ObjectNotFound
 from prefect.states import Scheduled
 
-from emissary.api.prefect_client import PREFECT_AWAY, prefect_client
+from emissary.api.prefect_client import PREFECT_AWAY, prefect_client, refusal_logged
 from emissary.store import approvals
 from emissary.store.database import transaction
 from emissary.store.pipeline_tables import PipelineRun
@@ -33,7 +31,7 @@ async def resume_answered(client: PrefectClient) -> None:
         rows = await approvals.answered(session)
     for row in rows:
         if row.flow_run_id is not None:
-            with suppress(ObjectNotFound):
+            with refusal_logged(row.id):
                 await _resume(client, row.flow_run_id)
 
 

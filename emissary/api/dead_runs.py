@@ -6,7 +6,7 @@ that has not been seen to for a while is taken for dead (`silences.py`).
 
 import itertools
 import logging
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from datetime import timedelta
 from uuid import UUID
 
@@ -15,10 +15,11 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, Fl
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.states import Cancelled, Crashed, Failed, Scheduled
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from emissary.api.ending import CANCELLED, end_run
+from emissary.api.prefect_client import POOLS, refusal_logged
 from emissary.api.projection import LIVE
 from emissary.api.silences import Silences
 from emissary.store import job_runs, leases
@@ -28,8 +29,14 @@ from emissary.store.tables import Dataset, Deployment, FlowBacked, TrainingJob
 
 logger = logging.getLogger(__name__)
 
-SILENT_SECONDS = {StateType.RUNNING: 20.0, StateType.CANCELLING: 20.0, StateType.PENDING: 30.0}
-"""How long a run in this state may show no sign of life."""
+SILENT_SECONDS = {StateType.RUNNING: 20.0, StateType.CANCELLING: 20.0, StateType.PENDING: 25.0}
+"""How long a run in this state may show no sign of life; a look every two seconds comes on top."""
+UNREGISTERED_SECONDS = 60.0
+"""How long a run may take until it has registered the row that it works for, and takes its lease."""
+CANCEL_SECONDS = 2.0
+"""How long a worker has to end a cancelled run before the run's process is to end by itself."""
+LIVED_SECONDS = 600.0
+"""How long a run is to live after a crash for that to be no longer in a row with the next one."""
 OVERDUE_GRACE = timedelta(seconds=60)
 """How long a run has to end itself after its time limit."""
 _PAGE = 200  # as many runs as Prefect's API gives at once
@@ -44,30 +51,38 @@ another's.)"""
 
 async def end_what_should_not_run(client: PrefectClient, silences: Silences) -> None:
     """Look at every run that has a process, or should have. Raises what `PREFECT_AWAY` names."""
-    runs = await _unfinished(client)
+    found = await _unfinished(client)
     async with transaction() as session:
-        rows = await rows_of(session, runs)
+        rows = await rows_of(session, found)
+        runs = {run_id: run for run_id, run in found.items() if run_id in rows or run[0].work_pool_name in POOLS}
         beats = await leases.beats(session, [row.id for row in rows.values()])
         late = await job_runs.overdue(session, list(runs), OVERDUE_GRACE)
-        orphans = {run_id for run_id, (run, _) in runs.items() if run_id not in rows and await _is_orphan(session, run)}
-    signs = {}
+        orphans = {run_id for run_id, (run, _) in runs.items() if run_id not in rows and await is_orphan(session, run)}
+    signs: dict[UUID, Hashable] = {}
+    holding = set()
     for run_id, (_, state) in runs.items():
         row = rows.get(run_id)
-        if row is None and state.type != StateType.CANCELLING:
-            continue  # of a flow without a row, which has no lease to beat
         beat = beats.get(row.id) if row is not None else None
-        lives = beat is not None and beat.flow_run_id == run_id
-        signs[run_id] = (state.id, (beat.token, beat.beats) if beat is not None and lives else None)
-    silent = silences.look(signs)
+        if beat is not None and beat.flow_run_id == run_id:
+            holding.add(run_id)
+        signs[run_id] = (state.id, beat.beats if beat is not None and run_id in holding else None)
+        signs[state.id] = state.id
+    unchanged = silences.look(signs)
     for run_id, (_, state) in runs.items():
-        row = rows.get(run_id)
+        row, in_state = rows.get(run_id), unchanged[state.id]
         unwanted = run_id in orphans or (row is not None and row.status in CANCELLED.get(type(row), ()))
-        if silent.get(run_id, 0.0) >= SILENT_SECONDS[state.type]:
-            await _force(client, run_id, state, row, _dead(state))
-        elif unwanted and state.type != StateType.CANCELLING:
-            await end_run(client, run_id)
-        elif run_id in late and state.type == StateType.RUNNING:
-            await _force(client, run_id, state, row, timed_out(late[run_id]))
+        with refusal_logged(run_id):
+            if unchanged[run_id] >= (patience := _patience(state, row)):
+                await _force(client, run_id, state, row, _dead(state, patience))
+            elif state.type == StateType.CANCELLING:
+                if run_id in holding and in_state >= CANCEL_SECONDS:
+                    await _force(client, run_id, state, row, Cancelled(message="No worker ended it; it ends itself."))
+            elif unwanted:
+                await end_run(client, run_id)
+            elif run_id in late and state.type == StateType.RUNNING:
+                await _force(client, run_id, state, row, timed_out(late[run_id]))
+            elif row is not None and row.crashes and state.type == StateType.RUNNING and in_state >= LIVED_SECONDS:
+                await _forget_crashes(row)
 
 
 def timed_out(limit: int) -> State:
@@ -102,7 +117,7 @@ async def rows_of(session: AsyncSession, run_ids: Iterable[UUID]) -> dict[UUID, 
     return found
 
 
-async def _is_orphan(session: AsyncSession, run: FlowRun) -> bool:
+async def is_orphan(session: AsyncSession, run: FlowRun) -> bool:
     """Whether a run that no row names was made for a row that is gone, cancelled, or another run's by now."""
     if (dataset_id := run.parameters.get("dataset_id")) is not None:
         return await session.get(Dataset, dataset_id) is None
@@ -113,12 +128,15 @@ async def _is_orphan(session: AsyncSession, run: FlowRun) -> bool:
     return False
 
 
-def _dead(state: State) -> State:
+def _patience(state: State, row: FlowBacked | None) -> float:
+    return UNREGISTERED_SECONDS if row is None and state.type == StateType.RUNNING else SILENT_SECONDS[state.type]
+
+
+def _dead(state: State, seconds: float) -> State:
     if state.type == StateType.CANCELLING:
         return Cancelled(message="Its process has shown no sign of life since it was cancelled.")
     if state.type == StateType.PENDING:
         return Scheduled(name="AwaitingRetry", message="A worker took it on and did not start it.")
-    seconds = SILENT_SECONDS[StateType.RUNNING]
     return Crashed(message=f"Its process has shown no sign of life for {seconds:.0f} seconds, so it is taken for dead.")
 
 
@@ -134,3 +152,10 @@ async def _force(client: PrefectClient, flow_run_id: UUID, state: State, row: Fl
             await leases.revoke(session, row.id)
     logger.warning("The run %s is put from %s to %s: %s", flow_run_id, state.name, then.name, then.message)
     await client.set_flow_run_state(flow_run_id, then)
+
+
+async def _forget_crashes(row: FlowBacked) -> None:
+    kind = type(row)
+    async with transaction() as session:
+        mine = update(kind).where(kind.id == row.id, kind.attempt == row.attempt, kind.crashes == row.crashes)
+        await session.execute(mine.values(crashes=0))

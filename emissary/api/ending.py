@@ -17,7 +17,7 @@ from prefect.states import Cancelled, Cancelling
 from sqlalchemy import select, update
 
 from emissary.api import projection
-from emissary.api.prefect_client import PREFECT_AWAY, prefect_client
+from emissary.api.prefect_client import PREFECT_AWAY, prefect_client, refusal_logged
 from emissary.errors import Unavailable
 from emissary.serving import client as engine_client
 from emissary.store import flow_run_labels, leases, traffic
@@ -88,7 +88,8 @@ async def carry_out_cancels(client: PrefectClient) -> None:
             query = select(kind).where(kind.status.in_(cancelled), kind.state_at.is_(None))
             rows.extend((await session.scalars(query)).all())
     for row in rows:
-        await _carry_out(client, row)
+        with refusal_logged(row.id):
+            await _carry_out(client, row)
 
 
 async def _carry_out(client: PrefectClient, row: FlowBacked) -> None:

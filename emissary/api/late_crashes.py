@@ -1,6 +1,9 @@
-"""Runs of which somebody said Crashed behind their end: who reports a crash says it again when no answer comes."""
+"""Crashed runs that no live row leads to: those that had ended before, since who reports a crash may say it again when
+no answer comes; and those that crashed before they had a row, or never have one.
+"""
 
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.filters import (
@@ -10,9 +13,11 @@ from prefect.client.schemas.filters import (
     FlowRunFilterStateType,
 )
 from prefect.client.schemas.objects import State, StateType
-from prefect.states import Cancelled, Completed, Failed
+from prefect.states import Cancelled, Completed, Failed, Scheduled
 
-from emissary.api.dead_runs import is_still, rows_of
+from emissary.api.crashes import restart_after
+from emissary.api.dead_runs import is_orphan, is_still, rows_of
+from emissary.api.prefect_client import POOLS, refusal_logged
 from emissary.api.projection import LIVE
 from emissary.store.database import transaction
 from emissary.store.tables import FlowBacked
@@ -20,18 +25,36 @@ from emissary.store.tables import FlowBacked
 LOOK_BACK = timedelta(minutes=10)
 
 
-async def correct_late_crashes(client: PrefectClient) -> None:
-    """Have Prefect say again how such a run ended. Raises what `PREFECT_AWAY` names."""
+async def settle_crashes(client: PrefectClient) -> None:
+    """Have Prefect say again how a run ended, and one without a row begin again, as often as one that has a row.
+
+    Raises what `PREFECT_AWAY` names.
+    """
     having = FlowRunFilter(
         state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.CRASHED])),
         end_time=FlowRunFilterEndTime(after_=datetime.now(UTC) - LOOK_BACK),
     )
-    states = {run.id: run.state for run in await client.read_flow_runs(flow_run_filter=having) if run.state}
+    runs = {run.id: (run, run.state) for run in await client.read_flow_runs(flow_run_filter=having) if run.state}
     async with transaction() as session:
-        rows = await rows_of(session, states)
+        rows = await rows_of(session, runs)
+        lone = [run for run_id, (run, _) in runs.items() if run_id not in rows and run.work_pool_name in POOLS]
+        again = [run.id for run in lone if not await is_orphan(session, run)]
     for run_id, row in rows.items():
-        if row.status not in LIVE[type(row)] and await is_still(client, run_id, states[run_id]):
-            await client.set_flow_run_state(run_id, _end(row), force=True)
+        with refusal_logged(row.id):
+            if row.status not in LIVE[type(row)] and await is_still(client, run_id, runs[run_id][1]):
+                await client.set_flow_run_state(run_id, _end(row), force=True)
+    for run_id in again:
+        with refusal_logged(run_id):
+            await _begin_again(client, run_id, runs[run_id][1])
+
+
+async def _begin_again(client: PrefectClient, flow_run_id: UUID, state: State) -> None:
+    states = await client.read_flow_run_states(flow_run_id)
+    wait = restart_after(sum(one.type == StateType.CRASHED for one in states))
+    if wait is not None and await is_still(client, flow_run_id, state):
+        message = f"Restarted after its process died: {state.message}"
+        again: State = Scheduled(scheduled_time=datetime.now(UTC) + wait, name="AwaitingRetry", message=message)
+        await client.set_flow_run_state(flow_run_id, again, force=True)
 
 
 def _end(row: FlowBacked) -> State:

@@ -1,4 +1,4 @@
-"""For how long each run has shown no sign of life, by nothing but what this process has seen.
+"""For how long each run has shown no sign of life, or is in its state, by nothing but what this process has seen.
 
 No two clocks are compared, and time in which nothing could be seen does not count: after an outage of the database,
 of Prefect or of the API a run that lives has as long as ever to be noticed.
@@ -13,7 +13,7 @@ LONGEST_GAP = 10.0
 
 
 class Silences:
-    """Remembers what was last seen of each run, and since when it has not changed."""
+    """Remembers what was last seen of each run and each state, by their ids, and since when it has not changed."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -21,7 +21,7 @@ class Silences:
         self._looked = float("-inf")
 
     def look(self, signs: Mapping[UUID, Hashable]) -> dict[UUID, float]:
-        """For how many seconds each run of `signs` has shown the same; forgets all others."""
+        """For how many seconds each of `signs` has been the same; forgets all others."""
         now = self._clock()
         before = self._since if now - self._looked <= LONGEST_GAP else {}
         self._looked = now

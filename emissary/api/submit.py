@@ -14,7 +14,7 @@ from prefect.client.orchestration import PrefectClient
 from sqlalchemy import func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from emissary.api.prefect_client import PREFECT_AWAY, prefect_client
+from emissary.api.prefect_client import PREFECT_AWAY, prefect_client, refusal_logged
 from emissary.store import flow_run_labels
 from emissary.store.database import after_commit, transaction
 from emissary.store.pipeline_tables import PipelineRun
@@ -109,7 +109,8 @@ async def submit_waiting() -> None:
     if rows:
         async with prefect_client(None) as client:
             for row in rows:
-                await _submit(client, row)
+                with refusal_logged(row.id):
+                    await _submit(client, row)
 
 
 async def _free_for_datasets(session: AsyncSession) -> int:

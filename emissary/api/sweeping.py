@@ -23,8 +23,8 @@ from emissary.api.approvals import resume_answered
 from emissary.api.crashes import crash_sentence, restart_after
 from emissary.api.dead_runs import end_what_should_not_run, is_still, timed_out
 from emissary.api.ending import carry_out_cancels
-from emissary.api.late_crashes import correct_late_crashes
-from emissary.api.prefect_client import PREFECT_AWAY, prefect_client
+from emissary.api.late_crashes import settle_crashes
+from emissary.api.prefect_client import PREFECT_AWAY, prefect_client, refusal_logged
 from emissary.api.projection import LIVE
 from emissary.api.silences import Silences
 from emissary.api.submit import submit_waiting
@@ -64,14 +64,16 @@ async def sweep(silences: Silences) -> None:
             live = await _live_rows()
             states = await _states(client, list(live))
             for run_id in live.keys() - states.keys():
-                await _deleted(client, run_id, live[run_id])
+                with refusal_logged(run_id):
+                    await _deleted(client, run_id, live[run_id])
             for run_id, state in states.items():
                 if state.type == StateType.CRASHED:
-                    await _crashed(client, run_id, state, live[run_id])
+                    with refusal_logged(run_id):
+                        await _crashed(client, run_id, state, live[run_id])
                 else:
                     await projection.apply(run_id, state.type.value, state.name or "", state.message, state.timestamp)
             await resume_answered(client)
-            await correct_late_crashes(client)
+            await settle_crashes(client)
             await end_what_should_not_run(client, silences)
 
 

@@ -1,16 +1,19 @@
 """What the sweep does about runs that crashed, are dead, or are over their time; on a real catalogue and Prefect."""
 
+import time
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 import pytest
+from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import State, StateType
 from prefect.states import Cancelling, Completed, Crashed, Pending, Running
 from sqlalchemy import func, update
 
-from emissary.api import dead_runs, projection, sweeping
+from emissary.api import dead_runs, projection, submit, sweeping
 from emissary.api.silences import Silences
-from emissary.store.tables import Lease, TrainingJob
+from emissary.store.tables import FlowBacked, Lease, TrainingJob
 from tests.api.backends import Backends
 from tests.jobs import until
 
@@ -21,6 +24,7 @@ KILLED = "Process exited with status code: -9. It was killed."
 def impatient(backends: Backends, monkeypatch: pytest.MonkeyPatch) -> None:
     """The sweep waits two seconds for what it waits twenty for."""
     monkeypatch.setattr(dead_runs, "SILENT_SECONDS", dict.fromkeys(dead_runs.SILENT_SECONDS, 2.0))
+    monkeypatch.setattr(dead_runs, "UNREGISTERED_SECONDS", 4.0)
     backends.silences = Silences()
 
 
@@ -99,9 +103,9 @@ def test_run_that_ends_in_the_moment_it_is_taken_for_dead_stays_as_it_ended(
     before = backends.state(run_id)
     backends.put(run_id, Completed())
 
-    backends.prefect(lambda client: dead_runs._force(client, run_id, before, None, dead_runs._dead(before)))
+    backends.prefect(lambda client: dead_runs._force(client, run_id, before, None, dead_runs._dead(before, 2.0)))
     assert backends.state(run_id).type == StateType.COMPLETED
-    backends.prefect(lambda client: client.set_flow_run_state(run_id, dead_runs._dead(before)))
+    backends.prefect(lambda client: client.set_flow_run_state(run_id, dead_runs._dead(before, 2.0)))
     assert backends.state(run_id).type == StateType.COMPLETED, "Prefect lets an ended run crash"
     backends.sweep()
     assert backends.job(path).status == "Success"
@@ -113,6 +117,23 @@ def test_dead_run_that_was_cancelled_is_cancelled(backends: Backends, running: t
     swept_until(backends, run_id, {StateType.CANCELLED})
     assert backends.job(path).status == "Cancelled"
     assert backends.events(path) == ["queued", "cancelled"]
+
+
+def test_cancelled_run_that_no_worker_ends_loses_its_lease_and_is_cancelled(
+    backends: Backends, running: tuple[str, UUID]
+) -> None:
+    path, run_id = running
+    token = backends.take_lease(path)
+    backends.put(run_id, Cancelling())
+
+    def look() -> StateType:
+        beat(backends, path)
+        backends.sweep()
+        return backends.state(run_id).type
+
+    assert look() == StateType.CANCELLING, "its worker had no time to end it"
+    until(look, lambda state: state == StateType.CANCELLED, 20)
+    assert backends.take_lease(path) > token + 1, "its process would go on"
 
 
 def test_run_for_a_row_that_is_another_runs_is_ended(backends: Backends, running: tuple[str, UUID]) -> None:
@@ -148,6 +169,107 @@ def test_run_that_a_worker_claimed_and_did_not_start_is_scheduled_again(backends
     state = swept_until(backends, run_id, {StateType.SCHEDULED})
     assert state.name == "AwaitingRetry"
     assert backends.job(path).crashes == 0
+
+
+def run_without_a_row(backends: Backends, parameters: dict[str, str] | None = None) -> UUID:
+    """As a flow run that is scheduled, or started in Prefect's UI, until it has registered its row."""
+
+    async def make(client: PrefectClient) -> UUID:
+        flow = await client.read_deployment_by_name("stop_engine/stop_engine")
+        run = await client.create_flow_run_from_deployment(flow.id, parameters=parameters or {"engine_id": "engine-1"})
+        return run.id
+
+    return backends.prefect(make)
+
+
+def test_run_without_a_row_that_a_worker_claimed_and_did_not_start_is_scheduled_again(backends: Backends) -> None:
+    run_id = run_without_a_row(backends)
+    backends.put(run_id, Pending())
+    assert swept_until(backends, run_id, {StateType.SCHEDULED}).name == "AwaitingRetry"
+
+
+def test_run_that_registers_no_row_begins_again(backends: Backends) -> None:
+    run_id = run_without_a_row(backends)
+    backends.put(run_id, Running())
+    begun = time.monotonic()
+    assert swept_until(backends, run_id, {StateType.CRASHED, StateType.SCHEDULED}).type == StateType.CRASHED
+    assert time.monotonic() - begun > 4, "it had no time to register one"
+    assert swept_until(backends, run_id, {StateType.SCHEDULED}).name == "AwaitingRetry"
+
+
+def test_run_without_a_row_begins_again_after_two_crashes_and_not_after_three(backends: Backends) -> None:
+    run_id = run_without_a_row(backends)
+    for _ in range(2):
+        backends.put(run_id, Crashed(message=KILLED))
+        backends.sweep()
+        assert backends.state(run_id).name == "AwaitingRetry"
+        backends.put(run_id, Running())
+    backends.put(run_id, Crashed(message=KILLED))
+    backends.sweep()
+    assert backends.state(run_id).type == StateType.CRASHED
+
+
+def test_crashed_run_for_a_row_that_is_gone_does_not_begin_again(backends: Backends) -> None:
+    run_id = run_without_a_row(backends, {"engine_id": "engine-1", "training_job_id": "tr-gone"})
+    backends.put(run_id, Crashed(message=KILLED))
+    backends.sweep()
+    assert backends.state(run_id).type == StateType.CRASHED
+
+
+def test_run_of_another_work_pool_is_left_alone(backends: Backends, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_id = run_without_a_row(backends)
+    backends.put(run_id, Pending())
+    monkeypatch.setattr(dead_runs, "POOLS", ("training",))
+    backends.sweep(3)
+    assert backends.state(run_id).type == StateType.PENDING
+
+
+def test_row_that_prefect_refuses_does_not_keep_the_others_waiting(
+    backends: Backends, running: tuple[str, UUID], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, run_id = running
+    refused = backends.new_job()
+    values = {"flow_run_id": None, "status": "Pending"}
+    again = update(TrainingJob).where(TrainingJob.id == refused.rpartition("/")[2]).values(**values)
+    backends.catalogue(lambda session: session.execute(again))
+    known = submit._flow
+
+    def missing(row: FlowBacked) -> tuple[str, dict[str, Any], list[str]]:
+        return ("gone/gone", {}, []) if refused.endswith(row.id) else known(row)
+
+    backends.put(run_id, Crashed(message=KILLED))
+    with monkeypatch.context() as patch:
+        patch.setattr(submit, "_flow", missing)
+        backends.sweep()
+    assert backends.state(run_id).name == "AwaitingRetry"
+    backends.sweep()
+    assert backends.job(refused).flow_run_id is not None
+
+
+def test_run_that_lived_for_long_after_a_crash_has_its_crashes_forgotten(
+    backends: Backends, running: tuple[str, UUID]
+) -> None:
+    path, run_id = running
+    backends.put(run_id, Crashed(message=KILLED))
+    backends.sweep()
+    backends.put(run_id, Running())
+    now = 0.0
+    backends.silences = Silences(lambda: now)
+
+    def live(seconds: int) -> int:
+        nonlocal now
+        for _ in range(0, seconds, 10):
+            beat(backends, path)
+            backends.sweep()
+            now += 10
+        return backends.job(path).crashes
+
+    assert live(30) == 1
+    now += dead_runs.LIVED_SECONDS  # in which nobody looked
+    assert live(30) == 1
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dead_runs, "LIVED_SECONDS", 20.0)
+        assert live(10) == 0
 
 
 def test_three_crashes_in_a_row_fail_and_the_waits_grow(backends: Backends, running: tuple[str, UUID]) -> None:

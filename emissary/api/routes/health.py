@@ -6,11 +6,10 @@ from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 from sqlalchemy import text
 
-from emissary.api.prefect_client import prefect_client
+from emissary.api.prefect_client import POOLS, prefect_client
 from emissary.store.database import transaction
 
 router = APIRouter(tags=["Health"])
-POOLS = ("training", "engines")
 
 
 @router.get("/healthz", summary="Whether jobs can run", responses={503: {"description": "What is missing."}})
