@@ -41,6 +41,9 @@ async def fetch(run: PipelineRun, pipeline: Pipeline, wanted: PipelineCreate, so
             return False
         sha256 = await anyio.to_thread.run_sync(file_sha256, found.path)
         if sha256 in before.contents:
+            if found.origin not in before.origins:
+                require_lease()
+                await in_catalogue(fetched_data.note_known, run.id, sha256, found.origin)
             return False
         require_lease()
         dataset = await in_catalogue(fetched_data.with_content, run.project_id, sha256)

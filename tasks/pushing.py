@@ -29,7 +29,7 @@ async def push_to_hub(job: TrainingJob) -> None:
     except EmissaryError as error:
         get_run_logger().warning("%s", error)
         about = {"about": "push_to_hub", "repo": wanted.repo}
-        message = f"The model was not pushed to {wanted.repo}; training goes on. {error}"
+        message = f"The model was not pushed to {wanted.repo}, all else is done; push it later. {error}"
         await in_catalogue(job_events.record, job.id, "warning", about, message=message)
 
 

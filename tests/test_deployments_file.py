@@ -2,13 +2,15 @@
 
 import re
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import yaml
 from prefect.cli.deploy._schedules import _construct_schedules
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule, RRuleSchedule
 from prefect.events.schemas.deployment_triggers import DeploymentTriggerTypes
-from pydantic import TypeAdapter
+from prefect.server.events.schemas.automations import AutomationCore
+from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 
 from emissary.settings import PROJECT_ROOT
@@ -29,8 +31,17 @@ def test_schedules_of_every_kind_are_ones(retrain: dict[str, Any]) -> None:
     assert len({each["slug"] for each in built}) == 3
 
 
-def test_trigger_waits_for_a_flow_that_there_is(retrain: dict[str, Any]) -> None:
-    (trigger,) = retrain["triggers"]
+@pytest.mark.parametrize("kind", ["event", "compound", "sequence", "metric"])
+def test_trigger_of_every_kind_is_one(retrain: dict[str, Any], kind: str) -> None:
+    (trigger,) = [each for each in retrain["triggers"] if each["type"] == kind]
     built = TypeAdapter(DeploymentTriggerTypes).validate_python(trigger)
     assert built.parameters == {"pipeline_id": "pl-6pW1xCv8NjSa3GzEhY5uQk"}
-    assert (PROJECT_ROOT / "flows" / f"{trigger['match_related']['prefect.resource.name']}.py").exists()
+    for event in trigger.get("triggers", [trigger] if kind == "event" else []):
+        assert (PROJECT_ROOT / "flows" / f"{event['match_related']['prefect.resource.name']}.py").exists()
+    built.set_deployment_id(uuid4())
+    automation = built.as_automation().model_dump(mode="json")
+    if kind == "metric":  # as its comment says
+        with pytest.raises(ValidationError):
+            AutomationCore.model_validate(automation)
+    else:
+        AutomationCore.model_validate(automation)

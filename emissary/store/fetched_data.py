@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from sqlalchemy import ColumnElement, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from emissary.schemas.sources import HubSource, UrlSource
 from emissary.store import pipeline_runs, pipelines
 from emissary.store.pipeline_tables import PipelineRun
 from emissary.store.tables import Dataset, Json, Organization, Project
@@ -18,7 +19,9 @@ class Before:
     organization: str
     """Name of the run's organization."""
     origins: Sequence[Json]
-    """Where the data of runs that came to a decision was from, the oldest first."""
+    """Where the data of runs that came to a decision was from, the oldest first; of a file on the web and a dataset of
+    the hub, which are fetched anew after a change, since the pipeline was changed.
+    """
     contents: frozenset[str]
     """SHA-256 of everything that they used since the pipeline was changed."""
 
@@ -29,12 +32,15 @@ async def before(session: AsyncSession, run_id: str) -> Before | None:
     if run.gathered is not None:
         return None
     run.looked = True
-    decided = await _entries(session, run.pipeline_id, PipelineRun.outcome.in_(pipelines.DECIDED))
-    had = await _entries(session, run.pipeline_id, pipelines.had_before(await pipelines.get(session, run.pipeline_id)))
+    pipeline = await pipelines.get(session, run.pipeline_id)
+    had = await _entries(session, run.pipeline_id, pipelines.had_before(pipeline))
+    fetched = had
+    if not isinstance(pipelines.config(pipeline).gather, UrlSource | HubSource):
+        fetched = await _entries(session, run.pipeline_id, PipelineRun.outcome.in_(pipelines.DECIDED))
     organization = select(Organization.name).join(Project).where(Project.id == run.project_id)
     return Before(
         organization=(await session.scalars(organization)).one(),
-        origins=[entry["origin"] for entry in decided if "origin" in entry],
+        origins=[origin for entry in fetched for origin in (entry.get("origin"), *entry.get("also", [])) if origin],
         contents=frozenset(entry["sha256"] for entry in had),
     )
 
@@ -65,6 +71,22 @@ async def note(
         *({"id": row.id, "sha256": row.sha256} for row in older),
         {"id": dataset.id, "sha256": dataset.sha256, "origin": origin},
     ]
+
+
+async def note_known(session: AsyncSession, run_id: str, sha256: str, origin: Json) -> None:
+    """Have the last run that used this content know that it is from `origin` too: it is not fetched there again."""
+    run = await session.get_one(PipelineRun, run_id)
+    query = select(PipelineRun).where(
+        pipelines.had_before(await pipelines.get(session, run.pipeline_id)),
+        PipelineRun.gathered.contains([{"sha256": sha256}]),
+    )
+    newest = query.order_by(PipelineRun.created_at.desc()).limit(1).with_for_update(key_share=True)
+    used = (await session.scalars(newest)).first()
+    if used is not None:
+        used.gathered = [
+            entry | {"also": [*entry.get("also", []), origin]} if entry["sha256"] == sha256 else entry
+            for entry in used.gathered or []
+        ]
 
 
 async def _entries(session: AsyncSession, pipeline_id: str, *conditions: ColumnElement[bool]) -> list[Json]:

@@ -124,7 +124,7 @@ def test_hub_that_is_away_fails_no_job_and_the_push_can_be_done_again(world: Wor
     found = until(lambda: world.client.get(world.path(job)), ended)
     assert (found["status"], found["pushed_to_hub"]) == ("Success", None)
     (warning,) = [each for each in world.events(job, "warning") if each.get("about") == "push_to_hub"]
-    assert warning["message"].startswith("The model was not pushed to acme/later; training goes on.")
+    assert warning["message"].startswith("The model was not pushed to acme/later, all else is done; push it later.")
     with pytest.raises(ApiError, match="cannot take acme/later now") as raised:
         world.client.post(f"{world.path(job)}/push-to-hub", {"repo": "acme/later"})
     assert raised.value.status == 503

@@ -58,7 +58,7 @@ def test_new_content_becomes_a_dataset_and_what_a_decided_run_had_is_not_new(web
 
 
 def test_to_a_pipeline_that_was_changed_what_its_runs_had_is_new_again(web: Web) -> None:
-    runs = Runs("changed", {"source": "url", "url": web.put("/changed.jsonl", jsonl(FIRST))})
+    runs = Runs("changed", {"source": "url", "url": web.put("/changed.jsonl", jsonl(FIRST), ETag='"one"')})
     first = runs.begin()
     assert runs.fetch(first)
     runs.decide(first)
@@ -70,6 +70,19 @@ def test_to_a_pipeline_that_was_changed_what_its_runs_had_is_new_again(web: Web)
     assert runs.gathered(again) == runs.gathered(first)
     runs.decide(again)
     assert not runs.fetch(runs.begin())
+
+
+def test_known_content_in_another_place_is_fetched_from_there_once(web: Web) -> None:
+    runs = Runs("moved", {"source": "url", "url": web.put("/moved.jsonl", jsonl(FIRST), ETag='"one"')})
+    first = runs.begin()
+    assert runs.fetch(first)
+    runs.decide(first)
+    web.put("/moved.jsonl", jsonl(FIRST), ETag='"two"')
+    for known in ("one", "two", "two"):
+        assert not runs.fetch(runs.begin())
+        assert web.asked[-1][1]["If-None-Match"] == f'"{known}"'
+    web.put("/moved.jsonl", jsonl(SECOND), ETag='"three"')
+    assert runs.fetch(runs.begin())
 
 
 def test_merging_takes_all_that_was_fetched_and_is_still_there(web: Web) -> None:
