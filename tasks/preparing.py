@@ -18,6 +18,7 @@ from emissary.store.tables import TrainingJob
 from tasks.catalogue import in_catalogue
 from tasks.patience import patiently
 from tasks.publishing import made_once
+from tasks.running_out import FEWER_ROWS, told_what_ran_out
 
 _COLUMNS = {
     "text-generation": ("kind", "messages"),
@@ -42,16 +43,18 @@ async def prepare(dataset_id: str) -> str:
         only = dataset.report["compatible_task_types"] if dataset.report.get("on_invalid") == "skip" else None
         normalise(source, dataset.file_name, folder / "rows.parquet", only)
 
-    await anyio.to_thread.run_sync(made_once, key, write)
+    with told_what_ran_out(f"the rows of {dataset_id}", FEWER_ROWS):
+        await anyio.to_thread.run_sync(made_once, key, write)
     return key
 
 
 @task(task_run_name="split", cache_policy=NO_CACHE)
 async def training_and_test_rows(job: TrainingJob, train_key: str, test_key: str | None) -> tuple[list[Any], list[Any]]:
     """The rows to train on and those to test on, see `divided`, with the columns of the job's task type."""
-    rows = await anyio.to_thread.run_sync(_rows, train_key, job.task_type)
-    given = None if test_key is None else await anyio.to_thread.run_sync(_rows, test_key, job.task_type)
-    return divided(job, rows, given)
+    with told_what_ran_out(f"the rows of {job.id}", FEWER_ROWS):
+        rows = await anyio.to_thread.run_sync(_rows, train_key, job.task_type)
+        given = None if test_key is None else await anyio.to_thread.run_sync(_rows, test_key, job.task_type)
+        return divided(job, rows, given)
 
 
 def divided(
