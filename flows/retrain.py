@@ -7,7 +7,7 @@ from prefect.client.schemas.objects import State
 
 from tasks.approving import refusal
 from tasks.comparing import compare
-from tasks.concluding import conclude
+from tasks.concluding import conclude, concluded
 from tasks.gathering import gather
 from tasks.promoting import promote, roll_back
 from tasks.pushing import push_promoted
@@ -25,6 +25,8 @@ async def retrain(pipeline_id: str, pipeline_run_id: str | None = None) -> State
         pipeline_run_id: An existing run, as the API passes it. Leave empty to begin one.
     """
     run = await pipeline_run(pipeline_id, pipeline_run_id)
+    if end := await concluded(run):
+        return end
     reason = await turn(run) or await gather(run)
     if reason:
         return await conclude(run, "Skipped", reason)
