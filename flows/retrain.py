@@ -8,7 +8,7 @@ from prefect.client.schemas.objects import State
 from emissary.schemas.pipelines import PipelineRunCreate
 from tasks.approving import refusal
 from tasks.comparing import compare
-from tasks.concluding import conclude
+from tasks.concluding import conclude, concluded
 from tasks.gathering import gather
 from tasks.promoting import promote, roll_back
 from tasks.pushing import push_promoted
@@ -29,6 +29,8 @@ async def retrain(
         request: What is different in the new run: the same fields as POST …/pipelines/{pipeline_id}/runs.
     """
     run = await pipeline_run(pipeline_id, pipeline_run_id, request)
+    if end := await concluded(run):
+        return end
     reason = await turn(run) or await gather(run)
     if reason:
         return await conclude(run, "Skipped", reason)

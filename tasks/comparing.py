@@ -25,6 +25,7 @@ from tasks.labelling import link
 from tasks.patience import patiently
 from tasks.preparing import prepare, training_and_test_rows
 from tasks.reporting import report
+from tasks.running_out import SMALLER_TESTS, told_what_ran_out
 from tasks.serving import artifact_of, load_model
 from tasks.testing import test_adapter
 
@@ -37,7 +38,8 @@ async def compare(run: PipelineRun, job: TrainingJob) -> tuple[Decision, str]:
     """
     decision = await in_catalogue(_decided, run.id)
     if decision is None:
-        decision = await _decide(run, job)
+        with told_what_ran_out(f"the comparison of {run.id}", SMALLER_TESTS):
+            decision = await _decide(run, job)
         require_lease()
         await in_catalogue(pipeline_runs.decide, run.id, decision)
     reason = gate.sentence(decision.rules, decision.champion is not None)

@@ -1,5 +1,7 @@
 """The last step of a pipeline's run."""
 
+from typing import cast
+
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
@@ -29,3 +31,8 @@ async def conclude(run: PipelineRun, outcome: Outcome, reason: str) -> State:
     """
     await _record(run, outcome, reason)
     return Completed(name=outcome, message=reason)
+
+
+async def concluded(run: PipelineRun) -> State | None:
+    """The end of a run that was killed behind its outcome, which stays; None where it has none yet."""
+    return await conclude(run, cast(Outcome, run.outcome), run.reason or "") if run.outcome else None

@@ -18,6 +18,7 @@ from emissary.store.tables import TrainingJob
 from tasks.catalogue import in_catalogue
 from tasks.patience import patiently
 from tasks.publishing import made_once
+from tasks.running_out import FEWER_ROWS, told_what_ran_out
 
 _COLUMNS = {
     "text-generation": ("kind", "messages"),
@@ -41,7 +42,8 @@ async def prepare(dataset_id: str) -> str:
         (source,) = (path for path in uploaded.iterdir() if path.stem == "original")
         normalise(source, dataset.file_name, folder / "rows.parquet", prepared.only(dataset))
 
-    await anyio.to_thread.run_sync(made_once, key, write)
+    with told_what_ran_out(f"the rows of {dataset_id}", FEWER_ROWS):
+        await anyio.to_thread.run_sync(made_once, key, write)
     return key
 
 
@@ -51,9 +53,10 @@ async def training_and_test_rows(job: TrainingJob, train_key: str, test_key: str
 
     Raises InvalidInput where none can be held out, and where those to train on are of one class only.
     """
-    rows = await anyio.to_thread.run_sync(_rows, train_key, job.task_type)
-    given = None if test_key is None else await anyio.to_thread.run_sync(_rows, test_key, job.task_type)
-    training, test = divided(job, rows, given)
+    with told_what_ran_out(f"the rows of {job.id}", FEWER_ROWS):
+        rows = await anyio.to_thread.run_sync(_rows, train_key, job.task_type)
+        given = None if test_key is None else await anyio.to_thread.run_sync(_rows, test_key, job.task_type)
+        training, test = divided(job, rows, given)
     require_two_classes(job, training)
     return training, test
 

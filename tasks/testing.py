@@ -42,6 +42,7 @@ from tasks.job_artifacts import TRAINED
 from tasks.patience import patiently
 from tasks.pooled_testing import Predictions, predict_rows
 from tasks.publishing import publish
+from tasks.running_out import SMALLER_TESTS, told_what_ran_out
 from tasks.serving import load_model
 from tasks.text_answers import answer_rows, last_question
 
@@ -59,14 +60,15 @@ async def test_checkpoints(job: TrainingJob, model_dir: Path, rows: list[Any]) -
         return
     await in_catalogue(job_events.record, job.id, "testing")
     progress = job_artifacts.Progress(job.id)
-    model = await anyio.to_thread.run_sync(load_model, model_dir, job.task_type)
     begun = 1 - len(waiting) / len(checkpoints)
 
     def show(share: float) -> None:
         anyio.from_thread.run(progress.update, TRAINED + (99 - TRAINED) * (begun + (1 - begun) * share))
 
     try:
-        await test_some(job, waiting, model, rows, show)
+        with told_what_ran_out(f"the test results of {job.id}", SMALLER_TESTS):
+            model = await anyio.to_thread.run_sync(load_model, model_dir, job.task_type)
+            await test_some(job, waiting, model, rows, show)
     except Interrupted:
         end_if_interrupted()
         raise

@@ -26,7 +26,7 @@ from tasks.event_files import keep_event_file
 from tasks.job_artifacts import PREPARED, TRAINED
 from tasks.pooled_rows import task_of
 from tasks.pooled_training import train_pooled
-from tasks.running_out import told_what_ran_out
+from tasks.running_out import SMALLER_TRAINING, told_what_ran_out
 from tasks.sft_training import train_sft
 from tasks.starting import starting_adapter
 from tasks.trainer_states import publish_state, restore
@@ -99,12 +99,13 @@ async def run_trainer(
         should_save=must_save,
         ends_with=_from_thread(may_end) if may_end is not None else lambda _number: False,
     )
-    with tempfile.TemporaryDirectory(prefix="emissary-train-") as folder, told_what_ran_out(job):
+    told = told_what_ran_out(f"what {job.id} trains", SMALLER_TRAINING[job.training_technique])
+    with tempfile.TemporaryDirectory(prefix="emissary-train-") as folder, told:
         work_dir = Path(folder)
         threads = await anyio.to_thread.run_sync(restore, job.id, complete, work_dir)
         if threads not in (None, torch.get_num_threads()):
-            told = "Training goes on in %d threads, where it was in %s: its bytes may differ from those without a break"
-            log.warning(told, torch.get_num_threads(), threads)
+            differs = "Training goes on in %d threads, before in %s: its bytes may differ from those without a break"
+            log.warning(differs, torch.get_num_threads(), threads)
         cut = await anyio.to_thread.run_sync(
             partial(
                 trainer,

@@ -24,31 +24,35 @@ _LOOK_SECONDS = 2.0
 async def watch(run: PipelineRun, decision: Decision) -> tuple[str, bool]:
     """What was seen of the promotion while it was watched, as a sentence, and whether it is to be taken back.
 
-    A run that was killed goes on for the time that is left.
+    A run that was killed goes on for the time that is left, and does not judge again what it has judged.
     """
     promotion = await in_catalogue(promotions.of_run, run.id)
     if decision.replaces is None or promotion is None or promotion.watch_until is None:
         return "", False
     if promotion.rolled_back is not None:
         return promotion.rolled_back, True
+    if promotion.watched is not None:
+        return promotion.watched, False
     wanted = pipelines.config(await in_catalogue(pipelines.get, run.pipeline_id)).watch
     enter("Watching")
     while True:
         end_if_interrupted()
         deployment, engine = await in_catalogue(_served, decision.replaces.deployment_id)
         if deployment.status in GONE or not pipeline_runs.serves(deployment, decision.challenger):
-            return f"{deployment.name} is not watched any longer, for it was changed meanwhile.", False
+            promotion.watched = f"{deployment.name} is not watched any longer, for it was changed meanwhile."
+            break
         # An engine that starts anew counts anew.
         promotion.after = await engine_client.figures(engine, deployment.id) or promotion.after
         if reason := fault(wanted, promotion.before, promotion.after):
             promotion.rolled_back = f"While it was watched {reason}."
             break
         if (left := promotion.watch_until - time.time()) <= 0:
+            promotion.watched = seen(wanted, promotion)
             break
         await asyncio.sleep(min(_LOOK_SECONDS, left))
     require_lease()
     await in_catalogue(promotions.keep, run.id, promotion)
-    said = promotion.rolled_back or seen(wanted, promotion)
+    said = promotion.rolled_back or promotion.watched or ""
     get_run_logger().info(said)
     return said, promotion.rolled_back is not None
 

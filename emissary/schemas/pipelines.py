@@ -183,6 +183,7 @@ class Promotion(BaseModel):
     deployed: str | None = Field(default=None, description="Where the new checkpoint is served.")
     watch_until: int | None = Field(default=None, description="UNIX time until which it is watched.")
     after: RequestFigures | None = Field(default=None, description="Of the new checkpoint, when the watch ended.")
+    watched: str | None = Field(default=None, description="What was seen of it, once the watch ended without a fault.")
     rolled_back: str | None = Field(default=None, description="Why the old checkpoint was deployed again.")
 
 

@@ -152,4 +152,4 @@ def test_other_number_of_threads_is_told(
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads + 1)
     with caplog.at_level(logging.WARNING, "run"):
         trained(backends, job)
-    assert f"goes on in {threads + 1} threads, where it was in {threads}: its bytes may differ" in caplog.text
+    assert f"goes on in {threads + 1} threads, before in {threads}: its bytes may differ" in caplog.text
