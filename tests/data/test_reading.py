@@ -3,11 +3,16 @@
 import json
 import re
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from unittest.mock import patch
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from emissary.data import json_rows, text
 from emissary.data.text import PIECE_BYTES
+from emissary.data.validation import validate
 from emissary.errors import InvalidInput
 from tests.data.uploaded import uploaded_rows
 
@@ -97,7 +102,10 @@ def test_characters_and_rows_that_straddle_pieces_are_read_whole(tmp_path, name)
         ("a.jsonl", '{"a": 1}\n[1]\n', "Line 2: the row is not a JSON object"),
         ("a.json", '{\n"a": 1}\n', "Line 1, column 1: the file is not a JSON array of rows."),
         ("a.json", " \n ", "the file is not a JSON array"),
-        ("a.json", '[{"a": 1},\n 5]', "Line 2, column 2: row 2 is not a JSON object"),
+        ("a.json", '[{"a": 1},\n 5]', "Row 2: the row is not a JSON object"),
+        ("a.json", '[{"a": 1},, {}]', "Line 1, column 11: row 2 is not a JSON object"),
+        ("a.json", '[{"a": 1}, {"a": NaN, x}]', "Line 1, column 23: invalid JSON: expecting property name"),
+        ("a.json", '[{"a": ' + "[" * 100_000, "Line 1, column 2: invalid JSON in the row that begins here: it is nest"),
         ("a.json", '[{"a": 1},\n]', "Line 2, column 1: row 2 is not a JSON object"),
         (
             "a.json",
@@ -119,7 +127,7 @@ def test_characters_and_rows_that_straddle_pieces_are_read_whole(tmp_path, name)
         (
             "a.json",
             '[{},\n{"a": NaN}]',
-            "Line 2, column 1: invalid JSON in the row that begins here: NaN is not",
+            "Row 2: invalid JSON: NaN is not a JSON value.",
         ),
         ("a.csv", "\n\n", "the CSV header has no column 'input' and no column 'expected_output'"),
         (
@@ -160,6 +168,29 @@ def test_row_without_an_end_is_not_held_in_memory(tmp_path, monkeypatch, name, s
         monkeypatch.setattr(module, "MOST_ROW_BYTES", 3 << 20)
     content = start + '"a": "' + "x" * (8 << 20)
     assert re.search("Line 2.* longer than 3 MiB", refusal(tmp_path, name, content))
+
+
+ODD_ROWS = ["5", "-1.5e300", "null", "true", '"a"', "[]", '[{"prompt": "a"}]', "NaN", "-Infinity", "9" * 5_000]
+ODD_ROWS += ['{"prompt": NaN}', '{"prompt": "a", "completion": [Infinity, "]"]}', r'{"prompt": "\ud83d"}', r'"\udc00"']
+ODD_ROWS += ['{"prompt": "a"}', "{}", '{"prompt": ' + "1" * 5_000 + "}"]
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    rows=st.lists(st.sampled_from([json.dumps(ROW), *ODD_ROWS]), min_size=1, max_size=12),
+    gap=st.sampled_from([",", " ,\n"]),
+    piece_bytes=st.integers(1, 40),
+)
+def test_array_and_lines_of_the_same_rows_have_the_same_bad_rows(rows, gap, piece_bytes):
+    found = []
+    rows = [json.dumps(ROW), *rows]  # so that both files begin as what they are
+    with TemporaryDirectory() as folder, patch.object(text, "PIECE_BYTES", piece_bytes):
+        for name, content in (("a.jsonl", "\n".join(rows)), ("a.json", f"[{gap.join(rows)}]")):
+            path = Path(folder) / name
+            path.write_text(content)
+            report = validate(path, name, "skip")
+            found.append((report.rows, report.skipped, report.problems, report.duplicates))
+    assert found[0] == found[1]
 
 
 def test_json_array_may_be_empty(tmp_path):
