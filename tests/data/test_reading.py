@@ -45,6 +45,21 @@ def test_json_formats_are_read_with_and_without_byte_order_mark(tmp_path, name, 
     assert read(tmp_path, name, mark + content.encode()) == [(1, ROW)]
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.jsonl", '{"prompt": "Hi", "completion": "日本"}\n'),
+        ("a.json", '[{"prompt": "Hi", "completion": "日本"}]'),
+        ("a.csv", "input,expected_output\nHi,日本\n"),
+    ],
+)
+def test_utf16_is_read_with_and_without_byte_order_mark(tmp_path, name, content, encoding):
+    assert read(tmp_path, name, content.encode(encoding)) == [
+        (2 if name == "a.csv" else 1, {"prompt": "Hi", "completion": "日本"})
+    ]
+
+
 @pytest.mark.parametrize("line_end", ["\n", "\r\n"])
 def test_blank_jsonl_lines_are_skipped_and_still_counted(tmp_path, line_end):
     content = line_end.join(["", json.dumps(ROW), "  ", json.dumps(ROW), ""])
@@ -86,7 +101,7 @@ def test_characters_and_rows_that_straddle_pieces_are_read_whole(tmp_path, name)
         ("a.jsonl", b'{"prompt": "\xff"}', "not UTF-8 text: the byte at offset 12 is not valid"),
         ("a.jsonl", b"\xef\xbb\xbf{}\n\xff", "the byte at offset 6 is not valid"),
         ("a.json", b'[{"\xe2\x82', "the byte at offset 3 is not valid"),
-        ("a.csv", "input,expected_output\n".encode("utf-16-le"), "there is a NUL byte at offset 1"),
+        ("a.csv", "input,\0".encode("utf-16-be"), "not UTF-16 text, though it begins like it: the bytes at offset 12"),
         ("a.csv", "input\n\0".encode("utf-16"), "not UTF-16 text, though it begins like it: the bytes at offset 14"),
         ("a.csv", "in€".encode("utf-16") + b"\x00\xdcab", "the bytes at offset 8 are not valid"),
         ("a.csv", "input".encode("utf-16") + b"x", "the bytes at offset 12 are not valid"),
