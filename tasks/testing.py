@@ -207,6 +207,10 @@ def _answers(
         raise_if_interrupted()
         on_progress((done + share) / len(artifacts))
 
+    def tell_of_cut(cut: int) -> None:
+        key = {"max_new_tokens": max_new_tokens}
+        anyio.from_thread.run(partial(in_catalogue, job_events.record, job.id, "truncated", key, rows=cut))
+
     folders = (None if artifact is None else _adapter(job, artifact) for artifact in artifacts)
     if isinstance(model, PooledModel):
         for done, folder in enumerate(folders):
@@ -216,7 +220,7 @@ def _answers(
     asked = [(last_question(row), row["messages"][-1]["content"]) for row in rows]
     max_new_tokens = job.hyper_parameters["max_new_tokens"]
     for outputs in answer_rows(
-        model, rows, folders, max_new_tokens, lambda answered: progress(0, answered / len(rows))
+        model, rows, folders, max_new_tokens, lambda answered: progress(0, answered / len(rows)), tell_of_cut
     ):
         yield [(*texts, output) for texts, output in zip(asked, outputs, strict=True)], None
 

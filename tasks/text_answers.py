@@ -18,18 +18,23 @@ def answer_rows(
     adapters: Iterable[Path | None],
     max_new_tokens: int,
     on_progress: Callable[[int], None],
+    on_cut: Callable[[int], None],
 ) -> Iterator[list[str]]:
     """Greedy answers to all but the last message of each row, in the rows' order: a list per adapter, in their order,
     as soon as its last row is answered.
 
     `adapters` are folders that PEFT saved, None is the base model; each is asked for when the rows of the one before
     have all entered the batch, so the batch stays full while the last of them decode. A prompt that leaves no room for
-    `max_new_tokens` in the model's context loses its beginning. `on_progress` gets the number of answers so far, of all
-    adapters, after every step; what it raises ends the work. Raises InvalidInput as `Generator.load_adapter`,
+    `max_new_tokens` in the model's context loses its beginning; `on_cut` gets the number of such rows where there are
+    any. `on_progress` gets the number of answers so far, of all adapters, after every step; what it raises ends the
+    work. Raises InvalidInput as `Generator.load_adapter`,
     `Generator.row` and `Generator.chat_prompt`.
     """
     room = max(1, generator.context - max_new_tokens)
-    prompts = [_prompt(generator, row)[-room:] for row in rows]
+    prompts = [_prompt(generator, row) for row in rows]
+    if cut := sum(len(prompt) > room for prompt in prompts):
+        on_cut(cut)
+    prompts = [prompt[-room:] for prompt in prompts]
     # Prompts of like length decode together with little padding; the longest first, so that what does not fit into
     # memory shows at once. Every second adapter goes back from the shortest, next to which it enters.
     order = sorted(range(len(rows)), key=lambda index: len(prompts[index]), reverse=True)

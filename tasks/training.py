@@ -119,7 +119,7 @@ async def run_trainer(
     if cut:
         log.warning("%d rows were longer than max_length and were cut to it", cut)
         max_length = job.hyper_parameters["max_length"]
-        await in_catalogue(job_events.record, job.id, "truncated", rows=cut, max_length=max_length)
+        await in_catalogue(job_events.record, job.id, "truncated", {"max_length": max_length}, rows=cut)
     await in_catalogue(job_events.record, job.id, "trained")
 
 

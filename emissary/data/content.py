@@ -1,6 +1,7 @@
 """The content of an uploaded file: unpacked where it is gzip or zstd, as UTF-8 where it is UTF-16."""
 
 import codecs
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -19,6 +20,11 @@ _ALWAYS_UNPACKED = 64 * _MIB
 _MOST_TIMES = 200  # text of rows that repeat packs 100 to 1; gzip can pack a bomb 1000 to 1, zstd more
 
 _PACKED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+# Behind a byte order mark, or without one: rows and headers begin with letters or signs of ASCII.
+_UTF16 = {
+    "utf-16-le": re.compile(rb"(\xff\xfe)|[^\0]\0[^\0]\0"),
+    "utf-16-be": re.compile(rb"(\xfe\xff)|\0[^\0]\0[^\0]"),
+}
 _OTHERS = {
     b"PK\x03\x04": (0, "a zip archive or an Excel workbook", "Unzip it, or save the sheet as CSV"),
     b"\xd0\xcf\x11\xe0": (0, "an Excel workbook or another Office document", "Save the sheet as CSV"),
@@ -85,10 +91,11 @@ def opened(path: Path, most_bytes: int | None = None) -> Iterator[Content]:
             raise InvalidInput("The file is packed twice. Unpack it once and upload it again.")
         if not content.head:
             raise InvalidInput("The packed file is empty. Upload a file with at least one row.")
-        for mark, encoding in ((codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be")):
-            if content.head.startswith(mark):
+        for encoding, begins in _UTF16.items():
+            if begun := begins.match(content.head):
+                mark = begun[1] or b""
                 content.read(len(mark))
-                content = Content(_Utf16(content, encoding))
+                content = Content(_Utf16(content, encoding, len(mark)))
                 break
         yield content
 
@@ -159,10 +166,10 @@ class _Unpacked:
 
 
 class _Utf16:
-    """UTF-16 behind its byte order mark, as UTF-8."""
+    """UTF-16 as UTF-8; its first `offset` bytes, the byte order mark, have been read."""
 
-    def __init__(self, content: Content, encoding: str) -> None:
-        self._content, self._encoding, self._offset, self._ended = content, encoding, 2, False
+    def __init__(self, content: Content, encoding: str, offset: int) -> None:
+        self._content, self._encoding, self._offset, self._ended = content, encoding, offset, False
         self._decoder = codecs.getincrementaldecoder(encoding)()
 
     def read(self, size: int) -> bytes:

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from typing import Any
 
 from emissary.data import strict_json
 from emissary.data.content import Content
@@ -14,6 +13,7 @@ SPACE = " \t\r\n"
 # A value cut off at the end of what has been read so far fails at most this many characters before the end
 # (the longest literal and a pair of \u escapes are shorter), except in a string, which says so.
 _CUT_OFF = 16
+_NO_OBJECT = 'the row is not a JSON object such as {"prompt": …}'
 
 
 def read_jsonl(block: Block) -> Iterator[tuple[int, Row | str]]:
@@ -27,13 +27,14 @@ def read_jsonl(block: Block) -> Iterator[tuple[int, Row | str]]:
             column = f" at column {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else ""
             yield number, f"invalid JSON{column}: {_reason(error)}"
             continue
-        yield number, row if isinstance(row, dict) else 'the row is not a JSON object such as {"prompt": …}'
+        yield number, row if isinstance(row, dict) else _NO_OBJECT
 
 
-def read_json_array(content: Content) -> Iterator[tuple[int, Row]]:
-    """Yield (row number, row) of a text that is one JSON array of objects, holding a few rows at a time.
+def read_json_array(content: Content) -> Iterator[tuple[int, Row | str]]:
+    """Yield (row number, row, or why the element is none) of a text that is one JSON array of objects, holding a few
+    rows at a time.
 
-    Raises InvalidInput where the array is no valid JSON, for nothing after that can be told apart.
+    Raises InvalidInput where the end of an element cannot be told, for then nothing after it can.
     """
     text = _Window(pieces(content))
     if text.next_character() != "[":
@@ -46,9 +47,9 @@ def read_json_array(content: Content) -> Iterator[tuple[int, Row]]:
     closed = text.next_character() == "]"
     while not closed:
         number += 1
-        if text.next_character() not in ("{", ""):
+        if text.next_character() in (",", "]"):
             raise InvalidInput(f'{text.place()}: row {number} is not a JSON object such as {{"prompt": …}}.')
-        yield number, text.take_value()
+        yield number, text.take_row()
         separator = text.next_character()
         if separator not in (",", "]"):
             raise InvalidInput(
@@ -107,11 +108,13 @@ class _Window:
             if not self.more():
                 return ""
 
-    def take_value(self) -> Any:
-        """Return the JSON object at the position and go behind it; raises InvalidInput with its place."""
+    def take_row(self) -> Row | str:
+        """Go behind the JSON value at the position and return it, or why it is no row; raises InvalidInput with its
+        place where it does not end.
+        """
         while True:
             try:
-                value, self.position = strict_json.decode_at(self.text, self.position)
+                row, end = self._row_and_end()
             except json.JSONDecodeError as error:
                 cut_off = error.pos >= len(self.text) - _CUT_OFF or error.msg.startswith("Unterminated string")
                 if cut_off and self.more():
@@ -119,8 +122,20 @@ class _Window:
                 raise InvalidInput(f"{self.place(error.pos)}: invalid JSON: {_reason(error)}.") from None
             except ValueError as error:
                 raise InvalidInput(f"{self.place()}: invalid JSON in the row that begins here: {error}.") from None
-            else:
-                return value
+            # What looks like a number may go on.
+            if self.text[self.position] not in '{["' and end >= len(self.text) - _CUT_OFF and self.more():
+                continue
+            self.position = end
+            return row
+
+    def _row_and_end(self) -> tuple[Row | str, int]:
+        try:
+            value, end = strict_json.decode_at(self.text, self.position)
+        except json.JSONDecodeError:
+            raise
+        except ValueError as error:
+            return f"invalid JSON: {_reason(error)}", strict_json.end_at(self.text, self.position)
+        return value if isinstance(value, dict) else _NO_OBJECT, end
 
     def place(self, position: int | None = None) -> str:
         """Say where a position of the text (by default the current one) is in the file."""

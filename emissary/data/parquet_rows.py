@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from pyarrow import types
 
 from emissary.data.content import Limit
-from emissary.data.rows import FIELDS
+from emissary.data.rows import FIELDS, Row
 from emissary.errors import InvalidInput
 
 _STEP_ROWS = 128  # few, for one value may stand for all of them in the file, and does in an archive bomb
@@ -31,6 +31,8 @@ def read_parquet(file: IO[bytes], limit: Limit) -> Iterator[tuple[int, pa.Record
         if not names:
             raise InvalidInput(f"The Parquet file has none of the columns of a dataset ({', '.join(sorted(FIELDS))}).")
         for name in names:
+            if names.count(name) > 1:
+                raise InvalidInput(f"The Parquet file has the column {name!r} more than once. Write it once.")
             _check_type(schema.field(name))
         unused = set(schema.names) - FIELDS
         plain = pa.schema([schema.field(name).with_type(_plain(schema.field(name).type)) for name in names])
@@ -54,10 +56,20 @@ def _joined(steps: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         yield pa.concat_batches(waiting)
 
 
-def rows_of(batch: pa.RecordBatch) -> list[dict[str, Any]]:
-    """The rows of a batch as JSON would have them; nulls are left out, as Parquet cannot leave out a field."""
+def rows_of(batch: pa.RecordBatch) -> list[Row | str]:
+    """The rows of a batch as JSON would have them, or why one is none; nulls are left out, as Parquet cannot leave out
+    a field.
+    """
     with _readable():
-        return [_as_json(row) for row in batch.to_pylist(maps_as_pydicts="strict")]
+        try:
+            return [_as_json(row) for row in batch.to_pylist(maps_as_pydicts="strict")]
+        except KeyError:
+            if batch.num_columns == batch.num_rows == 1:
+                return [f"'{batch.schema.names[0]}' has a key twice"]
+    if batch.num_rows > 1:
+        return [row for index in range(batch.num_rows) for row in rows_of(batch.slice(index, 1))]
+    (reason, *_) = (row for name in batch.schema.names for row in rows_of(batch.select([name])) if isinstance(row, str))
+    return [reason]
 
 
 @contextmanager

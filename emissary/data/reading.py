@@ -123,7 +123,13 @@ def _of_batch(read: tuple[int, pa.RecordBatch, set[str]]) -> Chunk:
     first, batch, unused = read
     if (records := normalised(batch)) is not None:
         numbers = np.arange(first, first + batch.num_rows)
-        return Chunk(records, numbers, lambda index: rows_of(batch.slice(index, 1))[0], unused, number_means="Row")
+
+        def row(index: int) -> Row:
+            (found,) = rows_of(batch.slice(index, 1))
+            assert isinstance(found, dict)
+            return found
+
+        return Chunk(records, numbers, row, unused, number_means="Row")
     chunk = _of_rows(list(zip(count(first), rows_of(batch), strict=False)), "Row")
     chunk.names |= unused
     return chunk

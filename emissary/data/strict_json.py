@@ -12,6 +12,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+_LOOSE = json.JSONDecoder(parse_int=len, parse_constant=len)  # takes numbers of any length, and what are none
 
 
 def decode(text: str) -> Any:
@@ -41,3 +42,13 @@ def decode_at(text: str, start: int) -> tuple[Any, int]:
         except UnicodeEncodeError:
             raise ValueError("a \\u escape is half of a surrogate pair") from None
     return value, end
+
+
+def end_at(text: str, start: int) -> int:
+    """Return the index after the JSON value that begins at `text[start]`, also of one with NaN, a number of too many
+    digits or half of a surrogate pair; raises as `decode` for other ones.
+    """
+    try:
+        return _LOOSE.raw_decode(text, start)[1]
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None

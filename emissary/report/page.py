@@ -86,6 +86,11 @@ def _note(kind: str, details: Mapping[str, Any]) -> str | None:
         case "chosen":
             chosen = ", ".join(f"{name} {value}" for name, value in details.items() if name != "reason")
             return f"Chosen by the run: {chosen}. {details['reason']}"
+        case "truncated" if "max_new_tokens" in details:
+            return (
+                f"Test prompts that left no room for max_new_tokens ({details['max_new_tokens']}) in the model's "
+                f"context and lost their beginning: {details['rows']} rows."
+            )
         case "truncated":
             return f"Longer than max_length ({details['max_length']} tokens) and cut to it: {details['rows']} rows."
         case "stopped_early":

@@ -36,10 +36,11 @@ class TrainingJobEvent(BaseModel):
     details: dict[str, Any] = Field(
         description="By kind: `epoch` and its losses; `checkpoint` (also of tested and best), `scores` and "
         "`metrics`; what was `chosen` for hyperparameters that were `auto`, and the `reason`; how many `rows` were "
-        "truncated; `epoch`, `metric` and `best` of a job that stopped early; the `reason` of a failure; `repo`, "
-        "`checkpoint`, `url` and `commit` of what was pushed to the hub; a warning's `message`, and what it is `about` "
-        "where the job goes on: `reward_failures`, `equal_rewards`, `push_to_hub`, `tracking` (and the `tracker`), "
-        "`untrained_labels` (and the `labels`); or how many `leaked_rows` there are.",
+        "truncated to `max_length`, or in testing to the context less `max_new_tokens`; `epoch`, `metric` and `best` "
+        "of a job that stopped early; the `reason` of a failure; `repo`, `checkpoint`, `url` and `commit` of what was "
+        "pushed to the hub; a warning's `message`, and what it is `about` where the job goes on: `reward_failures`, "
+        "`equal_rewards`, `push_to_hub`, `tracking` (and the `tracker`), `untrained_labels` (and the `labels`); or how "
+        "many `leaked_rows` there are.",
         examples=[{"checkpoint": 2, "scores": {"exact_match_shared": 0.75}, "metrics": {"accuracy": 0.75}}],
     )
     created_at: UnixTime

@@ -55,8 +55,8 @@ class SftParameters(_LoraParameters):
     dynamic_loss: bool = Field(
         description="Text generation: dynamic fine-tuning, which weighs each token's loss by its probability "
         "(arXiv:2508.05629). Classification: focal loss (arXiv:1708.02002) with class-balanced weights "
-        "(arXiv:1901.05555, β 0.999). Regression: Huber's loss of standardised targets, which outliers pull on less. "
-        "Embedding has none."
+        "(arXiv:1901.05555, β 0.999). Regression: Huber's loss (Huber, 1964, 'Robust Estimation of a Location "
+        "Parameter') of standardised targets, which outliers pull on less. Embedding has none."
     )
     early_stopping_patience: Whole = Field(
         ge=0,

@@ -50,7 +50,7 @@ def test_bad_deployment_is_refused_naming_the_field(
 
 ENGINES: dict[str, tuple[dict[str, Any], list[str]]] = {
     "unknown base model": ({"base_model": "SmolLM3"}, ["base_model", "SmolLM3"]),
-    "base model of another task": ({"base_model": "all-mpnet-base-v2", "task_type": "regression"}, ["task_type"]),
+    "base model of another task": ({"base_model": "all-mpnet-base-v2", "task_type": "text-generation"}, ["task_type"]),
     "unknown management": (
         {"resource_management_config": {"management_type": "prayer"}},
         ["resource_management_config.management_type"],

@@ -6,8 +6,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from emissary.data.reading import read
+from emissary.data.validation import validate
 from emissary.errors import InvalidInput
 from tests.data.uploaded import uploaded_rows
+
+LABELS = pa.map_(pa.string(), pa.int8())
 
 
 def test_rows_are_numbered_and_nulls_left_out(tmp_path):
@@ -20,7 +23,7 @@ def test_rows_are_numbered_and_nulls_left_out(tmp_path):
 
 
 def test_maps_decimals_and_lists_become_what_json_has(tmp_path):
-    labels = pa.array([[("x", 1), ("y", 0)]], pa.map_(pa.string(), pa.int8()))
+    labels = pa.array([[("x", 1), ("y", 0)]], LABELS)
     similarity = pa.array([Decimal("0.50")])
     messages = pa.array([[{"role": "user", "content": "a"}]])
     table = pa.table({"completion": labels, "similarity": similarity, "messages": messages})
@@ -47,6 +50,32 @@ def test_file_without_any_dataset_column_is_refused(tmp_path):
     pq.write_table(pa.table({"question": ["a"]}), tmp_path / "f")
     with pytest.raises(InvalidInput, match=r"none of the columns of a dataset \(completion, itemA"):
         uploaded_rows(tmp_path / "f", "f.parquet")
+
+
+def test_map_with_a_key_twice_is_a_row_that_can_be_left_out(tmp_path):
+    maps = [[("x", 1)], [("x", 1), ("y", 0), ("x", 0)], [("y", 1)], [("z", 1), ("z", 1)]]
+    pq.write_table(pa.table({"prompt": list("abcd"), "completion": pa.array(maps, LABELS)}), tmp_path / "f")
+    report = validate(tmp_path / "f", "f.parquet", "skip")
+    assert (report.rows, report.labels, report.number_means) == (2, ["x", "y"], "Row")
+    assert [(found.line, found.reason) for found in report.problems] == [
+        (2, "'completion' has a key twice"),
+        (4, "'completion' has a key twice"),
+    ]
+    with pytest.raises(InvalidInput, match="Row 2: 'completion' has a key twice"):
+        validate(tmp_path / "f", "f.parquet")
+
+
+def test_column_that_is_there_twice_is_named(tmp_path):
+    columns = [pa.array(["a"]), pa.array(["b"]), pa.array(["c"])]
+    pq.write_table(pa.Table.from_arrays(columns, ["prompt", "completion", "prompt"]), tmp_path / "f")
+    with pytest.raises(InvalidInput, match=r"The Parquet file has the column 'prompt' more than once\. Write it once"):
+        uploaded_rows(tmp_path / "f", "f.parquet")
+
+
+def test_column_of_no_task_type_may_be_there_twice(tmp_path):
+    columns = [pa.array(["a"]), pa.array(["b"]), pa.array(["c"]), pa.array(["d"])]
+    pq.write_table(pa.Table.from_arrays(columns, ["prompt", "id", "completion", "id"]), tmp_path / "f")
+    assert uploaded_rows(tmp_path / "f", "f.parquet") == [(1, {"prompt": "a", "completion": "c"})]
 
 
 @pytest.mark.parametrize("keep", [0.5, 0.99])

@@ -3,11 +3,16 @@
 import json
 import re
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from unittest.mock import patch
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from emissary.data import json_rows, text
 from emissary.data.text import PIECE_BYTES
+from emissary.data.validation import validate
 from emissary.errors import InvalidInput
 from tests.data.uploaded import uploaded_rows
 
@@ -38,6 +43,21 @@ def refusal(tmp_path: Path, name: str, content: bytes | str) -> str:
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"], ids=["plain", "BOM"])
 def test_json_formats_are_read_with_and_without_byte_order_mark(tmp_path, name, content, mark):
     assert read(tmp_path, name, mark + content.encode()) == [(1, ROW)]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.jsonl", '{"prompt": "Hi", "completion": "日本"}\n'),
+        ("a.json", '[{"prompt": "Hi", "completion": "日本"}]'),
+        ("a.csv", "input,expected_output\nHi,日本\n"),
+    ],
+)
+def test_utf16_is_read_with_and_without_byte_order_mark(tmp_path, name, content, encoding):
+    assert read(tmp_path, name, content.encode(encoding)) == [
+        (2 if name == "a.csv" else 1, {"prompt": "Hi", "completion": "日本"})
+    ]
 
 
 @pytest.mark.parametrize("line_end", ["\n", "\r\n"])
@@ -81,7 +101,7 @@ def test_characters_and_rows_that_straddle_pieces_are_read_whole(tmp_path, name)
         ("a.jsonl", b'{"prompt": "\xff"}', "not UTF-8 text: the byte at offset 12 is not valid"),
         ("a.jsonl", b"\xef\xbb\xbf{}\n\xff", "the byte at offset 6 is not valid"),
         ("a.json", b'[{"\xe2\x82', "the byte at offset 3 is not valid"),
-        ("a.csv", "input,expected_output\n".encode("utf-16-le"), "there is a NUL byte at offset 1"),
+        ("a.csv", "input,\0".encode("utf-16-be"), "not UTF-16 text, though it begins like it: the bytes at offset 12"),
         ("a.csv", "input\n\0".encode("utf-16"), "not UTF-16 text, though it begins like it: the bytes at offset 14"),
         ("a.csv", "in€".encode("utf-16") + b"\x00\xdcab", "the bytes at offset 8 are not valid"),
         ("a.csv", "input".encode("utf-16") + b"x", "the bytes at offset 12 are not valid"),
@@ -97,7 +117,10 @@ def test_characters_and_rows_that_straddle_pieces_are_read_whole(tmp_path, name)
         ("a.jsonl", '{"a": 1}\n[1]\n', "Line 2: the row is not a JSON object"),
         ("a.json", '{\n"a": 1}\n', "Line 1, column 1: the file is not a JSON array of rows."),
         ("a.json", " \n ", "the file is not a JSON array"),
-        ("a.json", '[{"a": 1},\n 5]', "Line 2, column 2: row 2 is not a JSON object"),
+        ("a.json", '[{"a": 1},\n 5]', "Row 2: the row is not a JSON object"),
+        ("a.json", '[{"a": 1},, {}]', "Line 1, column 11: row 2 is not a JSON object"),
+        ("a.json", '[{"a": 1}, {"a": NaN, x}]', "Line 1, column 23: invalid JSON: expecting property name"),
+        ("a.json", '[{"a": ' + "[" * 100_000, "Line 1, column 2: invalid JSON in the row that begins here: it is nest"),
         ("a.json", '[{"a": 1},\n]', "Line 2, column 1: row 2 is not a JSON object"),
         (
             "a.json",
@@ -119,7 +142,7 @@ def test_characters_and_rows_that_straddle_pieces_are_read_whole(tmp_path, name)
         (
             "a.json",
             '[{},\n{"a": NaN}]',
-            "Line 2, column 1: invalid JSON in the row that begins here: NaN is not",
+            "Row 2: invalid JSON: NaN is not a JSON value.",
         ),
         ("a.csv", "\n\n", "the CSV header has no column 'input' and no column 'expected_output'"),
         (
@@ -160,6 +183,29 @@ def test_row_without_an_end_is_not_held_in_memory(tmp_path, monkeypatch, name, s
         monkeypatch.setattr(module, "MOST_ROW_BYTES", 3 << 20)
     content = start + '"a": "' + "x" * (8 << 20)
     assert re.search("Line 2.* longer than 3 MiB", refusal(tmp_path, name, content))
+
+
+ODD_ROWS = ["5", "-1.5e300", "null", "true", '"a"', "[]", '[{"prompt": "a"}]', "NaN", "-Infinity", "9" * 5_000]
+ODD_ROWS += ['{"prompt": NaN}', '{"prompt": "a", "completion": [Infinity, "]"]}', r'{"prompt": "\ud83d"}', r'"\udc00"']
+ODD_ROWS += ['{"prompt": "a"}', "{}", '{"prompt": ' + "1" * 5_000 + "}"]
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    rows=st.lists(st.sampled_from([json.dumps(ROW), *ODD_ROWS]), min_size=1, max_size=12),
+    gap=st.sampled_from([",", " ,\n"]),
+    piece_bytes=st.integers(1, 40),
+)
+def test_array_and_lines_of_the_same_rows_have_the_same_bad_rows(rows, gap, piece_bytes):
+    found = []
+    rows = [json.dumps(ROW), *rows]  # so that both files begin as what they are
+    with TemporaryDirectory() as folder, patch.object(text, "PIECE_BYTES", piece_bytes):
+        for name, content in (("a.jsonl", "\n".join(rows)), ("a.json", f"[{gap.join(rows)}]")):
+            path = Path(folder) / name
+            path.write_text(content)
+            report = validate(path, name, "skip")
+            found.append((report.rows, report.skipped, report.problems, report.duplicates))
+    assert found[0] == found[1]
 
 
 def test_json_array_may_be_empty(tmp_path):

@@ -62,6 +62,10 @@ def plain(generator: Generator, model_dir: Path, adapters: list[Path | None]) ->
     return found
 
 
+def none_cut(rows: int) -> None:
+    pytest.fail(f"{rows} prompts were cut")
+
+
 @pytest.mark.parametrize("places", [32, 3], ids=["all at once", "three at a time"])
 def test_answers_are_those_of_plain_generate(
     generator: Generator,
@@ -73,7 +77,7 @@ def test_answers_are_those_of_plain_generate(
     new_batch = generator.new_batch
     monkeypatch.setattr(generator, "new_batch", lambda: new_batch(places))
     counts: list[int] = []
-    assert list(answer_rows(generator, TEST_ROWS, adapters, TOKENS, counts.append)) == plain
+    assert list(answer_rows(generator, TEST_ROWS, adapters, TOKENS, counts.append, none_cut)) == plain
     assert len({str(answers) for answers in plain}) == 3
     assert all(plain[0])
     assert counts == sorted(counts)
@@ -93,7 +97,7 @@ def test_an_adapter_is_asked_for_when_the_rows_before_have_entered(
             asked.append(answered[-1])
             yield folder
 
-    found = answer_rows(generator, TEST_ROWS, folders(), TOKENS, answered.append)
+    found = answer_rows(generator, TEST_ROWS, folders(), TOKENS, answered.append, none_cut)
     assert asked == []
     next(found)
     # With two places and four rows the second adapter's rows enter while the last of the first one's decode.
@@ -112,15 +116,19 @@ def test_what_progress_raises_ends_the_work(generator: Generator) -> None:
         raise Stop
 
     with pytest.raises(Stop):
-        next(answer_rows(generator, TEST_ROWS, [None], TOKENS, stop))
+        next(answer_rows(generator, TEST_ROWS, [None], TOKENS, stop, none_cut))
 
 
 def test_prompt_beyond_the_context_loses_its_beginning(generator: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(generator, "context", 40)
+    monkeypatch.setattr(generator, "context", 64)
     long = row("word " * 60 + "What is the capital of France?", "Paris")
-    end = generator.chat_prompt(long["messages"][:-1])[-32:]
+    end = generator.chat_prompt(long["messages"][:-1])[-56:]
     expected = generator.generate([GenerationRequest(end, max_new_tokens=8)])[0].text
-    assert list(answer_rows(generator, [long], [None], 8, lambda _: None)) == [[expected]]
+    cut: list[int] = []
+    found = answer_rows(generator, [long, TEST_ROWS[0], long], [None], 8, lambda _: None, cut.append)
+    first, _, last = next(found)
+    assert (first, last) == (expected, expected)
+    assert cut == [2]
 
 
 def test_the_last_user_message_is_the_input() -> None:
