@@ -7,9 +7,11 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import psutil
@@ -29,11 +31,24 @@ def die_with_parent() -> None:
 def process_identity(pid: int | None = None) -> str:
     """host:pid:start of a process of this machine (None: this one), which names it beyond the reuse of its pid."""
     process_id = os.getpid() if pid is None else pid
+    return f"{socket.gethostname()}:{process_id}:{_start(process_id)}"
+
+
+def _start(pid: int) -> str:
+    """When a process began, "0" where there is none; on Linux by a clock that nobody sets, and since which boot."""
     try:
-        started = psutil.Process(process_id).create_time()
-    except psutil.NoSuchProcess:
-        started = 0.0
-    return f"{socket.gethostname()}:{process_id}:{started}"
+        if sys.platform != "linux":
+            return str(psutil.Process(pid).create_time())
+        # The program's name, in brackets, may hold spaces and brackets. After it comes field 3; field 22 is the start.
+        ticks = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[19]
+    except (psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
+        return "0"
+    return f"{ticks}.{_boot()}"
+
+
+@cache
+def _boot() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text()[:8]
 
 
 def is_dead_here(identity: str | None) -> bool:
@@ -71,6 +86,8 @@ class Supervised:
     environment: dict[str, str]
     descriptors: tuple[int, ...] = ()
     """Open files that the process inherits, such as a listening socket; this process holds them between two starts."""
+    outlives: bool = False
+    """Whether the others need it for as long as they run."""
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
     restarts: int = field(default=0, init=False)
 
@@ -88,20 +105,24 @@ class Supervised:
                 preexec_fn=die_with_parent if sys.platform == "linux" else None,
             )
 
-    def stop(self) -> None:
-        """End the process: SIGTERM, and SIGKILL to its group after 20 seconds."""
-        if self.process is None or self.process.poll() is not None:
+    def terminate(self) -> None:
+        """Send SIGTERM to the process."""
+        if self.process is not None:
+            self.process.terminate()
+
+    def end(self, seconds: float) -> None:
+        """Wait for its end; SIGKILL to its group after so many seconds."""
+        if self.process is None:
             return
-        self.process.terminate()
         try:
-            self.process.wait(_STOP_SECONDS)
+            self.process.wait(seconds)
         except subprocess.TimeoutExpired:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
 
 
 class Supervisor:
-    """Keeps processes running until they are stopped, in the reverse order of their start."""
+    """Keeps processes running until they are stopped, all at once, and then those that outlive the others."""
 
     def __init__(self, logs: Path, environment: Mapping[str, str]) -> None:
         self._logs, self._environment = logs, dict(environment)
@@ -109,9 +130,13 @@ class Supervisor:
         self._running: list[Supervised] = []
         self._stopping = threading.Event()
 
-    def start(self, name: str, *command: str, descriptors: tuple[int, ...] = ()) -> Supervised:
-        """Start a process named `name`, whose log is `<name>.log`, and which inherits `descriptors`."""
-        supervised = Supervised(name, list(command), self._logs / f"{name}.log", self._environment, descriptors)
+    def start(self, name: str, *command: str, descriptors: tuple[int, ...] = (), outlives: bool = False) -> Supervised:
+        """Start a process named `name`, whose log is `<name>.log`, and which inherits `descriptors`.
+
+        One that `outlives` the others is stopped when they have ended.
+        """
+        log = self._logs / f"{name}.log"
+        supervised = Supervised(name, list(command), log, self._environment, descriptors, outlives)
         supervised.start()
         self._running.append(supervised)
         return supervised
@@ -126,8 +151,7 @@ class Supervisor:
             yield
         finally:
             self._stopping.set()
-            for supervised in reversed(self._running):
-                supervised.stop()
+            self._stop()
             watcher.join()
 
     def _watch(self) -> None:
@@ -137,5 +161,14 @@ class Supervisor:
                     supervised.restarts += 1
                     if not self._stopping.is_set():
                         supervised.start()
-        for supervised in reversed(self._running):
-            supervised.stop()
+        self._stop()
+
+    def _stop(self) -> None:
+        """End all processes: SIGTERM, and SIGKILL to what has not ended after 20 seconds."""
+        for outlives in (False, True):
+            ending = [supervised for supervised in self._running if supervised.outlives is outlives]
+            for supervised in ending:
+                supervised.terminate()
+            deadline = time.monotonic() + _STOP_SECONDS
+            for supervised in ending:
+                supervised.end(max(0.0, deadline - time.monotonic()))

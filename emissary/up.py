@@ -59,9 +59,9 @@ def running(chosen: Settings, say: Say) -> Iterator[Platform]:
             if embedded_prefect:
                 say("Prefect server: starting")
                 port = str(chosen.prefect_port)
-                supervisor.start(
-                    "prefect", sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", port
-                )
+                command = ("prefect", "server", "start", "--host", "127.0.0.1", "--port", port)
+                # To it the worker gives its runs back.
+                supervisor.start("prefect", sys.executable, "-m", *command, outlives=True)
             say("Worker: starting, which imports torch meanwhile")
             supervisor.start("worker", sys.executable, "-m", "emissary.worker")
             asyncio.run(_make_key_valid(address, key))

@@ -3,14 +3,24 @@
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
-from emissary.processes import Supervised, Supervisor, listening_socket, port_is_free
+from emissary.processes import (
+    Supervised,
+    Supervisor,
+    is_dead_here,
+    listening_socket,
+    port_is_free,
+    process_identity,
+)
 from tests.conftest import free_port
+from tests.jobs import until
 
 SLEEP = (sys.executable, "-c", "import time; print('here', flush=True); time.sleep(600)")
 
@@ -46,6 +56,46 @@ def test_processes_end_when_the_block_raises(tmp_path: Path) -> None:
         interrupted()
     assert supervised.process is not None
     assert supervised.process.poll() is not None
+
+
+def test_processes_are_told_to_end_at_once_and_what_they_need_when_they_have(tmp_path: Path) -> None:
+    program = (
+        "import signal, sys, time\n"
+        "def end(*_):\n    time.sleep(2)\n    print(time.time())\n    sys.exit()\n"
+        "signal.signal(signal.SIGTERM, end)\n"
+        "print('here', flush=True)\n"
+        "time.sleep(600)"
+    )
+    supervisor = Supervisor(tmp_path, os.environ)
+    with supervisor.keep():
+        supervisor.start("server", sys.executable, "-c", program, outlives=True)
+        for name in ("one", "two", "three"):
+            supervisor.start(name, sys.executable, "-c", program)
+        logs = [tmp_path / f"{name}.log" for name in ("one", "two", "three", "server")]
+        until(lambda: [log.read_text() for log in logs], lambda said: said == ["here\n"] * 4, 60)
+    *ended, last = (float(log.read_text().split()[1]) for log in logs)
+    assert max(ended) - min(ended) < 1.5, "one waited for another"
+    assert last - max(ended) > 1.5, "what the others need ended with them"
+
+
+def test_process_keeps_its_identity_when_the_clock_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = process_identity()
+    assert not is_dead_here(before)
+    monkeypatch.setattr(psutil.Process, "create_time", lambda _: 1.0)
+    assert process_identity() == before
+    host, pid, start = before.split(":")
+    assert (host, int(pid)) == (socket.gethostname(), os.getpid())
+    assert is_dead_here(f"{host}:{pid}:1{start}")
+
+
+def test_process_that_has_ended_is_dead(tmp_path: Path) -> None:
+    """Also one whose name looks like the end of what the kernel says of it."""
+    odd = tmp_path / "a) 1 (b"
+    odd.symlink_to(sys.executable)
+    with subprocess.Popen([odd, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        identity = process_identity(process.pid)
+        assert not is_dead_here(identity)
+    assert is_dead_here(identity)
 
 
 def test_port_that_is_listened_on_is_not_free() -> None:
