@@ -1,4 +1,4 @@
-"""Small jobs of every kind, for storms and for the kill matrix: a new flow joins both by one line of `ALL`."""
+"""Small jobs of every kind, for storms and for the kill matrix: a new kind joins both by one line of `ALL`."""
 
 from dataclasses import dataclass
 from typing import Any
