@@ -19,7 +19,7 @@ from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from emissary.api.ending import CANCELLED, end_run
-from emissary.api.prefect_client import POOLS, refusal_logged
+from emissary.api.prefect_client import POOLS, TAG, refusal_logged
 from emissary.api.projection import LIVE
 from emissary.api.silences import Silences
 from emissary.store import job_runs, leases
@@ -54,7 +54,7 @@ async def end_what_should_not_run(client: PrefectClient, silences: Silences) -> 
     found = await _unfinished(client)
     async with transaction() as session:
         rows = await rows_of(session, found)
-        runs = {run_id: run for run_id, run in found.items() if run_id in rows or run[0].work_pool_name in POOLS}
+        runs = {run_id: run for run_id, run in found.items() if run_id in rows or is_ours(run[0])}
         beats = await leases.beats(session, [row.id for row in rows.values()])
         late = await job_runs.overdue(session, list(runs), OVERDUE_GRACE)
         orphans = {run_id for run_id, (run, _) in runs.items() if run_id not in rows and await is_orphan(session, run)}
@@ -126,6 +126,11 @@ async def is_orphan(session: AsyncSession, run: FlowRun) -> bool:
             row = await session.get(kind, row_id)
             return row is None or row.flow_run_id is not None or row.status in CANCELLED[kind]
     return False
+
+
+def is_ours(run: FlowRun) -> bool:
+    """Whether it is of one of the platform's flows, not of somebody else's in the same work pool."""
+    return run.work_pool_name in POOLS and TAG in run.tags
 
 
 def _patience(state: State, row: FlowBacked | None) -> float:

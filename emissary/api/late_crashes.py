@@ -16,8 +16,8 @@ from prefect.client.schemas.objects import State, StateType
 from prefect.states import Cancelled, Completed, Failed, Scheduled
 
 from emissary.api.crashes import restart_after
-from emissary.api.dead_runs import is_orphan, is_still, rows_of
-from emissary.api.prefect_client import POOLS, refusal_logged
+from emissary.api.dead_runs import is_orphan, is_ours, is_still, rows_of
+from emissary.api.prefect_client import refusal_logged
 from emissary.api.projection import LIVE
 from emissary.store.database import transaction
 from emissary.store.tables import FlowBacked
@@ -37,7 +37,7 @@ async def settle_crashes(client: PrefectClient) -> None:
     runs = {run.id: (run, run.state) for run in await client.read_flow_runs(flow_run_filter=having) if run.state}
     async with transaction() as session:
         rows = await rows_of(session, runs)
-        lone = [run for run_id, (run, _) in runs.items() if run_id not in rows and run.work_pool_name in POOLS]
+        lone = [run for run_id, (run, _) in runs.items() if run_id not in rows and is_ours(run)]
         again = [run.id for run in lone if not await is_orphan(session, run)]
     for run_id, row in rows.items():
         with refusal_logged(row.id):

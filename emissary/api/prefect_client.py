@@ -13,6 +13,8 @@ logger = logging.getLogger(__name__)
 
 POOLS = ("training", "engines")
 """The work pools of the platform's flow deployments."""
+TAG = "emissary"
+"""The tag that their runs have."""
 
 PREFECT_AWAY = (httpx.TransportError, PrefectHTTPStatusError, ObjectNotFound, TimeoutError)
 """What is raised where Prefect is away, slow, refuses, or does not know what it should."""
