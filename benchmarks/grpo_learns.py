@@ -143,7 +143,8 @@ def _last_checkpoint(work_dir: Path) -> Path:
 
 def _score(model_dir: Path, adapter: Path | None, tested: Sequence[Conversation]) -> float:
     generator = Generator(model_dir)
-    (outputs,) = answer_rows(generator, tested, [adapter], EXAMPLE.parameters["max_new_tokens"], lambda _: None)
+    tokens = EXAMPLE.parameters["max_new_tokens"]
+    (outputs,) = answer_rows(generator, tested, [adapter], tokens, lambda _: None, lambda _: None)
     answered = zip(tested, outputs, strict=True)
     triples = [(last_question(row), row["messages"][-1]["content"], output) for row, output in answered]
     scored = asyncio.run(score_rows(REWARD, triples, seconds=60, isolation=settings().sandbox, trusted=True))

@@ -75,7 +75,7 @@ def trained(model_dir: Path, checkpoints: int, work_dir: Path) -> list[Path]:
 
 def one_pass(generator: Generator, rows: Sequence[Conversation], adapters: Sequence[Path]) -> Answers:
     """As the testing step does it."""
-    return list(answer_rows(generator, rows, adapters, MAX_NEW_TOKENS, lambda _: None))
+    return list(answer_rows(generator, rows, adapters, MAX_NEW_TOKENS, lambda _: None, lambda _: None))
 
 
 def one_after_another(

@@ -109,6 +109,22 @@ def test_chat_model_learns_classes_too(tmp_path: Path, model_dir: Path, kind: st
     assert sum(expected == predicted for expected, predicted in answers) >= 11
 
 
+def test_chat_model_learns_numbers_too(tmp_path: Path, model_dir: Path) -> None:
+    parameters = {"num_train_epochs": 12, "learning_rate": 1e-3, "save_steps": 100}
+    checkpoints = trained("numbers", tmp_path, model_dir=model_dir, test_rows=[], parameters=parameters)
+    answers = answers_of(model_dir, checkpoints[-1], "numbers", NUMBERS)
+    errors = [abs(float(expected) - float(predicted)) for expected, predicted in answers]
+    assert sum(errors) / len(errors) < 7.5
+
+
+def test_chat_model_learns_similarities_too(tmp_path: Path, model_dir: Path) -> None:
+    parameters = {"num_train_epochs": 8, "learning_rate": 1e-3, "save_steps": 100}
+    checkpoints = trained("pairs", tmp_path, model_dir=model_dir, test_rows=[], parameters=parameters)
+    answers = answers_of(model_dir, checkpoints[-1], "pairs", PAIRS)
+    similar, other = ([float(found) for said, found in answers if said == value] for value in ("1", "-0.5"))
+    assert min(similar) > max(other) + 0.1
+
+
 def test_killed_training_resumes_to_the_same_bytes(tmp_path: Path) -> None:
     trained("multiclass", tmp_path / "whole")
     killed = subprocess.run([sys.executable, "-m", pooled_run.__name__, str(tmp_path / "killed"), "7"], check=False)

@@ -5,13 +5,17 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from peft import PeftModel
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer
+from trl import SFTTrainer
 
 from emissary.errors import InvalidInput
+from tasks import sft_training
 from tasks.training_steps import LossPoint
 from tests.tasks import sft_run
 from tests.tasks.conftest import Trained
@@ -119,6 +123,34 @@ def test_dynamic_loss_weighs_tokens_by_their_probability(tmp_path: Path) -> None
     )
     # p × -log p is at most 1 / e, which the loss of unlearnt answers is far above.
     assert 0 < points[0].loss < math.exp(-1)
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_loss_and_gradient_are_those_of_the_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dynamic: bool
+) -> None:
+    """TRL's loss for dynamic fine-tuning, else that of transformers, whose logits are those of the prompt too."""
+    theirs = SFTTrainer.compute_loss if dynamic else Trainer.compute_loss
+    ours = sft_training._Trainer.compute_loss
+    compared: list[list[float]] = []
+
+    def compute_loss(self: Any, model: Any, inputs: dict[str, Any], *arguments: Any, **named: Any) -> Any:
+        weights = [weight for weight in model.parameters() if weight.requires_grad]
+        found = []
+        for compute in (ours, theirs):
+            loss = compute(self, model, dict(inputs), num_items_in_batch=inputs["labels"].ne(-100).sum())
+            gradients = torch.autograd.grad(loss, weights)
+            found.append([loss.item(), *(gradient.norm().item() for gradient in gradients)])
+        assert found[0] == pytest.approx(found[1], rel=1e-3, abs=1e-6)
+        compared.append(found[0])
+        return ours(self, model, inputs, *arguments, **named)
+
+    monkeypatch.setattr(sft_training, "default_dtype", lambda _: torch.float32)
+    monkeypatch.setattr(sft_training._Trainer, "compute_loss", compute_loss)
+    parameters = {"dynamic_loss": dynamic, "lora_dropout": 0.0}
+    run(tmp_path, test_rows=[], parameters=parameters, should_stop=lambda: len(compared) == 3)
+    assert len(compared) == 3
+    assert all(found[0] > 0 and any(found[1:]) for found in compared)
 
 
 def test_training_that_is_to_save_ends_behind_its_step_and_goes_on_from_there(trained: Trained, tmp_path: Path) -> None:
