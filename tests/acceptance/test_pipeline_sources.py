@@ -79,6 +79,10 @@ def sources(s3_server: S3Server, base_model_dir: Any) -> Iterator[Sources]:
         warehouse.dispose()
 
 
+def _text(row: dict[str, Any]) -> str:
+    return json.dumps(row, sort_keys=True)
+
+
 def fill(sources: Sources, *words: str) -> None:
     """Tickets that ask to say each of the words."""
     with sources.warehouse.begin() as database:
@@ -99,7 +103,7 @@ def test_new_objects_of_a_bucket_are_trained_on_and_without_any_nothing_is_train
     sources.put("tuesday.jsonl", ROWS[4:])
     first = run(sources.client, path)
     assert first["status"] == "Success", first
-    assert sorted(map(str, sources.rows(first))) == sorted(map(str, ROWS))
+    assert sorted(map(_text, sources.rows(first))) == sorted(map(_text, ROWS))
     again = run(sources.client, path)
     assert (again["outcome"], again["reason"], again["training_job_id"]) == ("Skipped", "No new data.", None)
     sources.put("wednesday.jsonl", ROWS[:5])

@@ -77,6 +77,8 @@ def test_run_that_asks_for_other_datasets_is_not_waited_for(project: Project) ->
 
 def test_upload_in_parts_begins_a_run_once(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EMISSARY_HOME", str(project.backends.home))  # of the process that reads the rows
+    # Of the task that completes the upload, which outlives the request and has none of its context.
+    monkeypatch.setenv("PREFECT_API_URL", project.backends.prefect_url)
     pipeline = project.pipeline()
     begun = project.backends.request(
         "POST", f"{project.path}/datasets/uploads", json={"file_name": "a.jsonl", "bytes": len(GOOD)}
