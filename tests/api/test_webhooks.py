@@ -13,6 +13,7 @@ import httpx
 import pytest
 from sqlalchemy import func, update
 
+from emissary.api.submit import submit_waiting
 from emissary.store import fetched_data, webhook_deliveries
 from emissary.store.database import transaction
 from emissary.store.pipeline_tables import WebhookDelivery
@@ -101,6 +102,7 @@ def started(sending: Sending, answer: httpx.Response) -> str:
     (run,) = sending.runs()
     assert answer.json() == {"pipeline_run_id": run["id"]}
     assert (run["trigger"], run["status"]) == ("webhook", "Pending")
+    sending.backends.run(submit_waiting())  # where Prefect was slow the request left it to the sweep
     detail = sending.backends.request("GET", f"{sending.pipeline}/runs/{run['id']}").json()
     assert (detail["trigger_id"], bool(detail["flow_run_id"])) == (sending.hook["id"], True)
     return str(run["id"])
