@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import httpx
 
 from emissary.client import ApiError, Client
-from emissary.data.rows import OnInvalid
+from emissary.data.rows import OnInvalid, TaskType
 from emissary.errors import EmissaryError, InvalidInput, Unavailable
 from emissary.settings import settings
 
@@ -32,8 +32,10 @@ def upload_dataset(
     on_progress: Progress | None = None,
     *,
     on_invalid: OnInvalid = "refuse",
+    task_type: TaskType | None = None,
 ) -> dict[str, Any]:
-    """Upload the file at `path` as a dataset called `name` (None: as the file); returns the API's summary of it.
+    """Upload the file at `path` as a dataset called `name` (None: as the file), whose rows are to fit
+    `task_type` (None: what most of them do); returns the API's summary of it.
 
     A file over EMISSARY_MAX_UPLOAD_MB, ours or the server's, goes in parts; a part that fails is sent again for about
     a minute. When the upload is interrupted, calling this again for the unchanged file sends what is missing. Raises
@@ -41,7 +43,8 @@ def upload_dataset(
     """
     if not path.is_file():
         raise InvalidInput(f"There is no file {path}.")
-    fields: dict[str, str] = {"on_invalid": on_invalid} | ({} if name is None else {"name": name})
+    given = {"on_invalid": on_invalid, "name": name, "task_type": task_type}
+    fields = {field: value for field, value in given.items() if value is not None}
     show = on_progress or (lambda _sent, _total: None)
     if path.stat().st_size <= settings().max_upload_mb * 1024 * 1024:
         try:

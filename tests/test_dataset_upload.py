@@ -238,6 +238,11 @@ def test_command_lists_unusable_rows_and_leaves_them_out_when_told(
     assert taken.returncode == 0
     assert "2 rows are in the dataset; 2 were left out." in taken.stderr.splitlines()
     assert "some-bad" in taken.stdout
+    file = tmp_path / "ratings.csv"
+    file.write_text("input,expected_output\ngood,5\nbad,n/a\n")
+    refused = emissary(platform, "datasets", "upload", str(file), "--task-type", "regression", **here)
+    assert refused.returncode == 1
+    assert refused.stderr.splitlines()[-1].startswith("Error: Line 3: 'completion' must be a number, and is text.")
 
 
 @pytest.mark.acceptance

@@ -11,7 +11,7 @@ from anyio import to_process
 from starlette.concurrency import run_in_threadpool
 
 from emissary.api import submit
-from emissary.data.rows import OnInvalid
+from emissary.data.rows import OnInvalid, TaskType
 from emissary.errors import InvalidInput, NotFound
 from emissary.processes import die_with_parent
 from emissary.store import pipeline_triggers, uploads
@@ -50,7 +50,13 @@ async def _complete(upload: Upload) -> Dataset:
     try:
         # Ended with the task: nobody would hear what it finds.
         read = await to_process.run_sync(
-            _read, arriving, upload.dataset_id, upload.file_name, upload.on_invalid, cancellable=True
+            _read,
+            arriving,
+            upload.dataset_id,
+            upload.file_name,
+            upload.on_invalid,
+            upload.task_type,
+            cancellable=True,
         )
     except Exception as error:
         # The files go when the upload is given up, and when another process of the API has completed it.
@@ -68,9 +74,11 @@ async def _complete(upload: Upload) -> Dataset:
         raise
 
 
-def _read(arriving: Arriving, dataset_id: str, file_name: str, on_invalid: OnInvalid) -> Dataset:
+def _read(
+    arriving: Arriving, dataset_id: str, file_name: str, on_invalid: OnInvalid, task_type: TaskType | None
+) -> Dataset:
     die_with_parent()
-    return store_arrived(arriving, dataset_id, file_name, on_invalid)
+    return store_arrived(arriving, dataset_id, file_name, on_invalid, task_type)
 
 
 async def _register(upload: Upload, dataset: Dataset) -> Dataset:

@@ -15,7 +15,7 @@ from emissary.cli.downloading import Output, download
 from emissary.cli.output import clean, messages, say, show_list, show_one
 from emissary.client import ApiError, Client
 from emissary.data.hub_datasets import export
-from emissary.data.rows import OnInvalid
+from emissary.data.rows import OnInvalid, TaskType
 from emissary.dataset_upload import upload_dataset
 from emissary.errors import InvalidInput
 
@@ -56,6 +56,9 @@ def upload(
     config: Annotated[str | None, typer.Option(help="Which configuration of a folder or dataset of the hub.")] = None,
     split: Annotated[str | None, typer.Option(help="Which split of a folder or dataset of the hub.")] = None,
     skip_invalid: Annotated[bool, typer.Option("--skip-invalid", help="Leave out rows that cannot be used.")] = False,
+    task_type: Annotated[
+        TaskType | None, typer.Option(help="What every row must fit; default what most rows fit.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Create a dataset from a file, a folder or the Hugging Face hub; it is validated row by row.
@@ -73,7 +76,7 @@ def upload(
                 doing = "Uploading" if sent < total else "Waiting until every row is read:"
                 bar.update(shown, completed=sent, total=total, description=f"{doing} {clean(file.name)}")
 
-            made = upload_dataset(client, project_id, file, name, progress, on_invalid=on_invalid)
+            made = upload_dataset(client, project_id, file, name, progress, on_invalid=on_invalid, task_type=task_type)
     except ApiError as error:
         _say_problems(error.details.get("problems", []), error.details.get("problem_count", 0))
         raise

@@ -66,13 +66,17 @@ class DatasetReport(BaseModel):
 
 
 def validate(
-    path: Path, filename: str, on_invalid: OnInvalid = "refuse", most_bytes: int | None = None
+    path: Path,
+    filename: str,
+    on_invalid: OnInvalid = "refuse",
+    most_bytes: int | None = None,
+    task_type: TaskType | None = None,
 ) -> DatasetReport:
     """Read the file at `path`, named `filename`, and report on it.
 
-    With `skip`, rows that do not fit the task type that most rows fit are left out. Raises InvalidInput if it cannot be
-    read (see `read`, also for `most_bytes`), if it has no rows, if no task type fits all rows or, with `skip`, any row;
-    then its `details` have the first rows that cannot be used.
+    With `skip`, rows that do not fit `task_type` are left out; None is the one that most rows fit. Raises InvalidInput
+    if it cannot be read (see `read`, also for `most_bytes`), if it has no rows, if `task_type`, or without it each one,
+    does not fit all rows or, with `skip`, any row; then its `details` have the first rows that cannot be used.
     """
     groups: dict[frozenset[TaskType], _Group] = {}
     names: set[str] = set()
@@ -89,7 +93,8 @@ def validate(
 
     misfits = {task_type: _Misfits(task_type, list(groups.values())) for task_type in TASK_TYPES}
     meant = sum((group.meant for group in groups.values()), Counter[TaskType]())
-    nearest = min(TASK_TYPES, key=lambda task_type: (misfits[task_type].count, -meant[task_type]))
+    fitted = min(TASK_TYPES, key=lambda each: (misfits[each].count, -meant[each]))
+    nearest = task_type or fitted
     left_out = misfits[nearest]
     kept = [group for fits, group in groups.items() if nearest in fits]
     rows = sum(group.count for group in kept)

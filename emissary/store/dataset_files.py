@@ -6,7 +6,7 @@ from pathlib import Path, PurePath
 from typing import IO
 
 from emissary.data import formats
-from emissary.data.rows import OnInvalid
+from emissary.data.rows import OnInvalid, TaskType
 from emissary.data.validation import validate
 from emissary.errors import InvalidInput
 from emissary.ids import new_id
@@ -27,9 +27,14 @@ def stored_name(file_name: str) -> str:
 
 
 def store_file(
-    source: IO[bytes], file_name: str, on_invalid: OnInvalid = "refuse", dataset_id: str | None = None
+    source: IO[bytes],
+    file_name: str,
+    on_invalid: OnInvalid = "refuse",
+    dataset_id: str | None = None,
+    task_type: TaskType | None = None,
 ) -> Dataset:
-    """Validate a file and publish it as the artifact of a new dataset, with this id where one is given.
+    """Validate a file, for the task type where one is given, and publish it as the artifact of a new dataset, with this
+    id where one is given.
 
     Raises InvalidInput; nothing is left.
     """
@@ -39,19 +44,21 @@ def store_file(
         source.seek(0)
         with path.open("wb") as target:
             shutil.copyfileobj(source, target, 1024 * 1024)
-        dataset = _described(dataset_id, path, file_name, on_invalid)
+        dataset = _described(dataset_id, path, file_name, on_invalid, task_type)
         artifact_store().publish(dataset.artifact, Path(scratch), {"file": path.name}, move=True)
     return dataset
 
 
-def store_arrived(arriving: Arriving, dataset_id: str, file_name: str, on_invalid: OnInvalid) -> Dataset:
+def store_arrived(
+    arriving: Arriving, dataset_id: str, file_name: str, on_invalid: OnInvalid, task_type: TaskType | None
+) -> Dataset:
     """Validate a file that came in parts and publish it; one that is published already is only described.
 
     Raises InvalidInput when it cannot be used, with the code `parts_missing` while parts of it have not arrived.
     """
     store = artifact_store()
     if store.manifest(arriving.key) is not None:
-        return _described(dataset_id, store.file(arriving.key, arriving.file), file_name, on_invalid)
+        return _described(dataset_id, store.file(arriving.key, arriving.file), file_name, on_invalid, task_type)
     missing = sorted(set(arriving.numbers) - store.parts.arrived(arriving))
     if missing:
         first = ", ".join(map(str, missing[:10])) + (", …" if len(missing) > 10 else "")
@@ -61,13 +68,15 @@ def store_arrived(arriving: Arriving, dataset_id: str, file_name: str, on_invali
             code="parts_missing",
         )
     with store.parts.assembled(arriving) as path:
-        dataset = _described(dataset_id, path, file_name, on_invalid)
+        dataset = _described(dataset_id, path, file_name, on_invalid, task_type)
         store.parts.publish(arriving, path, {"file": path.name})
     return dataset
 
 
-def _described(dataset_id: str, path: Path, file_name: str, on_invalid: OnInvalid) -> Dataset:
-    report = validate(path, file_name, on_invalid, settings().max_large_upload_mb * 1024 * 1024)
+def _described(
+    dataset_id: str, path: Path, file_name: str, on_invalid: OnInvalid, task_type: TaskType | None
+) -> Dataset:
+    report = validate(path, file_name, on_invalid, settings().max_large_upload_mb * 1024 * 1024, task_type)
     return Dataset(
         id=dataset_id,
         file_name=file_name,

@@ -8,7 +8,7 @@ from sqlalchemy import BigInteger, CheckConstraint, DateTime, ForeignKey, Index,
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-from emissary.data.rows import OnInvalid
+from emissary.data.rows import OnInvalid, TaskType
 
 Json = dict[str, Any]
 
@@ -349,6 +349,8 @@ class Upload(Base):
     """Which of its rows cannot."""
     on_invalid: Mapped[OnInvalid] = mapped_column(String, server_default="refuse")
     """What is done with rows that cannot be used."""
+    task_type: Mapped[TaskType | None] = mapped_column(String)
+    """What every row is to fit; without it, what most of them do."""
     created_by: Mapped[str] = mapped_column(ForeignKey("users.id"))
 
 

@@ -88,6 +88,18 @@ def test_unusable_rows_are_left_out_where_that_is_asked_for(client: Client, proj
         upload(client, project, GOOD, on_invalid="ignore")
 
 
+def test_row_that_does_not_fit_the_task_type_is_refused_with_its_line(client: Client, project: str) -> None:
+    content = b"input,expected_output\ngood,5\nbad,NaN\n"
+    with refused(client, project, "Line 3", "'completion' must be a number"):
+        upload(client, project, content, "ratings.csv", task_type="regression")
+    with refused(client, project, "task_type", "regression"):
+        upload(client, project, content, "ratings.csv", task_type="poetry")
+    made = upload(client, project, content, "ratings.csv", task_type="regression", on_invalid="skip")
+    path = f"/v1/projects/{project}/datasets/{made['id']}"
+    assert client.get(path)["profile"]["skipped"] == 1
+    client.delete(path)
+
+
 @pytest.mark.parametrize("name", ["colours.jsonl.gz", "colours.csv", "colours.parquet"])
 def test_packed_file_is_read_and_named_without_its_extensions(client: Client, project: str, name: str) -> None:
     content = gzip.compress(GOOD)

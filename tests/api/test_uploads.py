@@ -106,6 +106,18 @@ def test_unusable_rows_of_a_file_in_parts_are_left_out_where_that_is_asked_for(c
     client.delete(f"/v1/projects/{project}/datasets/{dataset['id']}")
 
 
+def test_rows_of_a_file_in_parts_that_do_not_fit_the_task_type_are_left_out(client: Client, project: str) -> None:
+    content = b"input,expected_output\ngood,5\nfair,n/a\nbad,1\n"
+    upload = begun(client, project, content, file_name="ratings.csv", on_invalid="skip", task_type="regression")
+    assert upload["task_type"] == "regression"
+    assert send(upload, 1, content).status_code == 204
+    dataset = client.post(f"/v1/projects/{project}/datasets/uploads/{upload['id']}/complete")
+    detail = client.get(f"/v1/projects/{project}/datasets/{dataset['id']}")
+    assert "regression" in detail["compatible_task_types"]
+    assert (detail["profile"]["rows"], detail["profile"]["problems"][0]["line"]) == (2, 3)
+    client.delete(f"/v1/projects/{project}/datasets/{dataset['id']}")
+
+
 def row_of(upload_id: str) -> Upload:
     return in_catalogue(lambda session: session.get_one(Upload, upload_id))
 
@@ -172,6 +184,7 @@ def test_part_of_another_size_is_refused(client: Client, project: str, size: int
         ({"file_name": "a .jsonl", "bytes": 5}, ["name"]),
         ({"file_name": "a.jsonl", "bytes": 5, "name": "a/b"}, ["name"]),
         ({"file_name": "a.jsonl", "bytes": 5, "on_invalid": "ignore"}, ["on_invalid"]),
+        ({"file_name": "a.jsonl", "bytes": 5, "task_type": "poetry"}, ["task_type"]),
         ({"bytes": 5}, ["file_name"]),
     ],
 )

@@ -7,11 +7,14 @@ import os
 import tarfile
 import zipfile
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from unittest.mock import patch
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from emissary.data import content
 from emissary.data.reading import read
@@ -87,6 +90,32 @@ def test_delimiter_of_a_csv_file_is_found_out(tmp_path, delimiter, line_end):
 @pytest.mark.parametrize("said", FILES)
 def test_file_of_another_format_than_its_name_says_is_read_as_what_it_is(tmp_path, true, said):
     assert rows(tmp_path, said, FILES[true]) == ROWS
+
+
+ANY_ROWS = st.lists(
+    st.fixed_dictionaries(
+        {name: st.text(st.characters(exclude_categories=["Cs"])) for name in ("prompt", "completion")}
+    ),
+    min_size=1,
+)
+
+
+@given(ANY_ROWS, st.sampled_from(sorted(PACKED)), st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]))
+@settings(deadline=None)
+def test_any_rows_are_read_from_any_packing_and_encoding(wanted, packing, encoding):
+    lines = "\n".join(json.dumps(row, ensure_ascii=False) for row in wanted)
+    with TemporaryDirectory() as folder:
+        assert rows(Path(folder), "a.jsonl", PACKED[packing](lines.encode(encoding))) == wanted
+        assert rows(Path(folder), "a.json", lines.join(["[", "]"]).replace("\n", ",").encode(encoding)) == wanted
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")), st.binary(max_size=3))
+@settings(deadline=None)
+def test_byte_that_is_no_text_is_told_with_its_offset_wherever_it_is(before, after):
+    start = b"input,expected_output\n" + before.encode()
+    with TemporaryDirectory() as folder:
+        for data in (start + b"\xff" + after, gzip.compress(start + b"\xff" + after)):
+            assert f"the byte at offset {len(start)} is not valid" in refusal(Path(folder), "a.csv", data)
 
 
 def archive(kind: str) -> bytes:

@@ -175,6 +175,31 @@ def test_unusable_rows_are_left_out_where_that_is_asked_for(tmp_path):
     assert [row["labels"] for row in read_normalised(tmp_path / "rows.parquet")] == [{"a": 1}, {"b": 1}, {"b": 1}]
 
 
+TARGETS = st.floats(allow_nan=False, allow_infinity=False).map(str) | st.integers(-99, 99).map(str)
+NO_TARGETS = st.sampled_from(["NaN", "nan", "inf", "-Infinity", "n/a", "1,5", "five", "0x10", "1_000", "١"])
+
+
+@given(st.lists(st.tuples(TARGETS, st.just(True)) | st.tuples(NO_TARGETS, st.just(False)), min_size=1, max_size=8))
+@settings(deadline=None)
+def test_targets_that_are_no_numbers_are_told_with_their_line_where_the_task_type_is_said(targets):
+    wrong = [line for line, (_, is_number) in enumerate(targets, 2) if not is_number]
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "upload"
+        path.write_text("input,expected_output\n" + "".join(f'a,"{target}"\n' for target, _ in targets))
+        if not wrong:
+            assert "regression" in validate(path, "a.csv", task_type="regression").compatible_task_types
+            return
+        with pytest.raises(InvalidInput, match=f"^Line {wrong[0]}: 'completion' must be a number") as raised:
+            validate(path, "a.csv", task_type="regression")
+        assert [problem["line"] for problem in raised.value.details["problems"]] == wrong
+        if len(wrong) < len(targets):
+            found = validate(path, "a.csv", "skip", task_type="regression")
+            assert (found.rows, [problem.line for problem in found.problems]) == (len(targets) - len(wrong), wrong)
+            normalise(path, "a.csv", Path(folder) / "rows.parquet", found.compatible_task_types)
+            kept = [row["target"] for row in read_normalised(Path(folder) / "rows.parquet")]
+            assert kept == [float(target) for target, is_number in targets if is_number]
+
+
 def test_csv_row_with_a_column_missing_or_a_stray_quote_is_left_out_alone(tmp_path):
     rows = ["input,expected_output", "a,b", "c", '"d" e,f', "g,h,i", "j,k"]
     (tmp_path / "upload").write_text("\n".join(rows))

@@ -2,6 +2,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from transformers import AutoTokenizer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
@@ -45,6 +47,21 @@ def test_long_rows_lose_the_beginning_of_the_prompt(tokenizer: Any) -> None:
     assert tokenizer.decode(rows[0]["input_ids"]).endswith(
         " word end<|im_end|>\n<|im_start|>assistant\nthe target<|im_end|>\n"
     )
+
+
+@given(st.lists(st.tuples(st.integers(0, 30), st.integers(1, 30)), min_size=1, max_size=6), st.integers(8, 60))
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_rows_that_are_too_long_are_counted_and_keep_of_the_answer_what_fits(
+    tokenizer: Any, words: list[tuple[int, int]], most: int
+) -> None:
+    rows = [row("ask " * asked + ".", "say " * answered + ".") for asked, answered in words]
+    whole, none = tokenised(rows, tokenizer, 10_000)
+    kept, cut = tokenised(rows, tokenizer, most)
+    assert (none, cut) == (0, sum(len(ids) > most for ids in whole["input_ids"]))
+    for ids, labels, all_labels in zip(kept["input_ids"], kept["labels"], whole["labels"], strict=True):
+        assert len(ids) == min(most, len(all_labels))
+        learnt = [label for label in all_labels if label >= 0]
+        assert [label for label in labels if label >= 0] == learnt[:most]
 
 
 def test_target_beyond_max_length_keeps_its_beginning(tokenizer: Any) -> None:

@@ -15,12 +15,12 @@ from emissary.api.paging import WantedPage, link_next
 from emissary.api.routing import keyed_router
 from emissary.api.upload import uploaded_form
 from emissary.data.formats import unextended
-from emissary.data.rows import OnInvalid
+from emissary.data.rows import TASK_TYPES, OnInvalid, TaskType
 from emissary.errors import InvalidInput
 from emissary.ids import new_id
 from emissary.schemas.datasets import DatasetDetail, DatasetSummary
 from emissary.schemas.fields import checked_name
-from emissary.schemas.uploads import ON_INVALID
+from emissary.schemas.uploads import ON_INVALID, TASK_TYPE
 from emissary.settings import settings
 from emissary.store import datasets, leftovers, pipeline_triggers
 from emissary.store.database import transaction
@@ -48,6 +48,7 @@ _FORM: dict[str, Any] = {
                             "default": "refuse",
                             "description": ON_INVALID,
                         },
+                        "task_type": {"enum": list(TASK_TYPES), "description": TASK_TYPE},
                     },
                 }
             }
@@ -70,13 +71,14 @@ async def create_dataset(project: OwnedProject, request: Request, caller: Curren
         file_name = checked_name("file", PurePath(upload.filename or "").name)
         name = checked_name("name", fields.get("name", unextended(file_name)))
         on_invalid = _on_invalid(fields.get("on_invalid", "refuse"))
+        task_type = _task_type(fields.get("task_type"))
 
         async def create() -> Response:
             coming = leftovers.of_coming_dataset(new_id("ds"))
             async with transaction() as session:
                 await leftovers.add(session, [coming])
             try:
-                row = await run_in_threadpool(store_file, upload.file, file_name, on_invalid, coming.id)
+                row = await run_in_threadpool(store_file, upload.file, file_name, on_invalid, coming.id, task_type)
                 row.project_id, row.name, row.upload_by = project.id, name, caller.user_id
                 async with transaction() as session:
                     await leftovers.has_come(session, coming)
@@ -92,13 +94,20 @@ async def create_dataset(project: OwnedProject, request: Request, caller: Curren
             return JSONResponse(DatasetSummary.model_validate(row).model_dump(mode="json"), 201)
 
         digest = await run_in_threadpool(_sha256, upload.file)
-        return await idempotency.answer_once(request, f"{name}\n{file_name}\n{digest}\n{on_invalid}".encode(), create)
+        asked = "\n".join([name, file_name, digest, on_invalid, *([task_type] if task_type else [])])
+        return await idempotency.answer_once(request, asked.encode(), create)
 
 
 def _on_invalid(value: str) -> OnInvalid:
     if value not in get_args(OnInvalid):
         raise InvalidInput(f"on_invalid: it must be {' or '.join(get_args(OnInvalid))}.")
     return cast(OnInvalid, value)
+
+
+def _task_type(value: str | None) -> TaskType | None:
+    if value not in (None, *TASK_TYPES):
+        raise InvalidInput(f"task_type: it must be one of {', '.join(TASK_TYPES)}.")
+    return value
 
 
 def _sha256(file: IO[bytes]) -> str:

@@ -67,6 +67,7 @@ async def create_upload(project: OwnedProject, body: UploadCreate, caller: Curre
             part_bytes=uploads.part_bytes(body.bytes),
             state=state,
             on_invalid=body.on_invalid,
+            task_type=body.task_type,
             created_by=caller.user_id,
         )
         session.add(upload)
@@ -113,6 +114,7 @@ def _detail(upload: Upload, arrived: set[int], *, complete: bool) -> UploadDetai
         dataset_id=upload.dataset_id if complete else None,
         refused=upload.refused,
         on_invalid=upload.on_invalid,
+        task_type=upload.task_type,
         created_at=upload.created_at,
         expires_at=expires_at,
     )
