@@ -103,7 +103,7 @@ def test_pipeline_is_made_from_a_file_paused_and_deleted(platform: Platform, job
     assert answer(platform, "pipelines", "runs", "nightly", **HERE) == []
     template = "{{ payload.dataset_id }}"
     hook = answer(platform, "webhooks", "create", "nightly", "labelling", "--dataset", template, **HERE)
-    assert hook["parameters"] == {"datasets": [template]}
+    assert hook["parameters"] == {"datasets": [template], "objects": None}
     assert hook["id"] in fine(platform, "webhooks", "list", "nightly", **HERE)
     assert "secret" not in answer(platform, "webhooks", "show", "nightly", "labelling", **HERE)
     rotated = answer(platform, "webhooks", "rotate", "nightly", "labelling", "--overlap-seconds", "60", **HERE)

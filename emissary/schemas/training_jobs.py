@@ -155,7 +155,6 @@ class TrainingJobDetail(TrainingJobSummary):
     training_metrics: dict[str, float] = Field(
         description="The numbers of the last point of `training_loss` by name, such as `loss` or `rewards/<function>`; "
         "empty before the first point.",
-        examples=[{"loss": 0.1234, "learning_rate": 0.001, "epoch": 2.0}],
     )
     hyper_parameters: dict[str, str | int | float | bool]
     timeout_seconds: int | None = Field(description="How long the job may run; null without a limit.")

@@ -234,8 +234,8 @@ def test_row_that_prefect_refuses_does_not_keep_the_others_waiting(
     backends.catalogue(lambda session: session.execute(again))
     known = submit._flow
 
-    def missing(row: FlowBacked) -> tuple[str, dict[str, Any], list[str]]:
-        return ("gone/gone", {}, []) if refused.endswith(row.id) else known(row)
+    def missing(row: FlowBacked) -> tuple[str, dict[str, Any]]:
+        return ("gone/gone", {}) if refused.endswith(row.id) else known(row)
 
     backends.put(run_id, Crashed(message=KILLED))
     with monkeypatch.context() as patch:

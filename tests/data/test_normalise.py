@@ -28,7 +28,7 @@ ROW = st.one_of(
         }
     ),
     st.fixed_dictionaries({"prompt": TEXT, "completion": st.dictionaries(LABEL, st.integers(0, 1), min_size=1)}),
-    st.fixed_dictionaries({"prompt": TEXT, "completion": st.floats(allow_nan=False, allow_infinity=False)}),
+    st.fixed_dictionaries({"prompt": TEXT, "completion": st.floats(-1e30, 1e30)}),
     st.fixed_dictionaries(
         {
             "itemA": st.fixed_dictionaries({"text": TEXT}),

@@ -13,7 +13,7 @@ from tasks.checkpoint_testing import published_results, write_results
 from tasks.patience import patiently
 from tasks.publishing import made_once, publish
 from tasks.trainer_states import forget, publish_state, restore
-from tests.own_home import own_home
+from tests.own_home import own_catalogue, own_home
 
 KEY = "training-jobs/tr-1/checkpoints/1"
 
@@ -68,7 +68,7 @@ def test_what_runs_ask_of_the_store_waits_for_it(flaky: list[str], tmp_path: Pat
     (state / "optimizer.pt").write_text("state")
     write_results(tmp_path / "results", [("in", "a", "b")], {"exact": [0.5]})
     (tmp_path / "work").mkdir()
-    with own_home():
+    with own_catalogue():
         rows = made_once("prepared/1", lambda folder: (folder / "rows").write_text("rows") and None)
         assert (rows / "rows").read_text() == "rows"
         publish_state("tr-1", state)
