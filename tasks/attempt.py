@@ -90,6 +90,13 @@ async def take_lease(session: AsyncSession, row_id: str) -> int:
     return await leases.take(session, row_id, UUID(runtime.flow_run.get_id()), process_identity())
 
 
+async def has_lease(session: AsyncSession, row_id: str) -> bool:
+    """Whether this process has taken the row's lease for its run, and nobody else since."""
+    beat = (await leases.beats(session, [row_id])).get(row_id)
+    mine = (UUID(runtime.flow_run.get_id()), process_identity())
+    return beat is not None and (beat.flow_run_id, beat.holder) == mine
+
+
 def begin(row_id: str, token: int, job: TrainingJob | None = None) -> None:
     """Give signs of life for the row from now on, and mind the time limit of `job`."""
     global _attempt

@@ -54,7 +54,9 @@ async def _training_job(
     job = await training_jobs.get(session, training_job_id)
     _require_own(job)
     job.started_at = job.started_at or datetime.now(UTC)
-    await job_events.record_start(session, training_job_id)
+    # Where the answer to a commit was lost, this is done again, and the attempt begins once all the same.
+    if not await attempt.has_lease(session, job.id):
+        await job_events.record_start(session, training_job_id)
     return job, await attempt.take_lease(session, job.id)
 
 

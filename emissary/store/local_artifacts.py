@@ -92,6 +92,9 @@ class LocalArtifactStore(ArtifactStore):
             manifest = Manifest(files=files, notes=notes or {})
             (draft / MANIFEST).write_text(manifest.model_dump_json(indent=1))
             flush(draft / MANIFEST)
+            # A loss of power takes files and names that are in no folder on the disk yet.
+            for folder_of_draft in (path for path in (draft, *draft.rglob("*")) if path.is_dir()):
+                flush(folder_of_draft)
             try:
                 draft.rename(target)
             except OSError:
@@ -99,6 +102,9 @@ class LocalArtifactStore(ArtifactStore):
                     return winner
                 shutil.rmtree(target)  # what a deletion that was broken off left behind
                 draft.rename(target)
+            for part in checked_key(key).parents:
+                with suppress(FileNotFoundError):  # it is being deleted
+                    flush(self._root / part)
             return manifest
         finally:
             shutil.rmtree(draft, ignore_errors=True)
@@ -157,6 +163,9 @@ class LocalArtifactStore(ArtifactStore):
 
 
 def flush(path: Path) -> None:
-    """See to it that the file is on the disk."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+    """See to it that the file is on the disk, or a folder's list of what is in it."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -4,6 +4,7 @@ import asyncio
 
 import httpx
 import pytest
+from prefect import runtime
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.settings import PREFECT_API_URL, temporary_settings
@@ -13,6 +14,7 @@ from sqlalchemy import update
 from emissary.schemas.events import Kind
 from emissary.store import job_events
 from emissary.store.tables import TrainingJob
+from tasks import attempt, registering
 from tasks.training import run_trainer
 from tests.api.backends import Backends
 from tests.api.refusals import envelope
@@ -243,6 +245,24 @@ def test_of_many_resumes_at_once_one_is_accepted(backends: Backends) -> None:
 
     assert sorted(backends.run(at_once())) == [204, 400, 400, 400, 400, 400]
     assert len(runs_named(backends, f"{path.rpartition('/')[2]}-2")) == 1
+
+
+def test_attempt_begins_once_though_the_answer_to_its_commit_is_lost(
+    backends: Backends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = backends.new_job()
+
+    run_id = str(backends.run_id(path))
+    monkeypatch.setattr(runtime.flow_run, "get_id", lambda: run_id)
+
+    def begin(process: str) -> list[str]:
+        monkeypatch.setattr(attempt, "process_identity", lambda: process)
+        for _ in range(2):
+            backends.catalogue(lambda session: registering._training_job(session, path.rpartition("/")[2], None, None))
+        return backends.events(path)
+
+    assert begin("here:1:0") == ["queued", "started"]
+    assert begin("here:2:0") == ["queued", "started", "resumed"]
 
 
 def test_job_that_is_trained_is_not_trained_again_when_its_trainer_states_are_gone(backends: Backends) -> None:

@@ -69,6 +69,26 @@ def test_publishing_leaves_no_draft(store: ArtifactStore, tmp_path: Path) -> Non
     assert not list((tmp_path / "artifacts/.drafts").iterdir())
 
 
+def test_folders_are_on_the_disk_when_something_is_published(
+    store: ArtifactStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "artifacts"
+    flushed: list[tuple[int, bool]] = []
+    """Inode of what was flushed, and whether it was after the artifact had its name."""
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        flushed.append((os.fstat(descriptor).st_ino, (root / KEY).exists()))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    store.publish(KEY, made(tmp_path))
+    for folder in (root / KEY, root / KEY / "tokenizer"):
+        assert (folder.stat().st_ino, False) in flushed
+    for folder in (root / KEY).parents[:4]:
+        assert (folder.stat().st_ino, True) in flushed
+
+
 def test_draft_stays_while_its_publisher_lives_and_that_of_another_machine_for_a_day(
     store: ArtifactStore, tmp_path: Path
 ) -> None:

@@ -3,6 +3,7 @@ import logging
 
 import httpx
 import pytest
+from prefect.exceptions import PrefectHTTPStatusError
 
 from tasks import reporting
 
@@ -58,13 +59,46 @@ def test_nothing_to_report_is_reported_at_once() -> None:
     asyncio.run(reporting.reported())
 
 
-def test_other_errors_are_not_hidden() -> None:
-    async def broken() -> None:
-        raise ValueError("a bug")
+def refusal(status: int) -> PrefectHTTPStatusError:
+    request = httpx.Request("POST", "http://prefect/api/artifacts/")
+    answer = httpx.Response(status, request=request, json={"detail": "no"})
+    return PrefectHTTPStatusError.from_httpx_error(httpx.HTTPStatusError("no", request=request, response=answer))
+
+
+def times_shown(error: Exception) -> int:
+    """How often a report is made that fails with `error` the first time; another one behind it is shown in any case."""
+    shown: list[str] = []
+
+    async def show() -> None:
+        shown.append("plot")
+        if len(shown) == 1:
+            raise error
+
+    async def show_next() -> None:
+        shown.append("next")
 
     async def run() -> None:
-        reporting.report("The progress bar", broken)
-        await reporting.reported()
+        reporting.report("The plot", show)
+        reporting.report("The table", show_next)
+        await asyncio.wait_for(reporting.reported(), 10)
 
-    with pytest.raises(ValueError, match="a bug"):
-        asyncio.run(run())
+    asyncio.run(run())
+    assert "next" in shown
+    return shown.count("plot")
+
+
+@pytest.mark.parametrize("error", [refusal(409), refusal(413), refusal(422), ValueError("a bug")], ids=str)
+def test_what_will_never_be_shown_is_logged_and_given_up(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.ERROR, "tasks.reporting"):
+        assert times_shown(error) == 1
+    assert "The plot is not shown" in caplog.text
+    assert type(error).__name__ in caplog.text
+
+
+LATER = [refusal(408), refusal(429), refusal(500), refusal(503), httpx.ReadTimeout("")]
+
+
+@pytest.mark.parametrize("error", LATER, ids=str)
+def test_what_may_be_shown_later_is_tried_again(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    monkeypatch.setattr(reporting, "_WAIT_SECONDS", 0.01)
+    assert times_shown(error) == 2
