@@ -122,6 +122,10 @@ def _environment(chosen: Settings, address: str) -> dict[str, str]:
     )
 
 
+SAME_BYTES = {"MKL_CBWR": "AUTO", "MKL_DYNAMIC": "FALSE"}
+"""Without these MKL promises the same bytes neither from run to run nor in as many threads each time."""
+
+
 def run_variables(prefect_api_url: str) -> dict[str, str]:
     """What a worker's environment has beside where things are."""
     variables = {
@@ -134,11 +138,9 @@ def run_variables(prefect_api_url: str) -> dict[str, str]:
         # Threads that spin long while they wait starve a second model on the same cores (training beside an engine);
         # those that never spin take a third longer for a training step.
         "GOMP_SPINCOUNT": "1000",
-        # Without these MKL promises the same bytes neither from run to run nor in as many threads each time.
-        "MKL_CBWR": "AUTO",
-        "MKL_DYNAMIC": "FALSE",
         "TOKENIZERS_PARALLELISM": "false",
         "PYTHONUNBUFFERED": "1",
+        **SAME_BYTES,
     }
     if prefect_api_url.startswith("http://"):
         # Each of Prefect's clients reads what it trusts first, by http too, and a run makes ten. All the authorities

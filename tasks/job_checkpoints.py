@@ -33,13 +33,15 @@ async def known(job: TrainingJob) -> tuple[set[int], set[int]]:
     listed = {row.number for row in rows}
     tested = {row.number for row in rows if row.results_artifact is not None}
     whole = await anyio.to_thread.run_sync(_whole, job.id, tested)
-    for number in sorted(whole.keys() - listed):
+    # Without losses it is of a version that did not note them; listed it has them in the catalogue.
+    unlisted = {number for number in whole.keys() - listed if "train_loss" in whole[number]}
+    for number in sorted(unlisted):
         await in_catalogue(_list, job, number, whole[number])
-    return tested | whole.keys(), listed - tested - whole.keys()
+    return tested | unlisted | (listed & whole.keys()), listed - tested - whole.keys()
 
 
 def _whole(job_id: str, tested: Collection[int]) -> dict[int, Notes]:
-    """Number and losses of each checkpoint in the store, but for those that are `tested`, which are not looked at;
+    """Number and notes of each checkpoint in the store, but for those that are `tested`, which are not looked at;
     damaged ones are removed.
     """
     store = artifact_store()
@@ -55,7 +57,7 @@ def _whole(job_id: str, tested: Collection[int]) -> dict[int, Notes]:
             logger.warning("%s", error)
             patiently(store.delete, key)
             continue
-        if manifest is not None and "train_loss" in manifest.notes:
+        if manifest is not None:
             found[number] = manifest.notes
     return found
 

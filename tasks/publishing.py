@@ -72,6 +72,7 @@ def _locked(key: str) -> psycopg.Connection:
     url = catalogue_url(settings().database_url or "").set(drivername="postgresql")
     wait = 0.2
     while True:
+        connection = None
         try:
             connection = psycopg.connect(url.render_as_string(hide_password=False), autocommit=True, connect_timeout=10)
             connection.execute(_NOTICING, {"patience": f"{_PATIENCE_SECONDS:.0f}s"})
@@ -79,8 +80,11 @@ def _locked(key: str) -> psycopg.Connection:
             return connection
         except psycopg.errors.LockNotAvailable:
             logger.warning("Another run has been making %s for a long time; it is made here too.", key)
+            assert connection is not None
             return connection
         except psycopg.OperationalError as error:
+            if connection is not None:
+                connection.close()
             logger.warning("The catalogue cannot be reached (%s); trying again in %.1f s", error, wait)
         time.sleep(wait)
         wait = min(2 * wait, 10.0)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from emissary.cli import platform as platform_commands
 from emissary.client import Client
 from emissary.up import Platform
 from tests.api.refusals import MODEL
@@ -225,3 +226,15 @@ def test_file_is_uploaded_and_saved_again(platform: Platform, project: str, tmp_
     assert answer(platform, "datasets", "show", "saved")["id"] == made["id"]
     fine(platform, "datasets", "delete", "saved")
     assert emissary(platform, "datasets", "show", "saved").returncode == 3
+
+
+def test_worker_computes_the_same_bytes_whatever_its_caller_has_told_mkl(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: dict[str, str] = {}
+    monkeypatch.setattr(platform_commands.os, "execve", lambda _file, _command, environment: told.update(environment))
+    values = {"MKL_CBWR": "OFF", "MKL_DYNAMIC": "TRUE", "GOMP_SPINCOUNT": "5", "PREFECT_API_URL": "http://there/api"}
+    for name in ("EMISSARY_DATABASE_URL", "EMISSARY_ARTIFACTS", "EMISSARY_SIGNING_KEY"):
+        monkeypatch.setenv(name, "there")
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    platform_commands.worker(None)
+    assert (told["MKL_CBWR"], told["MKL_DYNAMIC"], told["GOMP_SPINCOUNT"]) == ("AUTO", "FALSE", "5")

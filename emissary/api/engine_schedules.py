@@ -2,6 +2,7 @@
 closes them, both named after the engine.
 """
 
+import logging
 from collections.abc import Callable
 
 from prefect.client.schemas.actions import DeploymentScheduleCreate
@@ -13,14 +14,16 @@ from emissary.schemas.schedules import Schedule
 from emissary.store.database import transaction
 from emissary.store.tables import Engine
 
+logger = logging.getLogger(__name__)
+
 
 async def openings() -> list[DeploymentScheduleCreate]:
-    """Those of `serve_engine`."""
+    """Those of `serve_engine`; without those that cannot be used, which are logged."""
     return await _wanted(schedules.opening_cron)
 
 
 async def closings() -> list[DeploymentScheduleCreate]:
-    """Those of `stop_engine`."""
+    """Those of `stop_engine`, as `openings`."""
     return await _wanted(schedules.closing_cron)
 
 
@@ -30,13 +33,14 @@ async def _wanted(cron: Callable[[Schedule], str]) -> list[DeploymentScheduleCre
     )
     async with transaction() as session:
         rows = (await session.execute(query)).tuples().all()
-    found = [(engine_id, schedules.of_engine(management)) for engine_id, management in rows]
-    return [
-        DeploymentScheduleCreate(
-            schedule=CronSchedule(cron=cron(schedule), timezone=schedule.timezone),
-            parameters={"engine_id": engine_id},
-            slug=engine_id,
-        )
-        for engine_id, schedule in found
-        if schedule is not None
-    ]
+    found = []
+    for engine_id, management in rows:
+        try:
+            schedule = schedules.of_engine(management)
+            assert schedule is not None
+            when = CronSchedule(cron=cron(schedule), timezone=schedule.timezone)
+        except ValueError as error:
+            logger.error("The engine %s has no schedule in Prefect, for it cannot be used: %s", engine_id, error)
+            continue
+        found.append(DeploymentScheduleCreate(schedule=when, parameters={"engine_id": engine_id}, slug=engine_id))
+    return found

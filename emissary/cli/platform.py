@@ -53,13 +53,14 @@ def worker(
     that all machines share) and EMISSARY_SIGNING_KEY. On Ctrl-C and SIGTERM its runs save what they have, and another
     worker goes on with them.
     """
-    from emissary.up import run_variables
+    from emissary.up import SAME_BYTES, run_variables
 
     needed = ("EMISSARY_DATABASE_URL", "PREFECT_API_URL", "EMISSARY_ARTIFACTS", "EMISSARY_SIGNING_KEY")
     missing = [name for name in needed if name not in os.environ]
     if missing:
         raise InvalidInput(f"{', '.join(missing)}: not set; a worker needs to know where the platform is.")
-    environment = run_variables(os.environ["PREFECT_API_URL"]) | os.environ
+    # Who calls may know better how threads wait on this machine; but what a job trains is the same on all.
+    environment = run_variables(os.environ["PREFECT_API_URL"]) | os.environ | SAME_BYTES
     os.execve(sys.executable, [sys.executable, "-m", "emissary.worker", *(pool or [])], environment)
 
 

@@ -13,6 +13,7 @@ from emissary.store import training_jobs
 from emissary.store.artifacts import artifact_store
 from emissary.store.tables import Checkpoint, TrainingJob
 from tasks import job_artifacts, job_checkpoints, training
+from tasks.publishing import publish
 from tasks.training import run_trainer
 from tasks.training_steps import Caller, FinishedCheckpoint, once_each
 from tests.api.backends import Backends
@@ -101,6 +102,29 @@ def test_published_checkpoint_that_is_not_listed_is_listed_with_its_losses_and_n
     assert (again.steps, again.made) == ([2, 3], [2, 3])
     losses = [(row.number, row.train_loss, row.test_loss) for row in listed(backends, job)]
     assert losses == [(1, 1.0, 2.0), (2, 1 / 2, 1.0), (3, 1 / 3, 2 / 3)]
+
+
+@pytest.mark.parametrize("is_listed", [True, False])
+def test_checkpoint_whose_losses_were_not_noted_is_made_again_only_where_it_is_not_listed(
+    backends: Backends, job: TrainingJob, monkeypatch: pytest.MonkeyPatch, is_listed: bool
+) -> None:
+    def publish_without_notes(key: str, folder: Path, _notes: Any) -> None:
+        publish(key, folder)
+
+    async def kill(*_: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(job_checkpoints, "publish", publish_without_notes)
+        if is_listed:
+            trained(backends, job)
+        else:
+            patch.setattr(job_checkpoints, "_list", kill)
+            with pytest.raises(Killed):
+                trained(backends, job)
+    again = trained(backends, job)
+    assert (again.steps, again.made) == (([], []) if is_listed else ([2, 3], [1, 2, 3]))
+    assert [row.number for row in listed(backends, job)] == [1, 2, 3]
 
 
 @pytest.mark.parametrize(
