@@ -3,6 +3,7 @@
 import atexit
 import gc
 import os
+import signal
 
 import emissary.worker  # noqa: F401 - multiprocessing has each process import the program that forks it
 
@@ -10,3 +11,5 @@ import emissary.worker  # noqa: F401 - multiprocessing has each process import t
 gc.freeze()
 # Python would take seconds to take the libraries apart, in which a killed worker's runs would go on.
 atexit.register(os._exit, 0)
+# Where all processes of a service are told to end, the runs still have to save: it ends when its worker has.
+signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import runpy
 import shutil
+import signal
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -94,6 +95,7 @@ class _Child:
 def _run_engine(environment: dict[str, str]) -> None:
     """The forked process: becomes `python -m prefect.engine` for the flow run that `environment` names."""
     os.setsid()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the fork server ignores it
     # The fork server ends when nobody holds this pipe. Were it held here, a run would outlive its worker.
     os.close(forkserver._forkserver._forkserver_alive_fd)  # type: ignore[attr-defined]
     die_with_parent()

@@ -15,6 +15,8 @@ from uuid import UUID
 import psycopg
 from prefect import runtime
 from prefect._internal.control_listener import get_intent
+from prefect.exceptions import TerminationSignal
+from prefect.utilities import engine
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from emissary.processes import process_identity
@@ -30,6 +32,8 @@ _LOOK_SECONDS = 0.2
 # A cancelled run has to be gone within five seconds; what stops by itself does so sooner.
 _CANCEL_SECONDS = 3.0
 _OVERTIME_SECONDS = 30.0
+# As long as a worker that leaves gives its runs; together below the 20 seconds that whoever sent the SIGTERM waits.
+_SAVE_SECONDS, _END_SECONDS = 11.0, 5.0
 
 
 class Interrupted(Exception):
@@ -42,6 +46,7 @@ class _Attempt:
         url = catalogue_url(settings().database_url or "").set(drivername="postgresql")
         self._address = url.render_as_string(hide_password=False)
         self._cancelled_at: float | None = None
+        self._ended = False
 
     def live(self) -> None:
         """Beat, and see to it that the process ends when it must, until it has."""
@@ -78,11 +83,19 @@ class _Attempt:
             self._cancelled_at = self._cancelled_at or now
             if now - self._cancelled_at > _CANCEL_SECONDS:
                 _kill()
+        if get_intent() == "reschedule":
+            _save()
+        if _saving_since is not None and now - _saving_since > _SAVE_SECONDS and not self._ended:
+            self._ended = True
+            signal.raise_signal(signal.SIGTERM)
+        if _saving_since is not None and now - _saving_since > _SAVE_SECONDS + _END_SECONDS:
+            _kill()
         if self.deadline is not None and datetime.now(UTC) > self.deadline + timedelta(seconds=_OVERTIME_SECONDS):
             _kill()
 
 
 _attempt: _Attempt | None = None
+_saving_since: float | None = None
 
 
 async def take_lease(session: AsyncSession, row_id: str) -> int:
@@ -104,6 +117,7 @@ def begin(row_id: str, token: int, job: TrainingJob | None = None) -> None:
     if job is not None and job.timeout_seconds is not None and job.started_at is not None:
         deadline = job.started_at + timedelta(seconds=job.timeout_seconds)
     _attempt = _Attempt(row_id, token, deadline)
+    _replace_sigterm_handler()
     threading.Thread(target=_attempt.live, name="lease", daemon=True).start()
 
 
@@ -130,8 +144,8 @@ def must_stop() -> bool:
 
 
 def must_save() -> bool:
-    """Whether the run is to save what it has and stop: its worker ends, or its time is over."""
-    return get_intent() == "reschedule" or _is_over_time()
+    """Whether the run is to save what it has and stop: it or its worker is told to end, or its time is over."""
+    return get_intent() == "reschedule" or _saving_since is not None or _is_over_time()
 
 
 def raise_if_interrupted() -> None:
@@ -146,11 +160,34 @@ def end_if_interrupted() -> None:
     Raises TimeoutError with a sentence when its time is over, else the signal on which Prefect ends a run whose next
     state its worker sets.
     """
-    if get_intent() is not None:
-        signal.raise_signal(signal.SIGTERM)
+    if get_intent() is not None or _saving_since is not None:
+        raise TerminationSignal(signal=signal.SIGTERM)
     if _is_over_time():
         assert _attempt is not None
         raise TimeoutError("The job took longer than its timeout_seconds; raise them and resume it.")
+
+
+def _replace_sigterm_handler() -> None:
+    """Have a SIGTERM make the run save first, whoever sends it; Prefect's handler raises wherever the run is.
+
+    Prefect takes no word of its worker unless the handler is the one that it knows of, so that name is replaced too.
+    """
+    with engine._prefect_sigterm_bridge_lock:
+        if engine.is_prefect_sigterm_handler_installed():
+            engine._prefect_sigterm_handler = _on_sigterm  # type: ignore[assignment]
+            signal.signal(signal.SIGTERM, _on_sigterm)
+
+
+def _on_sigterm(number: int, *_: object) -> None:
+    _save()
+    assert _saving_since is not None
+    if must_stop() or time.monotonic() - _saving_since > _SAVE_SECONDS:
+        raise TerminationSignal(signal=number)
+
+
+def _save() -> None:
+    global _saving_since
+    _saving_since = _saving_since or time.monotonic()
 
 
 def _is_over_time() -> bool:

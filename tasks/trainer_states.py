@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Collection
 from itertools import count
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -36,13 +37,22 @@ def publish_state(job_id: str, folder: Path, complete: Collection[int] = ()) -> 
         patiently(store.delete, old)
 
 
-def restore(job_id: str, complete: Collection[int], work_dir: Path) -> int | None:
+class Restored(NamedTuple):
+    """The trainer state that a run goes on from."""
+
+    step: int
+    """The last optimizer step before it."""
+    threads: int | None
+    """How many torch had when it was saved; None where that is not known."""
+
+
+def restore(job_id: str, complete: Collection[int], work_dir: Path) -> Restored | None:
     """Make `work_dir` one that a trainer goes on from: the newest state that is whole and not behind a checkpoint that
     is missing; and which checkpoints are `complete`, so that they need not be made again.
 
-    Returns how many threads torch had when the state was saved; None without one.
+    Returns the state; None where there is none, and training begins.
     """
-    threads = None
+    restored = None
     store = artifact_store()
     for key in sorted(patiently(store.keys, _prefix(job_id)), reverse=True):
         try:
@@ -56,14 +66,14 @@ def restore(job_id: str, complete: Collection[int], work_dir: Path) -> int | Non
         if int(notes.get(_BEHIND) or 0) >= _first_missing(complete):
             patiently(store.delete, key)  # a trainer that goes on from here would not make the missing one
             continue
-        threads = int(notes.get(_THREADS) or 0) or None
         step = int(key.rpartition("/")[2])
+        restored = Restored(step, int(notes.get(_THREADS) or 0) or None)
         shutil.copytree(folder, work_dir / "trainer" / f"checkpoint-{step}")
         break
     (work_dir / "complete").mkdir()
     for number in complete:
         (work_dir / "complete" / str(number)).touch()
-    return threads
+    return restored
 
 
 def forget(job_id: str) -> None:

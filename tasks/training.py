@@ -102,10 +102,14 @@ async def run_trainer(
     told = told_what_ran_out(f"what {job.id} trains", SMALLER_TRAINING[job.training_technique])
     with tempfile.TemporaryDirectory(prefix="emissary-train-") as folder, told:
         work_dir = Path(folder)
-        threads = await anyio.to_thread.run_sync(restore, job.id, complete, work_dir)
-        if threads not in (None, torch.get_num_threads()):
-            differs = "Training goes on in %d threads, before in %s: its bytes may differ from those without a break"
-            log.warning(differs, torch.get_num_threads(), threads)
+        restored = await anyio.to_thread.run_sync(restore, job.id, complete, work_dir)
+        if restored is not None:
+            log.info("Training goes on after step %d", restored.step)
+            if restored.threads not in (None, torch.get_num_threads()):
+                differs = (
+                    "Training goes on in %d threads, before in %s: its bytes may differ from those without a break"
+                )
+                log.warning(differs, torch.get_num_threads(), restored.threads)
         cut = await anyio.to_thread.run_sync(
             partial(
                 trainer,

@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -13,21 +15,43 @@ from tests.jobs import until
 from tests.orphans import adopting_orphans
 
 WORKER = """
-import pathlib, sys, time
+import multiprocessing, pathlib, os, sys
 from emissary.fork_starter import warm_up
 warm_up(pathlib.Path(sys.argv[1]))
 print("warm", flush=True)
-time.sleep(600)
+for _ in sys.stdin:
+    with multiprocessing.get_context("forkserver").Pool(1) as pool:
+        print(pool.apply(os.getppid), flush=True)
 """
 
 
-def test_fork_server_ends_at_once_when_its_worker_is_killed(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", WORKER, str(tmp_path)]
-    popen = subprocess.Popen(command, cwd=PROJECT_ROOT, stdout=subprocess.PIPE, text=True)
+@contextmanager
+def warm_worker(sockets: Path) -> Iterator[tuple[subprocess.Popen[str], psutil.Process]]:
+    """A process with a warm fork server, which starts a process for each line that it reads, and writes who forked it;
+    and the fork server.
+    """
+    command = [sys.executable, "-c", WORKER, str(sockets)]
+    popen = subprocess.Popen(command, cwd=PROJECT_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     with adopting_orphans(), popen as worker:  # whoever else adopted the server may take seconds to bury it
         assert worker.stdout is not None
         assert worker.stdout.readline() == "warm\n"
         (server,) = (child for child in psutil.Process(worker.pid).children() if "forkserver" in str(child.cmdline()))
+        yield worker, server
+        worker.kill()
+
+
+def test_fork_server_that_is_told_to_end_with_its_worker_goes_on_for_the_runs(tmp_path: Path) -> None:
+    with warm_worker(tmp_path) as (worker, server):
+        assert worker.stdin is not None
+        assert worker.stdout is not None
+        server.terminate()
+        worker.stdin.write("\n")
+        worker.stdin.flush()
+        assert int(worker.stdout.readline()) == server.pid, "another one was started in its place"
+
+
+def test_fork_server_ends_at_once_when_its_worker_is_killed(tmp_path: Path) -> None:
+    with warm_worker(tmp_path) as (worker, server):
         worker.kill()
         killed = time.monotonic()
         until(server.status, lambda status: status == psutil.STATUS_ZOMBIE, 20)

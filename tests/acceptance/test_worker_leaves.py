@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -17,6 +17,7 @@ from tests.jobs import ROWS, TINY, ended, until, upload
 pytestmark = pytest.mark.acceptance
 
 STOP_SECONDS = 20
+EPOCH_STEPS = 16
 
 
 def worker() -> psutil.Process:
@@ -24,11 +25,12 @@ def worker() -> psutil.Process:
     return found
 
 
-def stop_worker() -> float:
+def stop_worker(with_all_it_runs: bool = False) -> float:
     """Stop the worker as a service manager does; returns the seconds it took. The supervisor starts the next."""
     process, begun = worker(), time.monotonic()
     runs = process.children(recursive=True)
-    process.terminate()
+    for each in [*runs, process] if with_all_it_runs else [process]:
+        each.terminate()
     psutil.wait_procs([process], STOP_SECONDS)
     took = time.monotonic() - begun
     assert not psutil.wait_procs([process, *runs], 5)[1], "the worker or something that it ran still lives"
@@ -62,27 +64,53 @@ def project(client: Client) -> str:
     return str(client.post("/v1/projects", {"name": "worker-leaves"})["id"])
 
 
-def test_job_goes_on_with_the_next_worker_from_what_it_saved(platform: Platform, client: Client, project: str) -> None:
+def stop_run() -> None:
+    """Stop the process of the one run that is no engine's, and nothing else; the worker starts it again."""
+    (server,) = (child for child in worker().children() if "forkserver" in str(child.cmdline()))
+    (run,) = (child for child in server.children() if child.is_running())
+    run.terminate()
+    assert not psutil.wait_procs([run], STOP_SECONDS)[1]
+
+
+STOPS: dict[str, Callable[[], object]] = {
+    "worker": stop_worker,
+    "worker-and-all-it-runs": lambda: stop_worker(with_all_it_runs=True),
+    "run": stop_run,
+}
+
+
+@pytest.mark.parametrize("what", STOPS)
+def test_job_goes_on_from_the_step_that_it_saved_when(
+    what: str, platform: Platform, client: Client, project: str
+) -> None:
     path = f"/v1/projects/{project}/training-jobs"
-    body = {"base_model": MODEL, "train_dataset_id": upload(client, project, ROWS), "parameters": TINY}
-    body["parameters"] = TINY | {"num_train_epochs": 30, "save_steps": 1000}
+    rows = upload(client, project, ROWS * EPOCH_STEPS)
+    parameters = TINY | {"per_device_train_batch_size": len(ROWS), "num_train_epochs": 4, "save_steps": 1000}
+    body = {"base_model": MODEL, "train_dataset_id": rows, "parameters": parameters | {"logging_steps": 1}}
     job = f"{path}/{client.post(path, body)['id']}"
-    until(lambda: client.get(f"{job}/checkpoints"), lambda found: len(found) >= 2)
     # Midway in an epoch, where nothing but being stopped makes it save.
-    until(lambda: client.get(job)["training_loss"], lambda points: points and points[-1]["step"] % 2 == 1)
-    assert stop_worker() < STOP_SECONDS
+    points = until(
+        lambda: client.get(job)["training_loss"],
+        lambda points: points and points[-1]["step"] > EPOCH_STEPS and 1 <= points[-1]["step"] % EPOCH_STEPS <= 8,
+    )
+    begun = time.monotonic()
+    STOPS[what]()
+    assert time.monotonic() - begun < STOP_SECONDS
     found = until(lambda: client.get(job), ended, 300)
     assert found["status"] == "Success", found["error"]
     kinds = [event["kind"] for event in client.get(f"{job}/events")]
-    assert [kinds.count(kind) for kind in ("started", "resumed", "checkpoint", "failed")] == [1, 1, 30, 0]
-    steps = [point["step"] for point in found["training_loss"]]
-    assert steps == sorted(set(steps))
+    assert [kinds.count(kind) for kind in ("started", "resumed", "checkpoint", "failed")] == [1, 1, 4, 0]
+    assert [point["step"] for point in found["training_loss"]] == list(range(1, 4 * EPOCH_STEPS + 1))
+    (said,) = (line["message"] for line in client.get(f"{job}/logs") if "goes on after" in line["message"])
+    step = int(said.rpartition(" ")[2])
+    assert step >= points[-1]["step"], "steps were done again"
+    assert step % EPOCH_STEPS, f"{said}, an epoch's last, which is saved anyway"
 
 
 def test_no_request_to_a_deployment_fails_while_its_worker_is_replaced(
     platform: Platform, client: Client, project: str
 ) -> None:
-    (job,) = client.get(f"/v1/projects/{project}/training-jobs")
+    job = client.get(f"/v1/projects/{project}/training-jobs")[0]
     body = {"training_job_id": job["id"], "checkpoint": 1, "name": "worker-leaves"}
     deployment = client.post(f"/v1/projects/{project}/deployments", body)
     until_status(client, f"/v1/projects/{project}/deployments/{deployment['id']}", "Deployed")
