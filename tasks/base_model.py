@@ -8,7 +8,9 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from emissary import model_files
+from emissary.hub_tokens import hub_token
 from emissary.settings import settings
+from tasks.patience import patiently
 
 
 @task(task_run_name="base-model-{name}", cache_policy=NO_CACHE)
@@ -18,4 +20,6 @@ async def base_model_files(name: str) -> Path:
     if (folder := model_files.local_folder(name, settings())) is not None:
         return folder
     log.info("Fetching the base model %s", name)
-    return await anyio.to_thread.run_sync(partial(model_files.fetch, name, settings()))
+    return await anyio.to_thread.run_sync(
+        partial(model_files.fetch, name, settings(), token=partial(patiently, hub_token))
+    )

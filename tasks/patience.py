@@ -1,4 +1,4 @@
-"""The artifact store as flow runs use it: where it is away they wait."""
+"""The artifact store, and what else runs cannot do without, as they use it: where it is away they wait."""
 
 import logging
 import time

@@ -171,8 +171,8 @@ def test_hub_is_asked_whether_the_model_can_be_had(tmp_path: Path, hub: str) -> 
     fine, nobody, gated, adapters, pickles, broken, slow = checked(tmp_path, hub, *(f"{name}/m" for name in owners))
     assert fine == "accepted"
     assert nobody == (
-        "hf_model_link: the Hugging Face model nobody/m cannot be used: there is no such model, or HF_TOKEN does not "
-        "open it."
+        "hf_model_link: the Hugging Face model nobody/m cannot be used: there is no such model, or this platform's "
+        "token does not open it."
     )
     assert "gated/m cannot be used: it is gated" in gated
     assert "HF_TOKEN" in gated

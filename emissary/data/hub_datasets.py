@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from emissary.data.row_files import write_rows
 from emissary.errors import InvalidInput, NotFound, Unavailable
+from emissary.hub_tokens import GIVE_ONE, hub_token
 
 if TYPE_CHECKING:
     import datasets
@@ -54,7 +55,7 @@ def export_from_hub(
         import datasets
 
         # It refuses a dataset that names files outside of its repository.
-        loaded = datasets.load_dataset(name, config, streaming=True, revision=revision)
+        loaded = datasets.load_dataset(name, config, streaming=True, revision=revision, token=hub_token())
         _write(name, _split(name, loaded, split), target, most_bytes)
 
 
@@ -92,15 +93,15 @@ def newest_revision(name: str, revision: str | None = None, *, nothing: str) -> 
     )
 
     try:
-        found = HfApi().dataset_info(name, revision=revision, timeout=_ANSWER_SECONDS)
+        found = HfApi(token=hub_token()).dataset_info(name, revision=revision, timeout=_ANSWER_SECONDS)
     except HFValidationError:
         raise InvalidInput(f"{nothing} it is not the name of a dataset of the Hugging Face hub.") from None
     except GatedRepoError as error:
         raise NotFound(
-            f"{nothing} on the Hugging Face hub it is gated: accept its terms there, set HF_TOKEN."
+            f"{nothing} on the Hugging Face hub it is gated: accept its terms there, and {GIVE_ONE}."
         ) from error
     except RepositoryNotFoundError as error:
-        raise NotFound(f"{nothing} no dataset of the Hugging Face hub; a private one needs HF_TOKEN.") from error
+        raise NotFound(f"{nothing} no dataset of the Hugging Face hub; for a private one, {GIVE_ONE}.") from error
     except RevisionNotFoundError as error:
         raise InvalidInput(f"{nothing} on the Hugging Face hub it has no revision {revision!r}.") from error
     except (httpx2.HTTPError, OSError) as error:
