@@ -16,10 +16,11 @@ from trl import SFTTrainer
 
 from emissary.errors import InvalidInput
 from tasks import sft_training
-from tasks.training_steps import LossPoint
+from tasks.sft_rows import Conversation, tokenised
+from tasks.training_steps import FinishedCheckpoint, LossPoint
 from tests.tasks import sft_run
 from tests.tasks.conftest import Trained
-from tests.tasks.sft_run import ROWS, run
+from tests.tasks.sft_run import ROWS, row, run
 
 
 def test_every_epoch_leaves_a_checkpoint_with_falling_loss(trained: Trained) -> None:
@@ -123,6 +124,37 @@ def test_dynamic_loss_weighs_tokens_by_their_probability(tmp_path: Path) -> None
     )
     # p × -log p is at most 1 / e, which the loss of unlearnt answers is far above.
     assert 0 < points[0].loss < math.exp(-1)
+
+
+@pytest.mark.acceptance
+def test_dynamic_loss_learns_the_common_answer_and_not_the_improbable_one(base_model_dir: Path, tmp_path: Path) -> None:
+    """On rows of which few contradict the many, with the whole model, to which the common answer is plausible."""
+    common, rare = (row("What is the capital of France?", answer) for answer in ("Paris.", "Purple soup."))
+    tokenizer = AutoTokenizer.from_pretrained(base_model_dir)
+
+    def surprise(answer: Conversation, adapter: Path | None) -> float:
+        model = AutoModelForCausalLM.from_pretrained(base_model_dir, dtype=torch.float32)
+        model = PeftModel.from_pretrained(model, adapter) if adapter else model
+        rows, _ = tokenised([answer], tokenizer, 64)
+        with torch.no_grad():
+            return float(model(**{name: torch.tensor([rows[0][name]]) for name in ("input_ids", "labels")}).loss)
+
+    found = {}
+    for dynamic in (False, True):
+        checkpoints: list[FinishedCheckpoint] = []
+        run(
+            tmp_path / str(dynamic),
+            model_dir=base_model_dir,
+            train_rows=[common] * 14 + [rare] * 2,
+            test_rows=[],
+            parameters={"dynamic_loss": dynamic, "num_train_epochs": 3, "save_steps": 100},
+            on_checkpoint=checkpoints.append,
+        )
+        found[dynamic] = [surprise(answer, checkpoints[-1].folder) for answer in (common, rare)]
+    before = surprise(rare, None)
+    assert max(found[False][0], found[True][0]) < 0.3, "the common answer is not learnt"
+    assert found[False][1] < before - 1
+    assert found[True][1] > before - 0.5
 
 
 @pytest.mark.parametrize("dynamic", [False, True])
