@@ -2,13 +2,15 @@
 
 The one way to run them, for tests of checkpoints, for rewards and for trying them out. One process scores many rows; it
 is isolated by `blocks/bubblewrap.py`. A row on which the function fails, hangs or ends its process is that row's
-failure: the process is started again for the rows behind it. A function that runs the answers as code has a process for
+failure: the process is started again for the rows behind it. Where somebody outside has killed the sandbox, which
+nothing in it can, the row is scored again. A function that runs the answers as code has a process for
 each, so that no answer reaches what another one is scored by; whatever it does to its process, it scores 0.
 """
 
 import asyncio
 import logging
 import secrets
+import signal
 import sysconfig
 import tempfile
 import time
@@ -28,6 +30,7 @@ from blocks.sandbox_replies import (
     OutOfTime,
     ProcessLost,
     RowScore,
+    TestingFailed,
     raise_if_many_failed,
     read_loaded,
     read_score,
@@ -40,6 +43,8 @@ Row = tuple[str, str, str]
 _MarkedRow = tuple[str, str, str, str]
 """(token, input, expected output, predicted output)"""
 ROW_SECONDS = 10.0
+_MOST_KILLS = 3
+"""From outside, of one sandbox; whoever kills more of them means it."""
 
 log = logging.getLogger(__name__)
 
@@ -112,6 +117,7 @@ class Sandbox:
         self._isolated: bool | None = None  # not known before the first call
         self._libraries: Path | None = None
         self._process: Process | None = None
+        self._kills = 0
         self._busy = 0.0  # seconds that this process was scoring
         self._folder: tempfile.TemporaryDirectory[str] | None = None  # of a plain process
 
@@ -192,7 +198,8 @@ class Sandbox:
                 except TimeoutError:
                     raise ProcessLost(f"the function did not score the row within {self._row_seconds:g} s") from None
         except ProcessLost as lost:
-            scores.append(RowScore(0.0, None) if alone else RowScore(None, str(lost)))
+            if not self._was_killed(process):
+                scores.append(RowScore(0.0, None) if alone else RowScore(None, str(lost)))
             await self._end()
         finally:
             sending.cancel()
@@ -217,8 +224,21 @@ class Sandbox:
         self._busy = 0.0
         told = header(self._function, self._seconds, libraries=seen_at, isolated=bool(self._isolated), user=user)
         await send(self._process, [told])
-        await read_loaded(self._process, self._function.name)
+        try:
+            await read_loaded(self._process, self._function.name)
+        except TestingFailed:
+            if self._was_killed(self._process):
+                return await self._start()
+            raise
         return self._process
+
+    def _was_killed(self, process: Process) -> bool:
+        """Whether bubblewrap itself was killed, whose end is that of everything in the sandbox."""
+        if not self._isolated or process.returncode != -signal.SIGKILL or self._kills == _MOST_KILLS:
+            return False
+        self._kills += 1
+        _run_log().warning("The sandbox of %r was killed from outside; going on in a new one", self._function.name)
+        return True
 
     async def _end(self) -> None:
         if self._process is not None:

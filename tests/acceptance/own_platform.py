@@ -138,7 +138,8 @@ class OwnPlatform:
             ("prefect server start", "Prefect server"),
             ("multiprocessing.resource_tracker", "resource tracker"),
             (str(self.home / "postgres"), "postmaster"),
-            ("bwrap", "sandbox"),
+            # Of the two that bubblewrap is, the outer one.
+            ("bwrap", "other" if "bwrap" in above else "sandbox"),
         ):
             if mark in line:
                 return kind

@@ -7,11 +7,11 @@ from signal import SIGKILL, SIGTERM, Signals
 EVERYTHING, SUPERVISOR = "everything", "supervisor"
 KILLS: list[tuple[str, Signals]] = [
     ("run", SIGKILL),
-    ("run", SIGKILL),
     ("run", SIGTERM),
     ("worker", SIGKILL),
     ("worker", SIGTERM),
     ("fork server", SIGKILL),
+    ("sandbox", SIGKILL),
     ("API", SIGKILL),
     ("API", SIGTERM),
     ("Prefect server", SIGKILL),
@@ -38,7 +38,7 @@ WORK = {
     "delete deployment": 2,
 }
 """What clients do, by how often."""
-KILL_SECONDS, WORK_SECONDS = 12.0, 3.5
+KILL_SECONDS, WORK_SECONDS = 11.0, 3.5
 """Mean times between two."""
 
 

@@ -7,13 +7,18 @@ from pathlib import Path
 def descendants(ancestor: int) -> set[int]:
     """Processes below `ancestor`."""
     parents = {}
-    for entry in Path("/proc").glob("[0-9]*/stat"):
+    for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            parents[int(entry.parent.name)] = int(entry.read_text().rpartition(")")[2].split()[1])
+            parents[int(entry.name)] = parent_of(int(entry.name))
     found = {ancestor}
     while grown := {process for process, parent in parents.items() if parent in found} - found:
         found |= grown
     return found - {ancestor}
+
+
+def parent_of(process: int) -> int:
+    """Its parent. Raises OSError where it is gone."""
+    return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def running(process: int) -> bool:

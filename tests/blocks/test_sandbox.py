@@ -2,6 +2,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import signal
 import threading
 import time
 from pathlib import Path
@@ -18,7 +19,7 @@ from blocks.sandbox import Sandbox, run_rows, score_rows
 from blocks.sandbox_replies import RowScore, TestingFailed
 from emissary.testing_function_files import TestingFunction
 from tests.blocks.conftest import Score
-from tests.blocks.processes import descendants, running
+from tests.blocks.processes import descendants, parent_of, running
 
 THREE = "input_text, expected_output, predicted_output"
 
@@ -162,6 +163,37 @@ def test_a_row_that_hangs_or_ends_the_process_is_its_own_failure(score_each: Sco
     assert "ended its process (status 7)" in failed[5]
     assert failed[6].startswith("MemoryError")
     assert [row.score for row in scores[7:]] == list(map(float, range(7, 500)))
+
+
+def test_rows_of_a_sandbox_that_is_killed_from_outside_are_scored_all_the_same(namespaces: None) -> None:
+    """It is killed at the third row, and where it has been started again while the function is loaded."""
+    slow = f"import time\ntime.sleep(0.3)\ndef attempt({THREE}):\n    time.sleep(0.1)\n    return int(predicted_output)"
+    function = TestingFunction(name="attempt", content=slow)
+    others = descendants(os.getpid())  # the platform of other tests
+
+    def outer() -> set[int]:
+        """The processes that this one has started."""
+        return {pid for pid in descendants(os.getpid()) - others if parent_of(pid) == os.getpid()}
+
+    async def started(after: set[int]) -> set[int]:
+        while not (found := outer() - after):  # noqa: ASYNC110 - nothing tells of a start
+            await asyncio.sleep(0.01)
+        return found
+
+    async def run() -> list[RowScore]:
+        rows = [("", "", str(number)) for number in range(5)]
+        scoring = asyncio.create_task(run_rows(function, rows, seconds=60, isolation="bwrap", trusted=False))
+        first = await started(set())
+        await asyncio.sleep(0.6)
+        for pid in first:
+            os.kill(pid, signal.SIGKILL)
+        second = await started(first)
+        await asyncio.sleep(0.1)
+        for pid in second:
+            os.kill(pid, signal.SIGKILL)
+        return await scoring
+
+    assert asyncio.run(run()) == [RowScore(float(number), None) for number in range(5)]
 
 
 @pytest.mark.parametrize("isolation", ["bwrap", "none"])
