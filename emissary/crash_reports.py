@@ -44,7 +44,7 @@ class CrashReports(StateProposer):
             except ObjectNotFound:
                 return None
             except (httpx.TransportError, PrefectHTTPStatusError) as error:
-                logger.warning("%s crashed; Prefect is told later: %s", flow_run.id, error or type(error).__name__)
+                logger.warning("%s crashed; Prefect is told later: %s", flow_run.id, str(error) or type(error).__name__)
             await anyio.sleep(_AGAIN_SECONDS)
         return None
 

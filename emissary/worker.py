@@ -128,7 +128,9 @@ class WarmWorker(BaseWorker[ProcessJobConfiguration, ProcessVariables, ProcessWo
             answer = await asking
         except _AWAY as error:
             if not self._prefect_is_away:
-                self._logger.warning("Prefect is away (%s); runs go on, new ones wait", error or type(error).__name__)
+                self._logger.warning(
+                    "Prefect is away (%s); runs go on, new ones wait", str(error) or type(error).__name__
+                )
             self._prefect_is_away = True
             return None
         self._prefect_is_away = False

@@ -22,7 +22,7 @@ async def resume(row: PipelineRun) -> None:
         async with prefect_client() as client:
             await _resume(client, row.flow_run_id)
     except PREFECT_AWAY as error:
-        logger.warning("%s goes on once Prefect can be reached: %s", row.id, error or type(error).__name__)
+        logger.warning("%s goes on once Prefect can be reached: %s", row.id, str(error) or type(error).__name__)
 
 
 async def resume_answered(client: PrefectClient) -> None:

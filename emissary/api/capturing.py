@@ -134,7 +134,9 @@ async def write_for_ever() -> None:
         try:
             await asyncio.wait_for(write_waiting(), _LAST_SECONDS)
         except Exception as error:
-            logger.warning("%d captured answers are lost (%s)", len(_waiting.recordings), error or type(error).__name__)
+            logger.warning(
+                "%d captured answers are lost (%s)", len(_waiting.recordings), str(error) or type(error).__name__
+            )
 
 
 async def write_waiting() -> None:

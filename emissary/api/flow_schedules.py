@@ -98,7 +98,10 @@ async def _apply(client: PrefectClient, kept: _Kept) -> None:
             if error.response.status_code != httpx.codes.CONFLICT:
                 raise
     for before, row in other:
-        await client.update_deployment_schedule(flow_deployment.id, before.id, active=row.active, schedule=row.schedule)
+        # Prefect's server empties the parameters where none are given.
+        await client.update_deployment_schedule(
+            flow_deployment.id, before.id, active=row.active, schedule=row.schedule, parameters=row.parameters
+        )
     if missing or surplus or other:
         # Prefect drops the coming runs of all schedules of a deployment when one is deleted or changed, and makes those
         # of a new one within a minute: one that is due sooner would be missed.
@@ -106,6 +109,8 @@ async def _apply(client: PrefectClient, kept: _Kept) -> None:
 
 
 def _differs(there: DeploymentSchedule, wanted: DeploymentScheduleCreate) -> bool:
-    """Whether it fires at other times; when an interval began to be counted does not matter."""
-    ours, theirs = (row.schedule.model_dump(exclude={"anchor_date"}) for row in (wanted, there))
-    return (there.active, theirs) != (wanted.active, ours)
+    """Whether it fires at other times or for something else; when an interval began to be counted does not matter."""
+    ours, theirs = (
+        (row.active, row.parameters, row.schedule.model_dump(exclude={"anchor_date"})) for row in (wanted, there)
+    )
+    return ours != theirs

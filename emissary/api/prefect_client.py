@@ -44,4 +44,4 @@ def refusal_logged(about: object) -> Iterator[None]:
     except (PrefectHTTPStatusError, ObjectNotFound) as error:
         if isinstance(error, PrefectHTTPStatusError) and error.response.status_code >= 500:
             raise
-        logger.warning("Prefect refuses what is asked about %s: %s", about, error or type(error).__name__)
+        logger.warning("Prefect refuses what is asked about %s: %s", about, str(error) or type(error).__name__)

@@ -66,7 +66,7 @@ async def _submit_now(row: FlowBacked) -> None:
         async with prefect_client() as client:
             await _submit(client, row)
     except PREFECT_AWAY as error:
-        logger.warning("%s waits for Prefect, which cannot be reached: %s", row.id, error or type(error).__name__)
+        logger.warning("%s waits for Prefect, which cannot be reached: %s", row.id, str(error) or type(error).__name__)
 
 
 async def _submit(client: PrefectClient, row: FlowBacked) -> None:

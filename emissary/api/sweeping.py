@@ -47,7 +47,7 @@ async def sweep_for_ever() -> None:
         try:
             await sweep(silences)
         except PREFECT_AWAY as error:
-            logger.warning("Prefect cannot be reached (%s); trying again", error or type(error).__name__)
+            logger.warning("Prefect cannot be reached (%s); trying again", str(error) or type(error).__name__)
         except Exception:
             logger.exception("The sweep failed; trying again")
         await asyncio.sleep(SWEEP_SECONDS)

@@ -66,7 +66,7 @@ class VllmServer:
             # A server that ends closes its connections a little before it is gone.
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(_STOP_SECONDS)
-            how = _ended(self._process) or f"does not answer ({error or type(error).__name__})"
+            how = _ended(self._process) or f"does not answer ({str(error) or type(error).__name__})"
             raise VllmFailed(f"vLLM {how} in the middle of its work; {self._log} says why. Resume the job.") from error
         if answer.status_code != httpx.codes.OK:
             raise VllmFailed(

@@ -23,7 +23,7 @@ async def healthz() -> JSONResponse:
             online = [await _has_worker(client, pool) for pool in POOLS]
             parts["worker"] = "ok" if all(online) else "down"
     except Exception as error:
-        parts["missing"] = f"Prefect: {error or type(error).__name__}"
+        parts["missing"] = f"Prefect: {str(error) or type(error).__name__}"
     ready = all(parts[name] == "ok" for name in ("api", "prefect", "worker"))
     return JSONResponse(parts, 200 if ready else 503)
 
