@@ -112,5 +112,14 @@ def sentence(rules: Sequence[GateRule], champion: bool) -> str:
         ]
         more = f"; and {len(missed) - 3} more" if len(missed) > 3 else ""
         return f"{len(missed)} of {len(rules)} rules of the gate are not met: {'; '.join(said)}{more}."
-    compared = "better than what was deployed" if champion else "compared with nothing, for nothing was deployed"
-    return f"All {len(rules)} rules of the gate are met; {compared}."
+    met = "The one rule of the gate is met" if len(rules) == 1 else f"All {len(rules)} rules of the gate are met"
+    return f"{met if rules else 'The gate has no rules'}; {_compared(rules, champion)}."
+
+
+def _compared(rules: Sequence[GateRule], champion: bool) -> str:
+    if not champion:
+        return "compared with nothing, for nothing was deployed"
+    better = next((rule.found for rule in rules if rule.rule == "minimum_improvement"), None)
+    if better is None or better > _ROUNDING:
+        return "better than what was deployed"
+    return f"{'as good as' if better >= -_ROUNDING else 'worse than'} what was deployed"

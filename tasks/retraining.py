@@ -32,7 +32,7 @@ async def turn(run: PipelineRun) -> str | None:
         return None if earlier is None else f"The run {earlier.id} has not ended."
 
     async def free() -> bool:
-        return await in_catalogue(pipeline_runs.earlier, run) is None
+        return await in_catalogue(pipeline_runs.has_its_turn, run.id)
 
     await _until(free, bool)
     return None

@@ -17,7 +17,8 @@ from emissary.errors import EmissaryError, Unavailable
 
 logger = logging.getLogger(__name__)
 _DATABASE_SECONDS = 5
-_VARIANTS = ("constrained", "literal", "function-", "source=")
+_KIND = "source="
+_VARIANTS = ("constrained", "literal", "function-", "list[", _KIND)
 _CODES = {401: "unauthorized", 404: "object_not_found", 405: "method_not_allowed", 413: "too_large"}
 
 
@@ -32,14 +33,21 @@ def field_sentence(error: RequestValidationError) -> str:
     """The first problem of an invalid request, naming the field; how many more there are."""
     problems = error.errors()
     first = problems[0]
+    family = [problem for problem in problems if _field(problem) == _field(first)]
+    # Of a field that may be of several types each has its problem. That of the type that was meant is within the value.
+    first = max(family, key=lambda problem: (not problem["type"].endswith("_type"), len(problem["loc"])))
     if first["type"] == "json_invalid":
         place = json.JSONDecodeError(first["ctx"]["error"], str(error.body), int(first["loc"][-1]))
         return f"The body is not valid JSON: {place.msg} at line {place.lineno}, column {place.colno}."
     where = _path(first)
     message = first["msg"].removeprefix("Value error, ")
-    others = len({_path(problem) for problem in problems} - {where})
+    if first["type"] == "extra_forbidden":
+        message = "there is no such field"
+    others = len({_field(problem) for problem in problems}) - 1
     more = f" ({others} more {'field' if others == 1 else 'fields'} to correct)" if others else ""
-    return f"{where or 'The body'}: {message[0].lower()}{message[1:]}{more}."
+    # A sentence may begin with a word in capitals, such as a part of a recurrence rule.
+    first_letter = message[0] if message[:2].isupper() else message[0].lower()
+    return f"{where or 'The body'}: {first_letter}{message[1:]}{more}."
 
 
 def _path(problem: dict[str, Any]) -> str:
@@ -47,8 +55,21 @@ def _path(problem: dict[str, Any]) -> str:
     path = [str(part) for part in problem["loc"][1:]]  # the first is body, path, query or header
     if problem["type"] == "unknown_source":
         path.append(problem["ctx"]["field"])
-    # `checkpoint` may be a number or a word: pydantic appends the variant it tried, which is no part of the path.
-    return ".".join(part for part in path if part != "int" and not part.startswith(_VARIANTS))
+    return ".".join(part for part in path if not _is_variant(part))
+
+
+def _field(problem: dict[str, Any]) -> tuple[str, ...]:
+    """The path of the field; of one that may be of several types up to there."""
+    path = [str(part) for part in problem["loc"][1:]]
+    ends = (number for number, part in enumerate(path) if _is_variant(part) and not part.startswith(_KIND))
+    return tuple(path[: next(ends, len(path))])
+
+
+def _is_variant(part: str) -> bool:
+    """Whether pydantic names a type that it tried, which is no part of the path: `checkpoint` may be a number or a
+    word.
+    """
+    return part in ("int", "str") or part.startswith(_VARIANTS)
 
 
 def _allowed(request: Request) -> set[str]:

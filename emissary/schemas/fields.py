@@ -4,9 +4,15 @@ import re
 from datetime import datetime
 from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from emissary.errors import InvalidInput
+
+
+class Strict(BaseModel):
+    """What a request brings, with no other fields: a misspelt one would be as if it were not given."""
+
+    model_config = ConfigDict(extra="forbid")
 
 
 def _unix(value: object) -> object:

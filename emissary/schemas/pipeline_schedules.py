@@ -4,8 +4,9 @@ import re
 from typing import Annotated
 
 from dateutil.rrule import rrulestr
-from pydantic import AfterValidator, BaseModel, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from emissary.schemas.fields import Strict
 from emissary.schemas.schedules import TimeZone
 
 _PARTS = re.compile(r"(RRULE:)?FREQ=(YEARLY|MONTHLY|WEEKLY|DAILY)(;[A-Z]+=[A-Z0-9,+-]+)*")
@@ -49,7 +50,7 @@ def _rrule(value: str) -> str:
     return value
 
 
-class PipelineSchedule(BaseModel):
+class PipelineSchedule(Strict):
     """One of `cron`, `interval_seconds` and `rrule`, by the clock of `timezone`."""
 
     cron: Annotated[str, Field(strict=True, max_length=200), AfterValidator(_cron)] | None = Field(

@@ -1,11 +1,11 @@
 """Pipelines: gather data, train, compare with what is deployed, deploy what is better; again and again."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from emissary.schemas.decisions import Decision, Outcome
-from emissary.schemas.fields import Description, Name, Reference, UnixTime
+from emissary.schemas.fields import Description, Name, Reference, Strict, UnixTime
 from emissary.schemas.grpo_jobs import GrpoJobCreate, Weight
 from emissary.schemas.pipeline_schedules import PipelineSchedule
 from emissary.schemas.sources import DatasetsSource, Gather, References, S3Objects
@@ -16,7 +16,7 @@ RunStatus = Literal["Pending", "Running", "Success", "Failed", "Cancelled"]
 Trigger = Literal["request", "schedule", "webhook", "dataset"]
 
 
-class PipelineTraining(TrainingOptions):
+class PipelineTraining(Strict, TrainingOptions):
     """How each run trains: the fields of a training job but its data."""
 
     test_functions: list[Annotated[str, Field(strict=True)]] = Field(
@@ -30,7 +30,7 @@ class PipelineTraining(TrainingOptions):
     )
 
 
-class Gate(BaseModel):
+class Gate(Strict):
     """What a trained checkpoint must meet to be deployed. Without a champion only `minimum_score` applies."""
 
     minimum_score: dict[str, Number] = Field(
@@ -57,7 +57,7 @@ class Gate(BaseModel):
     )
 
 
-class Watch(BaseModel):
+class Watch(Strict):
     """For how long a promotion is watched, and when it is taken back."""
 
     watch_seconds: Annotated[int, Field(strict=True, ge=0, le=86_400)] = Field(
@@ -76,7 +76,7 @@ class Watch(BaseModel):
     )
 
 
-class Triggers(BaseModel):
+class Triggers(Strict):
     """What has the pipeline run beside its schedule, webhooks and requests."""
 
     on_dataset: bool = Field(
@@ -86,7 +86,7 @@ class Triggers(BaseModel):
     )
 
 
-class PipelineCreate(BaseModel):
+class PipelineCreate(Strict):
     """POST …/pipelines."""
 
     name: Name = Field(description="Name of the pipeline, of which the project has no other.")
@@ -124,6 +124,15 @@ class PipelineCreate(BaseModel):
         return GrpoJobCreate(**fields, reward=self.train.reward)
 
 
+class PipelineReplace(PipelineCreate):
+    """PUT …/pipelines/{id}: what GET answers may be sent back, changed."""
+
+    id: Any = Field(default=None, exclude=True, description="Not read.")
+    created_by: Any = Field(default=None, exclude=True, description="Not read.")
+    created_at: Any = Field(default=None, exclude=True, description="Not read.")
+    updated_at: Any = Field(default=None, exclude=True, description="Not read.")
+
+
 class PipelineSummary(BaseModel):
     """A pipeline in a list."""
 
@@ -144,7 +153,7 @@ class PipelineDetail(PipelineCreate):
     updated_at: UnixTime
 
 
-class PipelineRunCreate(BaseModel):
+class PipelineRunCreate(Strict):
     """POST …/runs: what is different in this run."""
 
     datasets: References | None = Field(
@@ -187,13 +196,13 @@ class Promotion(BaseModel):
     rolled_back: str | None = Field(default=None, description="Why the old checkpoint was deployed again.")
 
 
-class PipelineRunApproval(BaseModel):
+class PipelineRunApproval(Strict):
     """POST …/approve."""
 
     reason: Description | None = Field(default=None, description="Why; it is kept with the run.")
 
 
-class PipelineRunRejection(BaseModel):
+class PipelineRunRejection(Strict):
     """POST …/reject."""
 
     reason: Annotated[Description, Field(min_length=1)] = Field(description="Why; it is kept with the run.")
@@ -208,7 +217,9 @@ class PipelineRunSummary(BaseModel):
     trigger: Trigger
     status: RunStatus
     outcome: Outcome | None = Field(description="What came of it; null until that is known, or where it was cancelled.")
-    reason: str | None = Field(description="Why that came of it; of a run that waits for a person, that it does.")
+    reason: str | None = Field(
+        description="Why that came of it; of a run that waits for a person or an earlier run, that it does."
+    )
     training_job_id: str | None
     created_at: UnixTime
     updated_at: UnixTime

@@ -4,9 +4,9 @@ import re
 from typing import Annotated, Any, Literal
 
 import httpx
-from pydantic import AfterValidator, BaseModel, Discriminator, Field, Tag
+from pydantic import AfterValidator, Discriminator, Field, Tag
 
-from emissary.schemas.fields import Reference
+from emissary.schemas.fields import Reference, Strict
 from emissary.schemas.traffic import Only
 
 References = Annotated[list[Reference], Field(min_length=1, max_length=100)]
@@ -82,7 +82,7 @@ S3Objects = Annotated[
 """Keys of objects in S3, or their s3:// URIs."""
 
 
-class DatasetsSource(BaseModel):
+class DatasetsSource(Strict):
     """Datasets of the project."""
 
     source: Literal["datasets"] = Field(default="datasets", description="Datasets of the project.")
@@ -93,7 +93,7 @@ class DatasetsSource(BaseModel):
     )
 
 
-class _Fetched(BaseModel):
+class _Fetched(Strict):
     merge: bool = Field(
         default=False,
         strict=True,

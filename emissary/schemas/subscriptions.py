@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
-from emissary.schemas.fields import Description, Name, UnixTime
+from emissary.schemas.fields import Description, Name, Strict, UnixTime
 from emissary.schemas.sources import WebAddress
 
 Event = Literal[
@@ -36,7 +36,7 @@ DeliveryStatus = Literal["Pending", "Delivered", "Dead"]
 BlockName = Annotated[str, Field(strict=True, pattern=r"^[a-z0-9-]{1,100}/[a-z0-9-]{1,100}$")]
 
 
-class SubscriptionCreate(BaseModel):
+class SubscriptionCreate(Strict):
     """POST …/subscriptions."""
 
     name: Name = Field(description="Name of the subscription, of which the project has no other.")
@@ -64,7 +64,7 @@ class SubscriptionCreate(BaseModel):
         return self
 
 
-class SubscriptionRotate(BaseModel):
+class SubscriptionRotate(Strict):
     """POST …/rotate."""
 
     overlap_seconds: Annotated[int, Field(strict=True, ge=0, le=30 * 24 * 3600)] = Field(

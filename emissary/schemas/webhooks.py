@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from emissary.payload_templates import parse
-from emissary.schemas.fields import Name, UnixTime
+from emissary.schemas.fields import Name, Strict, UnixTime
 
 Scheme = Literal["standard", "github", "token"]
 
@@ -21,10 +21,9 @@ Template = Annotated[str, Field(strict=True, min_length=1, max_length=500), Afte
 """Text with expressions of what was sent."""
 
 
-class WebhookParameters(BaseModel):
+class WebhookParameters(Strict):
     """What is different in a run, as in POST …/runs, made of what was sent."""
 
-    model_config = ConfigDict(extra="forbid")
     datasets: Annotated[list[Template], Field(min_length=1, max_length=100)] | None = Field(
         default=None,
         description="Ids of datasets, or templates that give one, such as `{{ payload.dataset_id }}`; one that is an "
@@ -44,7 +43,7 @@ class WebhookParameters(BaseModel):
         return self
 
 
-class WebhookCreate(BaseModel):
+class WebhookCreate(Strict):
     """POST …/webhooks."""
 
     name: Name = Field(description="Name of the webhook, of which the pipeline has no other.")
@@ -58,7 +57,7 @@ class WebhookCreate(BaseModel):
     )
 
 
-class WebhookRotate(BaseModel):
+class WebhookRotate(Strict):
     """POST …/rotate."""
 
     overlap_seconds: Annotated[int, Field(strict=True, ge=0, le=30 * 24 * 3600)] = Field(

@@ -124,6 +124,14 @@ async def earlier(session: AsyncSession, run: PipelineRun) -> PipelineRun | None
     return (await session.scalars(query.limit(1))).first()
 
 
+async def has_its_turn(session: AsyncSession, run_id: str) -> bool:
+    """Whether no earlier run of the pipeline is on; its reason says which one it waits for."""
+    run = await locked(session, run_id)
+    before = await earlier(session, run)
+    run.reason = None if before is None else f"It waits for the run {before.id}, which has not ended."
+    return before is None
+
+
 async def gather(session: AsyncSession, run_id: str) -> Sequence[Dataset]:
     """The datasets that the run uses, the oldest first, from now on the same; none where all of their content was in
     an earlier run that came to a decision. Raises InvalidInput as `pipelines.gathered`.

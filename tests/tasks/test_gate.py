@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from emissary.schemas.decisions import GateRule
 from emissary.schemas.pipelines import Gate
 from tasks.gate import Measured, apply, confidence, differences, sentence
 
@@ -55,6 +56,16 @@ def test_class_that_got_worse_by_more_than_the_tolerance_is_named() -> None:
     rules = apply(Gate(class_tolerance=0.1), FIRST, challenger, champion)
     assert [(rule.of, rule.passed) for rule in rules if rule.rule == "class_tolerance"] == [("a", True), ("b", False)]
     assert "class_tolerance of b is -0.2, wanted -0.1" in sentence(rules, champion=True)
+
+
+@pytest.mark.parametrize(
+    ("found", "compared"), [(0.2, "better than"), (0.0, "as good as"), (-0.2, "worse than"), (None, "better than")]
+)
+def test_rules_that_are_met_say_how_it_compares(found: float | None, compared: str) -> None:
+    rule = GateRule(rule="minimum_improvement", of="f", wanted=-1.0, found=found, passed=True)
+    assert sentence([rule], champion=True) == f"The one rule of the gate is met; {compared} what was deployed."
+    assert sentence([rule, rule], champion=True).startswith("All 2 rules of the gate are met; ")
+    assert sentence([], champion=False) == "The gate has no rules; compared with nothing, for nothing was deployed."
 
 
 def test_what_cannot_be_measured_is_not_met() -> None:

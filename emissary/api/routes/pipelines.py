@@ -6,7 +6,7 @@ from emissary.api import deleting, flow_schedules, hub_check, pipeline_schedules
 from emissary.api.auth import CurrentCaller, OwnedPipeline, OwnedProject
 from emissary.api.paging import WantedPage, link_next
 from emissary.api.routing import keyed_router
-from emissary.schemas.pipelines import PipelineCreate, PipelineDetail, PipelineSummary
+from emissary.schemas.pipelines import PipelineCreate, PipelineDetail, PipelineReplace, PipelineSummary
 from emissary.store import pipelines
 from emissary.store.database import transaction
 from emissary.store.pipeline_tables import Pipeline
@@ -56,7 +56,7 @@ async def retrieve_pipeline(pipeline: OwnedPipeline) -> PipelineDetail:
 
 @router.put("/{pipeline_id}", operation_id="updatePipelineById", summary="Change pipeline")
 async def update_pipeline(
-    project: OwnedProject, pipeline: OwnedPipeline, body: PipelineCreate, caller: CurrentCaller
+    project: OwnedProject, pipeline: OwnedPipeline, body: PipelineReplace, caller: CurrentCaller
 ) -> PipelineDetail:
     """Checked as a new one is; a run that has begun to train goes on as it was."""
     await _check(project, body)
