@@ -283,6 +283,12 @@ def test_payload_that_gives_no_parameters_is_refused_and_its_id_is_not_used_up(
     started(sending, sending.post(sending.body, sending.sign(sending.body, delivery_id)))
 
 
+@pytest.mark.parametrize("body", [b"", b"dataset_id=1", b"\xff"], ids=["nothing", "a form", "no text"])
+def test_body_that_no_template_reads_may_be_anything(make: Callable[..., Sending], body: bytes) -> None:
+    sending = make(parameters={"datasets": ["{{ headers['X-Dataset'] }}"]})
+    started(sending, sending.post(body, sending.sign(body) | {"X-Dataset": sending.dataset}))
+
+
 def test_objects_of_a_pipeline_without_a_bucket_are_refused(make: Callable[..., Sending]) -> None:
     sending = make(parameters={"objects": ["{{ payload.Records[0].s3.object.key | urldecode }}"]})
     for key, sentence in (("a%2Fb+c.jsonl", "objects: the pipeline's source is datasets"), ("a%2F..", "objects.0: ")):
