@@ -75,6 +75,11 @@ def _expression(node: nodes.Node) -> _Expression:
     return _Expression(node.name, tuple(reversed(steps)))
 
 
+def reads(template: str, root: str) -> bool:
+    """Whether the template names something under `root`."""
+    return any(part.root == root for part in parse(template) if isinstance(part, _Expression))
+
+
 def _without_prefix(prefix: str, value: str) -> str:
     return value.removeprefix(prefix)
 

@@ -10,10 +10,9 @@ import anyio.to_thread
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from emissary.data.inputs import leaked
+from emissary.data.inputs import leaked, require_apart
 from emissary.data.normalise import read_normalised
 from emissary.data.row_files import write_once
-from emissary.errors import InvalidInput
 from emissary.schemas.pipelines import PipelineCreate
 from emissary.schemas.sources import DatasetsSource
 from emissary.store import pipeline_runs, pipelines
@@ -27,7 +26,6 @@ from tasks.fetching import fetch
 from tasks.patience import patiently
 from tasks.preparing import prepare
 
-_SHOWN_ROWS = 20
 _NOTHING_NEW = "No new data."
 
 
@@ -54,7 +52,7 @@ async def gather(run: PipelineRun) -> str | None:
     get_run_logger().info("Gathered %s", ", ".join(f"{row.name} ({row.id})" for row in found))
     if wanted.test_dataset_id is not None:
         test_key = await prepare(wanted.test_dataset_id)
-        await anyio.to_thread.run_sync(_require_apart, keys, test_key, wanted)
+        await anyio.to_thread.run_sync(_require_apart, keys, test_key, wanted.test_dataset_id)
     dataset = found[0]
     if len(found) > 1:
         dataset = await anyio.to_thread.run_sync(partial(_merge, run, pipeline, wanted, found, keys))
@@ -68,16 +66,9 @@ def _rows(keys: Iterable[str]) -> Iterator[dict[str, Any]]:
         yield from read_normalised(patiently(artifact_store().folder, key) / "rows.parquet")
 
 
-def _require_apart(keys: Sequence[str], test_key: str, wanted: PipelineCreate) -> None:
-    """Raises InvalidInput, listing them, where test rows are trained on."""
+def _require_apart(keys: Sequence[str], test_key: str, test_dataset_id: str) -> None:
     test = list(_rows([test_key]))
-    if found := leaked(_rows(keys), test):
-        shown = ", ".join(str(index + 1) for index in found[:_SHOWN_ROWS])
-        raise InvalidInput(
-            f"test_dataset_id: {len(found)} of the {len(test)} rows of {wanted.test_dataset_id} have an input that is "
-            f"among the gathered rows too, so the test would tell nothing: row {shown}"
-            f"{', …' if len(found) > _SHOWN_ROWS else ''}. Remove them from either side."
-        )
+    require_apart(leaked(_rows(keys), test), len(test), test_dataset_id)
 
 
 def _merge(

@@ -29,11 +29,16 @@ def normalise(path: Path, filename: str, target: Path, only: Sequence[TaskType] 
     unfinished = target.with_name(target.name + ".unfinished")
     try:
         with pq.ParquetWriter(unfinished, SCHEMA, compression="snappy", use_dictionary=_FEW_VALUES) as writer:
-            for group in _groups(read(path, filename), only):
+            for group in _groups(records(path, filename, only)):
                 writer.write_table(pa.Table.from_batches(group))
         unfinished.replace(target)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def records(path: Path, filename: str, only: Sequence[TaskType] | None = None) -> Iterator[pa.RecordBatch]:
+    """The rows that `normalise` writes of an upload, in portions. Raises InvalidInput as it does."""
+    return (_wanted(chunk, only) for chunk in read(path, filename))
 
 
 def read_normalised(path: Path) -> Iterator[dict[str, Any]]:
@@ -61,12 +66,11 @@ def group_rows(group: pa.RecordBatch | pa.Table) -> list[dict[str, Any]]:
     return records
 
 
-def _groups(chunks: Iterator[Chunk], only: Sequence[TaskType] | None) -> Iterator[list[pa.RecordBatch]]:
+def _groups(portions: Iterator[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]]:
     group: list[pa.RecordBatch] = []
-    for chunk in chunks:
-        records = _wanted(chunk, only)
-        if records.num_rows:
-            group.append(records)
+    for portion in portions:
+        if portion.num_rows:
+            group.append(portion)
         if sum(batch.nbytes for batch in group) >= _GROUP_BYTES:
             yield group
             group = []

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel
 
 from emissary.data import near_duplicates
-from emissary.data.inputs import fingerprint, input_text
+from emissary.data.inputs import COLUMNS, fingerprint, input_text
 from emissary.data.normalise import group_rows
 
 VERSION = 1
@@ -287,6 +287,6 @@ def _near_duplicates(found: near_duplicates.Signatures, inputs: list[int], sampl
 def _fingerprints(path: Path) -> npt.NDArray[np.uint64]:
     found = array("Q")  # eight bytes a row: there may be tens of millions
     for group in _groups(path):
-        columns = group.select(["prompt", "messages", "text_a", "text_b"])
+        columns = group.select(COLUMNS)
         found.extend(fingerprint(input_text(row)) for row in columns.to_pylist())
     return np.frombuffer(found, np.uint64)

@@ -12,9 +12,10 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import sqlalchemy
-from sqlalchemy.engine import CursorResult, make_url
+from sqlalchemy.engine import URL, CursorResult, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 
 from emissary.data.row_files import write_rows
@@ -119,12 +120,25 @@ def _engine(name: str, address: str) -> sqlalchemy.Engine:
                 f"EMISSARY_SOURCES, {name}.sql: of its kind of database no mode is known that only reads; give one of "
                 "PostgreSQL, MySQL, MariaDB or SQLite."
             )
+        if url.get_backend_name() == "sqlite":
+            url = _of_a_file_that_is_there(url)
         limits = {"connect_timeout": 10} if url.get_backend_name() == "postgresql" else {}
         return sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool, connect_args=limits, hide_parameters=True)
     except (ArgumentError, NoSuchModuleError, ImportError) as error:
         raise OperatorFileUnusable(
             f"EMISSARY_SOURCES, {name}.sql: it is no address of a database whose driver is installed; correct it."
         ) from error
+
+
+def _of_a_file_that_is_there(url: URL) -> URL:
+    """The address by which SQLite only reads a file; by another one it makes a file that is missing."""
+    path = url.database
+    if not path or path == ":memory:":
+        return url
+    return url.set(
+        database=path if path.startswith("file:") else f"file:{quote(path)}",
+        query=dict(url.query) | {"mode": "ro", "uri": "true"},
+    )
 
 
 @contextmanager

@@ -14,7 +14,16 @@ from emissary.ids import new_id
 from emissary.schemas.grpo_jobs import GrpoJobCreate
 from emissary.schemas.pipelines import PipelineCreate, PipelineTraining
 from emissary.schemas.sources import DatasetsSource, S3Source, TrafficSource
-from emissary.store import deployments, grpo_jobs, hub_pushes, leases, leftovers, traffic, training_jobs
+from emissary.store import (
+    deployments,
+    grpo_jobs,
+    hub_pushes,
+    leases,
+    leftovers,
+    testing_functions,
+    traffic,
+    training_jobs,
+)
 from emissary.store.pages import Page, fetch
 from emissary.store.pipeline_tables import Pipeline, PipelineRun
 from emissary.store.tables import GONE, Dataset, Deployment, Leftover, Project, TrainingJob
@@ -146,7 +155,7 @@ async def check(session: AsyncSession, project: Project, wanted: PipelineCreate,
     if (wanted.test_dataset_id is None) == (wanted.train_test_split_ratio is None):
         raise InvalidInput("test_dataset_id: give it or train_test_split_ratio, for the gate compares on test rows.")
     job = await composed(session, project, wanted, train, user_id)
-    _check_gate(wanted)
+    await _check_gate(session, project, wanted)
     if wanted.triggers.on_dataset and not (
         isinstance(wanted.gather, DatasetsSource) and isinstance(wanted.gather.datasets, str)
     ):
@@ -303,11 +312,18 @@ async def champion(session: AsyncSession, project_id: str, deployment_id: str, j
     return row
 
 
-def _check_gate(wanted: PipelineCreate) -> None:
+async def _check_gate(session: AsyncSession, project: Project, wanted: PipelineCreate) -> None:
+    tested = wanted.train.test_functions
     for name in wanted.gate.minimum_score:
-        if name not in wanted.train.test_functions:
+        if name in tested:
+            continue
+        try:
+            await testing_functions.find(session, project.organization_id, name)
+        except NotFound as error:
             raise InvalidInput(
-                f"gate.minimum_score: {name[:100]!r} is not among train.test_functions; list it there too."
-            )
+                f"gate.minimum_score: there is no testing function {name[:100]!r}; name some of those in "
+                f"train.test_functions: {', '.join(tested)}."
+            ) from error
+        raise InvalidInput(f"gate.minimum_score: {name[:100]!r} is not among train.test_functions; list it there too.")
     if wanted.gate.class_tolerance is not None and wanted.train.task_type != "classification":
         raise InvalidInput(f"gate.class_tolerance: {wanted.train.task_type} has no classes; leave it out.")

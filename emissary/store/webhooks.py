@@ -9,16 +9,21 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from emissary.errors import InvalidInput, NotFound
 from emissary.ids import new_id
-from emissary.schemas.webhooks import WebhookCreate
+from emissary.payload_templates import ROOTS, reads, rendered
+from emissary.schemas.webhooks import WebhookCreate, WebhookParameters
+from emissary.store import pipelines
 from emissary.store.pages import Page, fetch
-from emissary.store.pipeline_tables import Webhook
+from emissary.store.pipeline_tables import Pipeline, Webhook
 
 
-async def create(session: AsyncSession, pipeline_id: str, wanted: WebhookCreate, user_id: str) -> Webhook:
-    """A new webhook. Raises InvalidInput where the pipeline has one of that name."""
+async def create(session: AsyncSession, pipeline: Pipeline, wanted: WebhookCreate, user_id: str) -> Webhook:
+    """A new webhook. Raises InvalidInput where the pipeline has one of that name, or its runs cannot take what the
+    parameters say, whatever is sent.
+    """
+    await _check(session, pipeline, wanted.parameters)
     row = Webhook(
         id=new_id("wh"),
-        pipeline_id=pipeline_id,
+        pipeline_id=pipeline.id,
         name=wanted.name,
         scheme=wanted.scheme,
         parameters=wanted.parameters.model_dump(mode="json", exclude_none=True),
@@ -32,6 +37,22 @@ async def create(session: AsyncSession, pipeline_id: str, wanted: WebhookCreate,
             raise
         raise InvalidInput(f"name: there is a webhook {wanted.name!r} already; choose another name.") from error
     return row
+
+
+async def _check(session: AsyncSession, pipeline: Pipeline, parameters: WebhookParameters) -> None:
+    config = pipelines.config(pipeline)
+    try:
+        if parameters.objects is not None:
+            pipelines.object_keys(config, _alone(parameters.objects))
+        if datasets := _alone(parameters.datasets or []):
+            await pipelines.gathered(session, pipeline.project_id, config, datasets)
+    except InvalidInput as error:
+        raise InvalidInput(f"parameters.{error}", error.code) from error
+
+
+def _alone(templates: Sequence[str]) -> list[str]:
+    """What those give that read nothing of what is sent."""
+    return [rendered(each, {}) for each in templates if not any(reads(each, root) for root in ROOTS)]
 
 
 async def get(session: AsyncSession, pipeline_id: str, webhook_id: str, *, lock: bool = False) -> Webhook:

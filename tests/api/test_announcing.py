@@ -82,6 +82,16 @@ def test_each_change_is_told_as_its_event_and_others_are_not(subscribing: Subscr
     assert {event for *_, event in CHANGES if event} == set(ALL) - {"training_job.started"}
 
 
+def test_run_that_failed_is_told_with_the_outcome_that_the_api_says(
+    subscribing: Subscribing, told: dict[str, Any]
+) -> None:
+    subscribing.change(PipelineRun, status="Failed", error="no data")
+    data = subscribing.delivery(told)["data"]
+    runs = f"{subscribing.project}/pipelines/pl-{subscribing.id}/runs"
+    (run,) = subscribing.backends.request("GET", runs).json()
+    assert (data["outcome"], data["reason"]) == (run["outcome"], run["reason"]) == ("Failed", "no data")
+
+
 def test_change_that_is_rolled_back_is_told_nobody(subscribing: Subscribing, told: dict[str, Any]) -> None:
     async def breaks_off(session: Any) -> None:
         project = await session.get_one(Project, subscribing.id)

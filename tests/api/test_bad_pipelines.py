@@ -60,6 +60,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "reward that is no test": ({"train": TRAIN | {"reward": {"chrf_shared": 1.0}}}, "train.reward:"),
     "weights below one": ({"train": TRAIN | {"reward": {FUNCTION: 0.5}}}, "train.reward:"),
     "gate on another function": ({"gate": {"minimum_score": {"chrf_shared": 0.5}}}, "gate.minimum_score:"),
+    "gate on a function that there is not": (
+        {"gate": {"minimum_score": {"nobody": 0.5}}},
+        "gate.minimum_score: there is no testing function 'nobody'",
+    ),
     "gate of classes without classes": ({"gate": {"class_tolerance": 0.1}}, "gate.class_tolerance:"),
     "certainty": ({"gate": {"confidence": 1.0}}, "gate.confidence:"),
     "improvement that is a word": ({"gate": {"minimum_improvement": "0.1"}}, "gate.minimum_improvement:"),

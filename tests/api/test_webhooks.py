@@ -16,7 +16,7 @@ from sqlalchemy import func, update
 from emissary.api.submit import submit_waiting
 from emissary.store import fetched_data, webhook_deliveries
 from emissary.store.database import transaction
-from emissary.store.pipeline_tables import WebhookDelivery
+from emissary.store.pipeline_tables import Webhook, WebhookDelivery
 from tests.api.backends import Backends
 from tests.api.refusals import GOOD, MODEL, envelope
 from tests.api.waiting import waiting_for_a_lock
@@ -283,8 +283,17 @@ def test_payload_that_gives_no_parameters_is_refused_and_its_id_is_not_used_up(
     started(sending, sending.post(sending.body, sending.sign(sending.body, delivery_id)))
 
 
-def test_objects_of_a_pipeline_without_a_bucket_are_refused(make: Callable[..., Sending]) -> None:
-    sending = make(parameters={"objects": ["{{ payload.Records[0].s3.object.key | urldecode }}"]})
+@pytest.mark.parametrize("body", [b"", b"dataset_id=1", b"\xff"], ids=["nothing", "a form", "no text"])
+def test_body_that_no_template_reads_may_be_anything(make: Callable[..., Sending], body: bytes) -> None:
+    sending = make(parameters={"datasets": ["{{ headers['X-Dataset'] }}"]})
+    started(sending, sending.post(body, sending.sign(body) | {"X-Dataset": sending.dataset}))
+
+
+def test_objects_are_refused_once_the_pipeline_has_no_bucket_any_more(make: Callable[..., Sending]) -> None:
+    sending = make()
+    templates = {"objects": ["{{ payload.Records[0].s3.object.key | urldecode }}"]}
+    when_it_had_one = update(Webhook).where(Webhook.id == sending.hook["id"]).values(parameters=templates)
+    sending.backends.catalogue(lambda session: session.execute(when_it_had_one))
     for key, sentence in (("a%2Fb+c.jsonl", "objects: the pipeline's source is datasets"), ("a%2F..", "objects.0: ")):
         body = json.dumps({"Records": [{"s3": {"object": {"key": key}}}]}).encode()
         answer = sending.post(body, sending.sign(body))
@@ -401,6 +410,14 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "objects beside datasets": (
         {"parameters": {"datasets": ["ds-1"], "objects": ["a.jsonl"]}},
         "parameters: give datasets or objects",
+    ),
+    "objects of a pipeline without a bucket": (
+        {"parameters": {"objects": ["{{ payload.key }}"]}},
+        "parameters.objects: the pipeline's source is datasets, which has no objects in S3",
+    ),
+    "unknown dataset beside a template": (
+        {"parameters": {"datasets": ["{{ payload.dataset_id }}", "ds-nobody"]}},
+        "parameters.datasets: there is no dataset 'ds-nobody' in project",
     ),
     "template of an object that runs": ({"parameters": {"objects": ["{{ 'a' * 9 }}"]}}, "parameters.objects.0: only"),
     "template that runs": ({"parameters": {"datasets": ["{{ 'a' * 9 }}"]}}, "parameters.datasets.0: only names"),

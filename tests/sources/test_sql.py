@@ -180,6 +180,23 @@ def test_query_of_sqlite_changes_nothing(tmp_path: Path, query: str) -> None:
     assert json.loads(found.path.read_text()) == {"prompt": "a"}
 
 
+def test_sqlite_file_that_is_not_there_is_away_and_is_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sources.json").write_text(
+        json.dumps({"file": {"organizations": "all", "sql": f"sqlite:///{tmp_path}/50% of #1/hidden.db"}})
+    )
+    monkeypatch.setattr(settings(), "sources", tmp_path / "sources.json")
+    folder = tmp_path / "50% of #1"
+    folder.mkdir()
+    with pytest.raises(Unavailable, match=r"^gather\.connection: the database of 'file'") as raised:
+        sql.check(source("SELECT 1 AS prompt", "file"), "default")
+    assert "hidden" not in str(raised.value)
+    assert list(folder.iterdir()) == []
+    with closing(sqlite3.connect(folder / "hidden.db")) as file:
+        file.executescript("PRAGMA journal_mode = wal; CREATE TABLE t (prompt text); INSERT INTO t VALUES ('a')")
+    found = sql.fetch(source("SELECT prompt FROM t", "file"), "default", tmp_path)
+    assert json.loads(found.path.read_text()) == {"prompt": "a"}
+
+
 @pytest.mark.parametrize(
     ("query", "words"),
     [

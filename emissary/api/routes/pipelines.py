@@ -2,7 +2,7 @@
 
 from fastapi import Request, Response
 
-from emissary.api import deleting, flow_schedules, hub_check, pipeline_schedules, source_check
+from emissary.api import deleting, flow_schedules, hub_check, overlap_check, pipeline_schedules, source_check
 from emissary.api.auth import CurrentCaller, OwnedPipeline, OwnedProject
 from emissary.api.paging import WantedPage, link_next
 from emissary.api.routing import keyed_router
@@ -25,6 +25,7 @@ async def _check(project: Project, body: PipelineCreate) -> None:
     await pipeline_schedules.check(body.schedule)
     await hub_check.check_job(body.job("ds-"))
     await source_check.check(body.gather, project.organization_id)
+    await overlap_check.check(project.id, body)
 
 
 @router.post("", status_code=201, operation_id="createPipeline", summary="Create pipeline")

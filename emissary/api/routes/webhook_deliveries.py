@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect
 from emissary.api import submit, webhook_signatures
 from emissary.data import strict_json
 from emissary.errors import InvalidInput
-from emissary.payload_templates import rendered
+from emissary.payload_templates import reads, rendered
 from emissary.schemas.pipelines import PipelineRunCreate
 from emissary.schemas.webhooks import WebhookAnswer
 from emissary.store import pipeline_runs, pipelines, webhook_deliveries
@@ -103,7 +103,8 @@ def _wanted(webhook: Webhook, request: Request, body: bytes) -> PipelineRunCreat
     if not webhook.parameters:
         return PipelineRunCreate()  # whatever the body is
     headers = {name: value for name, value in request.headers.items() if name not in _SECRET_HEADERS}
-    values = {"payload": _payload(body), "headers": headers}
+    of_body = any(reads(template, "payload") for templates in webhook.parameters.values() for template in templates)
+    values = {"payload": _payload(body) if of_body else None, "headers": headers}
     made: dict[str, list[Any]] = {}
     for name, templates in webhook.parameters.items():
         found = [rendered(template, values) for template in templates]

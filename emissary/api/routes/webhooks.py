@@ -51,7 +51,7 @@ async def create_webhook(
 ) -> WebhookWithSecret:
     """An address that starts the pipeline; its secret is shown in this answer only."""
     async with transaction() as session:
-        row = await webhooks.create(session, pipeline.id, body, caller.user_id)
+        row = await webhooks.create(session, pipeline, body, caller.user_id)
     return _with_secret(row, request)
 
 
