@@ -145,6 +145,13 @@ def classified(client: Client, project: str, *completions: dict[str, int]) -> st
     return str(upload(client, project, "\n".join(rows).encode())["id"])
 
 
+def test_function_that_cannot_score_the_task_is_refused(client: Client, project: str) -> None:
+    topics = classified(client, project, {"food": 1, "sport": 0}, {"food": 0, "sport": 1})
+    with refused(client, project, "test_functions[0]", "'regression_mae_shared'", "exact_match_shared"):
+        changed = {"task_type": "classification", "test_functions": ["regression_mae_shared"]}
+        create_job(client, project, job_body(topics, changed))
+
+
 def test_classification_that_could_not_be_learnt_is_refused(client: Client, project: str) -> None:
     topics = classified(client, project, {"food": 1, "sport": 0}, {"food": 0, "sport": 1})
     of_one_class = classified(client, project, {"spam": 1}, {"spam": 1})
@@ -196,6 +203,8 @@ def test_early_stopping_that_could_not_be_measured_is_refused(
         ({"food": 0.5, "news": 0.5}, ["rebalance_data", "'news'"]),
         ({"food": 1}, ["rebalance_data", "'sport' is missing"]),
         ({"food": "many", "sport": 1}, ["rebalance_data.food"]),
+        ({"food": 1, "sport": 0}, ["All rows that are left to train on", "'sport': 0", "of one class"]),
+        ({"food": 5, "sport": 0}, ["All rows that are left to train on", "'sport': 0", "of one class"]),
     ],
 )
 def test_rebalancing_that_cannot_be_is_refused(
