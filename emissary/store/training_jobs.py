@@ -11,6 +11,7 @@ from sqlalchemy.orm import defer, joinedload
 from sqlalchemy.sql.expression import cast, func
 
 from emissary.data.rebalancing import one_class_left, row_counts
+from emissary.data.rows import MAX_LABELS
 from emissary.errors import InvalidInput, NotFound
 from emissary.ids import new_id
 from emissary.schemas.parameters import AUTO, TEST_LOSS
@@ -20,9 +21,6 @@ from emissary.store.pages import Page, fetch
 from emissary.store.tables import GONE, Checkpoint, Dataset, Deployment, JobEvent, Project, TrainingJob
 from emissary.store.tables import TERMINAL as TERMINAL
 from emissary.testing_function_files import require_fit
-
-MAX_LABELS = 1000
-"""Labels of a classifier; an answer has a number for each."""
 
 _DATASETS = (TrainingJob.train_dataset, TrainingJob.test_dataset)
 _WITH_DATASETS = tuple(joinedload(dataset) for dataset in _DATASETS)

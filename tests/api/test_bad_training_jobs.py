@@ -173,7 +173,12 @@ def test_classification_that_could_not_be_learnt_is_refused(client: Client, proj
 
 
 def test_ten_thousand_labels_are_more_than_a_classifier_has(client: Client, project: str) -> None:
-    many = classified(client, project, *({f"label {number}": 1} for number in range(10_000)))
+    labels = [{f"label {number}": 1} for number in range(10_000)]
+    with refused(client, project, "Line 1001: 'label 1000'", "at most 1,000"):
+        classified(client, project, *labels)
+    # As text they may also be what is to be written.
+    rows = [{"prompt": "text", "completion": json.dumps(label)} for label in labels]
+    many = upload(client, project, "\n".join(map(json.dumps, rows)).encode())["id"]
     with refused(client, project, "train_dataset_id", "10000 labels", "at most 1000"):
         create_job(client, project, job_body(many, {"task_type": "classification"}))
 
