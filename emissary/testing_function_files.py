@@ -4,9 +4,13 @@ Each file defines one public function, named like the file. They are read as tex
 everybody's are; nothing imports them. What they depend on, the platform itself is installed with.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
+
+from emissary.data.rows import TASK_TYPES, TaskType
+from emissary.errors import InvalidInput
 
 FOLDER = Path(__file__).parent / "testing_functions"
 
@@ -31,6 +35,30 @@ _DEPENDENCIES = {
     "json_schema_shared": ["jsonschema>=4.26,<5"],
     "rouge_l_shared": ["rapidfuzz>=3.14,<4"],
 }
+_TEXTS: tuple[TaskType, ...] = ("text-generation",)
+_NUMBERS: tuple[TaskType, ...] = ("regression", "embedding", "text-generation")
+_MADE_FOR: dict[str, tuple[TaskType, ...]] = {
+    "chrf_shared": _TEXTS,
+    "code_tests_shared": _TEXTS,
+    "cosine_closeness_shared": ("embedding",),
+    "exact_match_shared": ("text-generation", "classification", "regression"),
+    "json_schema_shared": _TEXTS,
+    "length_closeness_shared": _TEXTS,
+    "numeric_answer_shared": _TEXTS,
+    "regex_match_shared": _TEXTS,
+    "regression_mae_shared": ("regression",),
+    "rouge_l_shared": _TEXTS,
+    "sample_match_combined_metric_shared": ("classification",),
+    "test_similarity_shared": _TEXTS,
+}
+"""As the README says; for other tasks most of them score something too."""
+_SCORES_ONLY: dict[str, tuple[TaskType, ...]] = {
+    "code_tests_shared": _TEXTS,
+    "cosine_closeness_shared": _NUMBERS,
+    "json_schema_shared": _TEXTS,
+    "regression_mae_shared": _NUMBERS,
+}
+"""Those whose expected outputs are code, schemas or numbers, which the rows of other tasks never have."""
 _RUNNING_CODE = frozenset({"code_tests_shared"})
 LOWER_IS_BETTER = frozenset({"regression_mae_shared"})
 """Those that ship and score an error. Of an organization's own, a higher score is always the better one."""
@@ -39,6 +67,21 @@ LOWER_IS_BETTER = frozenset({"regression_mae_shared"})
 def goodness(name: str, score: float) -> float:
     """A score of the testing function `name` so that more is better, also where it scores an error."""
     return -score if name in LOWER_IS_BETTER else score
+
+
+def made_for(task_type: TaskType) -> list[str]:
+    """Names of those that ship and are meant for the task type."""
+    return [name for name in shipped() if task_type in _MADE_FOR[name]]
+
+
+def require_fit(names: Sequence[str], task_type: TaskType, field: str = "test_functions") -> None:
+    """Raises InvalidInput, naming the entry of `field`, for one that ships and would fail on every row of the task."""
+    for position, name in enumerate(names):
+        if task_type not in _SCORES_ONLY.get(name, TASK_TYPES):
+            raise InvalidInput(
+                f"{field}[{position}]: {name!r} scores {' and '.join(_MADE_FOR[name])}, and fails on every row of "
+                f"{task_type}; take {' or '.join(made_for(task_type))}, or a function of your own."
+            )
 
 
 def is_trusted(name: str) -> bool:

@@ -14,7 +14,7 @@ from transformers import (
 )
 
 from emissary.hardware import default_dtype, device
-from emissary.serving import architecture, pooled_models
+from emissary.serving import architecture, loading, pooled_models
 
 _CLASSES = {"text-generation": AutoModelForCausalLM, "embedding": AutoModel}
 
@@ -55,12 +55,13 @@ class ModelShape:
 
 
 def model_shape(model_dir: Path, task_type: str) -> ModelShape:
-    """The shape of the base model in `model_dir`. Raises InvalidInput where its architecture cannot be trained."""
+    """The shape of the base model in `model_dir`. Raises InvalidInput where it cannot be loaded or trained."""
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-    config = AutoConfig.from_pretrained(model_dir, **local)
-    tokenizer = AutoTokenizer.from_pretrained(model_dir, **local)
-    with torch.device("meta"):  # shapes alone
-        model = _CLASSES.get(task_type, AutoModelForSequenceClassification).from_config(config)
+    with loading.refused(model_dir, f"model for {task_type}"):
+        config = AutoConfig.from_pretrained(model_dir, **local)
+        tokenizer = AutoTokenizer.from_pretrained(model_dir, **local)
+        with torch.device("meta"):  # shapes alone
+            model = _CLASSES.get(task_type, AutoModelForSequenceClassification).from_config(config)
     architecture.check(model, generates=task_type == "text-generation")
     text = config.get_text_config()
     linear = [module for module in model.modules() if isinstance(module, torch.nn.Linear)]

@@ -9,9 +9,8 @@ from prefect.cache_policies import NO_CACHE
 
 from emissary.data.inputs import fingerprint, input_text, leaked
 from emissary.data.normalise import normalise, read_normalised
-from emissary.data.rebalancing import rebalance, row_counts
+from emissary.data.rebalancing import one_class_left, rebalance, row_counts
 from emissary.data.splitting import downsample, split
-from emissary.errors import InvalidInput
 from emissary.store import job_events, prepared
 from emissary.store.artifacts import artifact_store
 from emissary.store.tables import TrainingJob
@@ -116,13 +115,7 @@ def require_two_classes(job: TrainingJob, training: list[dict[str, Any]]) -> Non
     """Raise InvalidInput where a classifier would see one class only."""
     if job.task_type != "classification" or len(set(map(_marked, training))) > 1:
         return
-    settings = {"train_test_split_ratio": job.train_test_split_ratio, "rebalance_data": job.rebalance_data}
-    settings["downsample_size"] = job.hyper_parameters["downsample_size"]
-    chosen = ", ".join(f"{name} {value}" for name, value in settings.items() if value not in (None, 100))
-    raise InvalidInput(
-        f"All {len(training)} rows that are left to train on ({chosen or 'of all'}) are of one class; train on more "
-        "rows, or add rows of another."
-    )
+    raise one_class_left(job.train_test_split_ratio, job.rebalance_data, job.hyper_parameters["downsample_size"])
 
 
 def _rows(key: str, task_type: str) -> list[dict[str, Any]]:

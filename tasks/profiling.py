@@ -17,6 +17,7 @@ from emissary.data import profiling
 from emissary.data.profile_warnings import warnings_of
 from emissary.data.profiling import CountTokens, DatasetProfile, Tokens
 from emissary.errors import InvalidInput
+from emissary.serving import loading
 from emissary.settings import settings
 from emissary.store import datasets, prepared
 from emissary.store.artifacts import artifact_store
@@ -115,8 +116,9 @@ def _profiled(
         )
         return profile
     entry, folder = counting
-    tokenizer = AutoTokenizer.from_pretrained(folder)
     try:
+        with loading.refused(folder, "tokenizer"):
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         profile, lengths = profiling.profile(rows, _counter(tokenizer, task_type))
     except (InvalidInput, jinja2.TemplateError) as error:
         profile, _ = profiling.profile(rows)

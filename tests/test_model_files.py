@@ -39,6 +39,10 @@ def put_model(folder: Path) -> Path:
     return folder
 
 
+def unreachable(*_: object, **__: object) -> None:
+    raise OSError("no route")
+
+
 def start_fetch(home: Path, name: str, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", FETCH, str(home), name],
@@ -165,6 +169,32 @@ def test_unreachable_hub_is_a_sentence_that_says_what_to_do(tmp_path: Path) -> N
         "Connection refused. Put the model's folder under EMISSARY_MODELS/Qwen3-0.6B or connect."
     )
     assert [p.name for p in (tmp_path / "models").iterdir()] == [".Qwen3-0.6B.lock"]
+
+
+@pytest.mark.parametrize(
+    ("files", "lacks"),
+    [
+        ([], "config.json, weights as safetensors and tokenizer (tokenizer.json, tokenizer.model or vocab.txt)"),
+        (["config.json", "pytorch_model.bin", "vocab.txt"], "weights as safetensors"),
+        (["model.safetensors", "tokenizer.json"], "config.json"),
+        (["model.safetensors", "config.json"], "tokenizer (tokenizer.json, tokenizer.model or vocab.txt)"),
+    ],
+)
+@pytest.mark.parametrize(("parent", "place"), [("models", "EMISSARY_MODELS"), ("home/models", "$EMISSARY_HOME/models")])
+def test_incomplete_folder_of_a_model_that_cannot_be_fetched_is_named_with_what_it_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parent: str, place: str, files: list[str], lacks: str
+) -> None:
+    folder = tmp_path / parent / "Qwen3-0.6B"
+    folder.mkdir(parents=True)
+    for file in files:
+        (folder / file).touch()
+    monkeypatch.setattr("huggingface_hub.snapshot_download", unreachable)
+    with pytest.raises(Unavailable) as refused:
+        model_files.fetch("Qwen3-0.6B", settings_in(tmp_path), token=lambda: None)
+    assert str(refused.value) == (
+        f"Qwen3-0.6B cannot be used: the folder {place}/Qwen3-0.6B is there, but lacks {lacks}. Complete it, for the "
+        "model could not be fetched from the Hugging Face hub either: no route."
+    )
 
 
 def test_wrong_hash_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,10 @@ from hypothesis import strategies as st
 
 from blocks.sandbox import run_rows
 from blocks.sandbox_replies import RowScore
-from emissary.testing_function_files import is_trusted, shipped
+from emissary.data.rows import TASK_TYPES, TaskType
+from emissary.errors import InvalidInput
+from emissary.settings import PROJECT_ROOT
+from emissary.testing_function_files import is_trusted, made_for, require_fit, shipped
 
 
 @cache
@@ -322,3 +325,40 @@ def test_scores_of_any_two_texts_are_between_zero_and_one(name: str, expected: s
 def test_what_runs_code_of_the_rows_is_not_trusted_to_do_without_a_sandbox() -> None:
     assert [name for name in shipped() if not is_trusted(name)] == ["code_tests_shared"]
     assert not is_trusted("words")
+
+
+def test_readme_says_which_task_each_function_is_for() -> None:
+    said = dict(
+        re.findall(r"^\| `(\w+_shared)` \| ([\w ,-]+) \|", (PROJECT_ROOT / "README.md").read_text(), re.MULTILINE)
+    )
+    for task_type in TASK_TYPES:
+        fit = {
+            name
+            for name, tasks in said.items()
+            if tasks == task_type or (tasks == "all but embedding" and task_type != "embedding")
+        }
+        assert set(made_for(task_type)) == fit
+    assert said.keys() == shipped().keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "task_type"),
+    [
+        ("regression_mae_shared", "classification"),
+        ("cosine_closeness_shared", "classification"),
+        ("json_schema_shared", "regression"),
+        ("code_tests_shared", "classification"),
+    ],
+)
+def test_shipped_function_that_fails_on_every_row_of_the_task_is_refused_naming_those_that_fit(
+    name: str, task_type: TaskType
+) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        require_fit(["exact_match_shared", name], task_type)
+    assert str(refused.value).startswith(f"test_functions[1]: {name!r} scores ")
+    assert all(fit in str(refused.value) for fit in made_for(task_type))
+
+
+@pytest.mark.parametrize("task_type", TASK_TYPES)
+def test_functions_made_for_a_task_and_everybodys_own_are_not_refused(task_type: TaskType) -> None:
+    require_fit([*made_for(task_type), "polite"], task_type)

@@ -57,7 +57,8 @@ async def end_what_should_not_run(client: PrefectClient, silences: Silences) -> 
         runs = {run_id: run for run_id, run in found.items() if run_id in rows or is_ours(run[0])}
         beats = await leases.beats(session, [row.id for row in rows.values()])
         late = await job_runs.overdue(session, list(runs), OVERDUE_GRACE)
-        orphans = {run_id for run_id, (run, _) in runs.items() if run_id not in rows and await is_orphan(session, run)}
+        unnamed = [run for run_id, (run, _) in runs.items() if run_id not in rows]
+        orphans = {run.id for run in unnamed if not _says_itself(run) and await is_orphan(session, run)}
     signs: dict[UUID, Hashable] = {}
     holding = set()
     for run_id, (_, state) in runs.items():
@@ -126,6 +127,14 @@ async def is_orphan(session: AsyncSession, run: FlowRun) -> bool:
             row = await session.get(kind, row_id)
             return row is None or row.flow_run_id is not None or row.status in CANCELLED[kind]
     return False
+
+
+def _says_itself(run: FlowRun) -> bool:
+    """Whether it is a profile's that somebody started in Prefect, perhaps with an id that is none: it then fails with
+    its own sentence. Those of `submit` have the row's id in their key.
+    """
+    dataset_id = run.parameters.get("dataset_id")
+    return dataset_id is not None and not (run.idempotency_key or "").startswith(f"{dataset_id}:")
 
 
 def is_ours(run: FlowRun) -> bool:

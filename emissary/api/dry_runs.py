@@ -35,7 +35,9 @@ async def plan(job: TrainingJob) -> TrainingJobPlan:
     Raises what its training would raise before its first step, and Unavailable where other dry runs keep it waiting.
     """
     if await run_in_threadpool(model_files.local_folder, job.base_model, settings()) is None:
-        note = f"The files of {job.base_model} are not on the API's machine yet: `emissary models pull`, and ask again."
+        why = await run_in_threadpool(model_files.incomplete, job.base_model, settings())
+        here = f"The files of {job.base_model} are not on the API's machine yet" + (f"; {why}" if why else "")
+        note = f"{here}: `emissary models pull`, and ask again."
         return _plan(job, {}, None, note)
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):

@@ -2,7 +2,7 @@
 
 import csv
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -65,6 +65,18 @@ def read_csv(content: Content) -> Iterator[tuple[int, Row | str]]:
             )
         else:
             yield line, _row(dict(zip(columns, fields, strict=True)), is_pair)
+
+
+def as_fields(columns: Sequence[str]) -> tuple[list[str], Callable[[Mapping[str, Any]], Row]] | None:
+    """Those of `columns` that are a CSV file's of prompts, or else of pairs, and what makes a row of them one of JSON's
+    fields; None where they are neither.
+    """
+    names = _columns(list(map(str, columns)))
+    if not _has_columns(set(names)):
+        return None
+    is_pair = not set(names).issuperset(PROMPT_COLUMNS)
+    said = {column: name for column, name in zip(columns, names, strict=True) if name in _wanted(is_pair)}
+    return list(said), lambda row: _row({said[column]: value for column, value in row.items()}, is_pair)
 
 
 def is_header(head: list[str]) -> bool:
@@ -191,6 +203,10 @@ def _columns(header: list[str]) -> list[str]:
 
 def _has_columns(names: set[str]) -> bool:
     return names.issuperset(PROMPT_COLUMNS) or names.issuperset(PAIR_COLUMNS)
+
+
+def _wanted(is_pair: bool) -> tuple[str, ...]:
+    return PAIR_COLUMNS if is_pair else PROMPT_COLUMNS
 
 
 def _row(row: Row, is_pair: bool) -> Row:

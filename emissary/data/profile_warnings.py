@@ -15,29 +15,44 @@ def warnings_of(profile: DatasetProfile, report: dict[str, Any]) -> list[str]:
             said.append(f"The field '{name}' is empty in {_rows(field.empty)}.")
         if field.constant:
             said.append(f"The field '{name}' is the same in every row, so there is nothing to learn from it.")
+    if profile.constant_answer:
+        said.append(
+            "The answer, the last of 'messages', is the same in every row, so there is nothing to learn from it."
+        )
+    classes: dict[str, int] = report["class_counts"]
+    if empty := [name for name, count in classes.items() if not count]:
+        have = "has" if len(empty) == 1 else "have"
+        said.append(
+            f"{len(empty)} of {len(classes)} classes, such as {empty[0][:60]!r}, {have} no row at all and cannot be "
+            "learnt; add rows, or leave the label out."
+        )
     if profile.imbalance is not None and profile.imbalance >= _VERY_UNEVEN:
         said.append(
             f"The largest class has {profile.imbalance:.0f} times the rows of the smallest; rebalance_data evens that."
         )
     if report["duplicates"]:
-        said.append(f"{_rows(report['duplicates'])} repeat an earlier row exactly.")
+        repeat = "repeats" if report["duplicates"] == 1 else "repeat"
+        said.append(f"{_rows(report['duplicates'])} {repeat} an earlier row exactly.")
     near = profile.near_duplicates
     if near.count:
         later, earlier = near.pairs[0]
+        have = "has" if near.count == 1 else "have"
         said.append(
-            f"{near.count} of {_rows(near.rows)} that were compared have nearly the same input as an earlier one, such "
-            f"as row {later} and row {earlier}."
+            f"{near.count} of {_rows(near.rows)} that were compared {have} nearly the same input as an earlier one, "
+            f"such as row {later} and row {earlier}."
         )
     if (tokens := profile.tokens) is not None and tokens.over_context:
+        are = "is" if tokens.over_context == 1 else "are"
         said.append(
-            f"{tokens.over_context} of {_rows(tokens.rows)} that were counted are longer than the context of "
-            f"{tokens.base_model}, {tokens.context} tokens, and are cut in training."
+            f"{tokens.over_context} of {_rows(tokens.rows)} that were counted {are} longer than the context of "
+            f"{tokens.base_model}, {tokens.context} tokens, and {are} cut in training."
         )
     if profile.target is not None and profile.target.outliers is not None:
-        said += _far_off("targets", profile.target.outliers)
+        said += _far_off("target", "targets", profile.target.outliers)
     for name, field in profile.fields.items():
         if field.characters is not None and field.characters.outliers is not None:
-            said += _far_off(f"lengths of '{name}' in characters", field.characters.outliers)
+            of = f"of '{name}' in characters"
+            said += _far_off(f"length {of}", f"lengths {of}", field.characters.outliers)
     if (leakage := profile.leakage) is not None and leakage.rows:
         first = leakage.test_rows[0]
         said.append(
@@ -51,11 +66,11 @@ def _rows(count: int) -> str:
     return f"{count} row" + ("" if count == 1 else "s")
 
 
-def _far_off(what: str, outliers: Outliers) -> list[str]:
+def _far_off(one: str, several: str, outliers: Outliers) -> list[str]:
     if not outliers.count:
         return []
     first = outliers.rows[0]
-    return [
-        f"{outliers.count} {what} are far from the others, outside {outliers.low:g} to {outliers.high:g}, such as that "
-        f"of row {first}."
-    ]
+    outside = f"far from the others, outside {outliers.low:g} to {outliers.high:g}"
+    if outliers.count == 1:
+        return [f"1 {one} is {outside}, that of row {first}."]
+    return [f"{outliers.count} {several} are {outside}, such as that of row {first}."]

@@ -20,7 +20,7 @@ from emissary.data import near_duplicates
 from emissary.data.inputs import COLUMNS, fingerprint, input_text
 from emissary.data.normalise import group_rows
 
-VERSION = 1
+VERSION = 2
 """Of what a profile holds; another version makes profiles anew."""
 Numbers = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
@@ -106,10 +106,12 @@ class DatasetProfile(BaseModel):
     """What rows are like, beyond what their validation found."""
 
     fields: dict[str, Field]
+    constant_answer: bool = False
+    """Whether all conversations, of two and more, end in the same answer."""
     target: Distribution | None = None
     """Of regression's numbers, or embedding's similarities."""
     imbalance: float | None = None
-    """Classification: rows of the largest class for one of the smallest that has any."""
+    """Classification: rows of the largest class for one of the smallest; None where a class has no row."""
     tokens: Tokens | None = None
     near_duplicates: NearDuplicates
     leakage: Leakage | None = None
@@ -130,6 +132,7 @@ def profile(path: Path, count_tokens: CountTokens | None = None) -> tuple[Datase
     signatures: list[near_duplicates.Signatures] = []
     inputs: list[int] = []
     tokens: list[int] = []
+    answers = _TextField()
     begin = 0
     for group in _groups(path):
         rows = range(begin, begin := begin + group.num_rows)
@@ -142,7 +145,9 @@ def profile(path: Path, count_tokens: CountTokens | None = None) -> tuple[Datase
             for name in (name for name, its in _NUMBERS.items() if its == kind):
                 numbers[name].append(of_kind[name].to_numpy().astype(np.float64))
             if kind == "chat":
-                texts["messages"].add(_conversations(of_kind["messages"].combine_chunks()), numbered)
+                messages = of_kind["messages"].combine_chunks()
+                texts["messages"].add(_conversations(messages), numbered)
+                answers.add(_answers(messages), numbered)
         looked_at = [input_text(row) for row in _taken(group, rows, sample)]
         signatures.append(near_duplicates.signatures(looked_at))
         inputs += map(fingerprint, looked_at)
@@ -157,7 +162,8 @@ def profile(path: Path, count_tokens: CountTokens | None = None) -> tuple[Datase
             target = distribution(values)
     near = _near_duplicates(np.concatenate(signatures), inputs, sample)
     counted = np.array(tokens, np.float64)
-    return DatasetProfile(fields=fields, target=target, near_duplicates=near), counted
+    constant_answer = answers.given > 0 and answers.field(kinds["chat"]).constant
+    return DatasetProfile(fields=fields, constant_answer=constant_answer, target=target, near_duplicates=near), counted
 
 
 def distribution(values: Numbers) -> Distribution:
@@ -202,9 +208,9 @@ def leakage(path: Path, test_path: Path, test_dataset_id: str) -> Leakage:
 
 
 def imbalance(class_counts: Mapping[str, int]) -> float | None:
-    """Rows of the largest class for one of the smallest that has any; None without classes."""
-    counts = [count for count in class_counts.values() if count]
-    return max(counts) / min(counts) if counts else None
+    """Rows of the largest class for one of the smallest; None without classes, and where one has no row."""
+    counts = class_counts.values()
+    return max(counts) / min(counts) if counts and min(counts) else None
 
 
 class _TextField:
@@ -245,6 +251,12 @@ def _conversations(messages: pa.Array) -> pa.Array:
     """Each conversation as one text."""
     turns = pa.ListArray.from_arrays(_offsets(messages), pc.struct_field(messages.flatten(), "content"))
     return pc.binary_join(turns, "\n")
+
+
+def _answers(messages: pa.Array) -> pa.Array:
+    """The last turn of each conversation."""
+    ends = pa.array(_offsets(messages).to_numpy()[1:] - 1)
+    return pc.struct_field(messages.flatten(), "content").take(ends)
 
 
 def _offsets(lists: pa.Array) -> pa.Array:

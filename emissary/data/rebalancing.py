@@ -38,6 +38,22 @@ def row_counts(wanted: Mapping[str, float], classes: Iterable[str], rows: int) -
     return {label: int(value) for label, value in wanted.items()}
 
 
+def one_class_left(
+    train_test_split_ratio: float | None, rebalance_data: Mapping[str, float] | None, downsample_size: float | None
+) -> InvalidInput:
+    """What is raised where a classifier would see one class only, of rows that are chosen by these."""
+    settings = {
+        "train_test_split_ratio": train_test_split_ratio,
+        "rebalance_data": rebalance_data,
+        "downsample_size": downsample_size,
+    }
+    chosen = ", ".join(f"{name} {value}" for name, value in settings.items() if value not in (None, 100))
+    return InvalidInput(
+        f"All rows that are left to train on ({chosen or 'of all'}) are of one class; train on more rows, or add rows "
+        "of another."
+    )
+
+
 def rebalance(classes: Sequence[str], counts: Mapping[str, int], seed: int) -> list[int]:
     """Indices of rows, ascending, some more than once: of each class of `counts` as many as it says.
 

@@ -7,6 +7,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+from emissary.data.csv_rows import PAIR_COLUMNS, PROMPT_COLUMNS, as_fields
 from emissary.data.rows import FIELDS, TaskType
 from emissary.errors import InvalidInput
 
@@ -20,18 +21,22 @@ def write_rows(
 ) -> None:
     """Write the rows that `rows_of` gives for some of their `columns` to the JSON Lines file `target`.
 
-    Only fields that a task type reads are written, and of those what is not null. Raises InvalidInput, beginning with
+    Only fields that a task type reads are written, and of those what is not null; where there are none, the columns of
+    a CSV file (`input`, `expected_output`; `text1`, `text2`, `score`) become them. Raises InvalidInput, beginning with
     what is `said` of the rows, where there is no such column or they take more than `most_bytes`.
     """
     names = [name for name in columns if name in FIELDS]
+    as_row: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict
+    if not names and (found := as_fields(columns)) is not None:
+        names, as_row = found
     if not names:
         raise InvalidInput(
             f"{said} has the columns {', '.join(map(str, columns))[:500]}, and none that a dataset to train on has "
-            f"({', '.join(sorted(FIELDS))}). Rename them."
+            f"({', '.join(sorted(FIELDS))}; or {','.join(PROMPT_COLUMNS)}; or {','.join(PAIR_COLUMNS)}). Rename them."
         )
     with target.open("wb") as file:
         for row in rows_of(names):
-            line = json.dumps(_without_nulls(dict(row)), ensure_ascii=False, default=_plain)
+            line = json.dumps(_without_nulls(as_row(row)), ensure_ascii=False, default=_plain)
             file.write(f"{line}\n".encode(errors="replace"))
             _require_room(file.tell(), most_bytes, said)
 

@@ -24,6 +24,8 @@ OnInvalid = Literal["refuse", "skip"]
 
 TASK_TYPES: tuple[TaskType, ...] = get_args(TaskType)
 FIELDS = frozenset({"prompt", "completion", "messages", "itemA", "itemB", "similarity"})
+MAX_LABELS = 1000
+"""Labels of a classifier; an answer has a number for each."""
 MOST_TARGET = 1e30
 """Models answer in float32, which ends at 3e38."""
 ROLES = ("system", "developer", "user", "assistant", "tool")

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from emissary.data.duplicates import Hashes, hashes, repeated
 from emissary.data.reading import Chunk, NumberMeans, read
 from emissary.data.records import fitting
-from emissary.data.rows import FIELDS, TASK_TYPES, OnInvalid, Row, TaskType, meant_for, problem
+from emissary.data.rows import FIELDS, MAX_LABELS, TASK_TYPES, OnInvalid, Row, TaskType, meant_for, problem
 from emissary.errors import InvalidInput
 
 SHOWN_PROBLEMS = 100
@@ -76,7 +76,8 @@ def validate(
 
     With `skip`, rows that do not fit `task_type` are left out; None is the one that most rows fit. Raises InvalidInput
     if it cannot be read (see `read`, also for `most_bytes`), if it has no rows, if `task_type`, or without it each one,
-    does not fit all rows or, with `skip`, any row; then its `details` have the first rows that cannot be used.
+    does not fit all rows or, with `skip`, any row; then its `details` have the first rows that cannot be used. Raises
+    it, too, for more labels than can be trained where `task_type` says classification, or nothing else fits.
     """
     groups: dict[frozenset[TaskType], _Group] = {}
     names: set[str] = set()
@@ -112,6 +113,8 @@ def validate(
     misfits = {task_type: _Misfits(task_type, kept) for task_type in TASK_TYPES}
     compatible = [task_type for task_type in TASK_TYPES if not misfits[task_type].count]
     classes = _Classes.of([group.classes for group in kept])
+    if compatible == ["classification"] or (task_type == "classification" and compatible):
+        classes.require_trainable(number_means)
     label_kind = classes.kind() if "classification" in compatible else None
     class_counts = classes.counts() if label_kind else {}
     labels = sorted(classes.marked) if label_kind else []
@@ -261,6 +264,17 @@ class _Classes:
             return {"positive": positive, "negative": self.rows - positive}
         return dict(self.marked)
 
+    def require_trainable(self, number_means: NumberMeans) -> None:
+        """Raises InvalidInput for more labels than a classifier can have, with the row of the first one too many."""
+        if len(self.first_named) <= MAX_LABELS:
+            return
+        named = sorted(self.first_named.items(), key=lambda entry: (entry[1], entry[0]))
+        label, number = named[MAX_LABELS]
+        raise InvalidInput(
+            f"{number_means} {number}: {label[:60]!r} is label number {MAX_LABELS + 1:,}, and a classifier has at most "
+            f"{MAX_LABELS:,}. Of the file's {len(named):,} labels join rare ones, and upload again."
+        )
+
     def lines(self) -> dict[str, int]:
         return self.first_named | self.first_one
 
@@ -288,6 +302,12 @@ def _warnings(rows: int, class_counts: dict[str, int], labels: list[str], unused
     warnings = []
     if rows < FEW_ROWS:
         warnings.append(f"The dataset has fewer than {FEW_ROWS} rows ({rows}), too few to learn much from.")
+    having = [name for name, count in class_counts.items() if count]
+    if len(having) == 1:
+        warnings.append(
+            f"All rows are of one class, {having[0][:60]!r}, so no classifier can be trained on this dataset alone; "
+            "add rows of another, or merge it with others."
+        )
     small = [(count, name) for name, count in class_counts.items() if count < FEW_ROWS_IN_A_CLASS]
     warnings += [
         f"The class {name[:60]!r} has fewer than {FEW_ROWS_IN_A_CLASS} rows ({count})."

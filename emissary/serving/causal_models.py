@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from emissary.errors import InvalidInput
-from emissary.serving import architecture
+from emissary.serving import architecture, loading
 
 
 def load_causal_model(model_dir: Path, dtype: torch.dtype) -> tuple[Any, Any]:
@@ -16,12 +16,11 @@ def load_causal_model(model_dir: Path, dtype: torch.dtype) -> tuple[Any, Any]:
     Raises InvalidInput when the folder holds no causal language model of that kind, or an unsupported one.
     """
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-    try:
+    with loading.refused(model_dir, "causal language model as safetensors"):
         tokenizer: Any = AutoTokenizer.from_pretrained(model_dir, **local)
         model: Any = AutoModelForCausalLM.from_pretrained(model_dir, dtype=dtype, use_safetensors=True, **local)
-    except Exception as error:  # of anybody's files, transformers raises anything
-        raise InvalidInput(f"{model_dir} holds no causal language model as safetensors: {error}") from error
     architecture.check(model, generates=True)
     if tokenizer.eos_token is None:
-        raise InvalidInput(f"The tokenizer in {model_dir} has no end token (eos_token); use another base model.")
+        named = loading.model_name(model_dir)
+        raise InvalidInput(f"The tokenizer of {named} has no end token (eos_token); use another base model.")
     return model, tokenizer

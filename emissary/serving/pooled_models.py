@@ -11,7 +11,7 @@ from transformers import AutoModel, AutoModelForSequenceClassification, AutoToke
 
 from emissary.errors import InvalidInput
 from emissary.hardware import default_dtype
-from emissary.serving import architecture
+from emissary.serving import architecture, loading
 from emissary.serving.adapter_task import PooledTask
 
 HEADS = ("score", "classifier")
@@ -35,7 +35,7 @@ def load_model(model_dir: Path, task_type: PooledTask, outputs: int, dtype: torc
     Raises InvalidInput when the folder holds no such model as safetensors, or one that is not supported.
     """
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-    try:
+    with loading.refused(model_dir, f"model for {task_type} as safetensors"):
         tokenizer: Any = AutoTokenizer.from_pretrained(model_dir, **local)
         if task_type == "embedding" or named_pooling(model_dir) is not None:
             model: Any = AutoModel.from_pretrained(model_dir, dtype=dtype, use_safetensors=True, **local)
@@ -45,8 +45,6 @@ def load_model(model_dir: Path, task_type: PooledTask, outputs: int, dtype: torc
             model = AutoModelForSequenceClassification.from_pretrained(
                 model_dir, dtype=dtype, use_safetensors=True, num_labels=outputs, **local
             )
-    except Exception as error:  # of anybody's files, transformers raises anything
-        raise InvalidInput(f"{model_dir} holds no model for {task_type} as safetensors: {error}") from error
     architecture.check(model, generates=False)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -88,7 +86,11 @@ def named_pooling(model_dir: Path) -> Pooling | None:
         return "mean"
     if modes == {"pooling_mode_cls_token"}:
         return "cls"
-    raise InvalidInput(f"{file} asks for {', '.join(sorted(modes)) or 'no pooling'}; only mean and cls are known.")
+    asked = ", ".join(sorted(modes)) or "no pooling"
+    raise InvalidInput(
+        f"1_Pooling/config.json of {loading.model_name(model_dir)} asks for {asked}, and only mean and cls are known; "
+        "use another base model."
+    )
 
 
 def pool(model: Any, input_ids: Tensor, attention_mask: Tensor, pooling: Pooling) -> Tensor:

@@ -10,7 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import defer, joinedload
 from sqlalchemy.sql.expression import cast, func
 
-from emissary.data.rebalancing import row_counts
+from emissary.data.rebalancing import one_class_left, row_counts
+from emissary.data.rows import MAX_LABELS
 from emissary.errors import InvalidInput, NotFound
 from emissary.ids import new_id
 from emissary.schemas.parameters import AUTO, TEST_LOSS
@@ -19,9 +20,7 @@ from emissary.store import hub_pushes, job_events, leases, starts, testing_funct
 from emissary.store.pages import Page, fetch
 from emissary.store.tables import GONE, Checkpoint, Dataset, Deployment, JobEvent, Project, TrainingJob
 from emissary.store.tables import TERMINAL as TERMINAL
-
-MAX_LABELS = 1000
-"""Labels of a classifier; an answer has a number for each."""
+from emissary.testing_function_files import require_fit
 
 _DATASETS = (TrainingJob.train_dataset, TrainingJob.test_dataset)
 _WITH_DATASETS = tuple(joinedload(dataset) for dataset in _DATASETS)
@@ -69,8 +68,9 @@ async def composed(
     if wanted.task_type == "embedding" and wanted.parameters.get("dynamic_loss"):
         raise InvalidInput("parameters.dynamic_loss: there is none for the task type embedding; leave it out.")
     if wanted.rebalance_data is not None:
-        _check_rebalancing(wanted.task_type, wanted.rebalance_data, train)
+        _check_rebalancing(wanted, wanted.rebalance_data, train)
     await testing_functions.resolve(session, project.organization_id, wanted.test_functions)
+    require_fit(wanted.test_functions, wanted.task_type)
     if len(set(wanted.test_functions)) != len(wanted.test_functions):
         raise InvalidInput("test_functions: a function is named twice; name each once.")
     parameters = start.parameters(wanted.parameters, technique)
@@ -180,14 +180,22 @@ def _check_early_stopping(parameters: Mapping[str, Any], wanted: TrainingJobCrea
         )
 
 
-def _check_rebalancing(task_type: str, wanted: dict[str, float], train: Dataset) -> None:
-    if task_type != "classification":
+def _check_rebalancing(job: TrainingJobCreate, wanted: dict[str, float], train: Dataset) -> None:
+    if job.task_type != "classification":
         raise InvalidInput("rebalance_data: it is for the task type classification only.")
     if train.report["label_kind"] == "multilabel":
         raise InvalidInput(
             f"rebalance_data: the rows of {train.name!r} have any number of labels, so they are in no one class."
         )
-    row_counts(wanted, train.report["class_counts"], train.report["rows"])
+    there = train.report["class_counts"]
+    counts = row_counts(wanted, there, train.report["rows"])
+    if empty := [label for label, count in counts.items() if count and not there[label]]:
+        raise InvalidInput(
+            f"rebalance_data: no row of the dataset {train.name!r} is of the class {empty[0][:60]!r}; add some, or "
+            "give it 0."
+        )
+    if sum(count > 0 for count in counts.values()) < 2:
+        raise one_class_left(job.train_test_split_ratio, wanted, job.parameters.get("downsample_size"))
 
 
 async def get(session: AsyncSession, training_job_id: str, project_id: str | None = None) -> TrainingJob:

@@ -145,6 +145,13 @@ def classified(client: Client, project: str, *completions: dict[str, int]) -> st
     return str(upload(client, project, "\n".join(rows).encode())["id"])
 
 
+def test_function_that_cannot_score_the_task_is_refused(client: Client, project: str) -> None:
+    topics = classified(client, project, {"food": 1, "sport": 0}, {"food": 0, "sport": 1})
+    with refused(client, project, "test_functions[0]", "'regression_mae_shared'", "exact_match_shared"):
+        changed = {"task_type": "classification", "test_functions": ["regression_mae_shared"]}
+        create_job(client, project, job_body(topics, changed))
+
+
 def test_classification_that_could_not_be_learnt_is_refused(client: Client, project: str) -> None:
     topics = classified(client, project, {"food": 1, "sport": 0}, {"food": 0, "sport": 1})
     of_one_class = classified(client, project, {"spam": 1}, {"spam": 1})
@@ -166,7 +173,12 @@ def test_classification_that_could_not_be_learnt_is_refused(client: Client, proj
 
 
 def test_ten_thousand_labels_are_more_than_a_classifier_has(client: Client, project: str) -> None:
-    many = classified(client, project, *({f"label {number}": 1} for number in range(10_000)))
+    labels = [{f"label {number}": 1} for number in range(10_000)]
+    with refused(client, project, "Line 1001: 'label 1000'", "at most 1,000"):
+        classified(client, project, *labels)
+    # As text they may also be what is to be written.
+    rows = [{"prompt": "text", "completion": json.dumps(label)} for label in labels]
+    many = upload(client, project, "\n".join(map(json.dumps, rows)).encode())["id"]
     with refused(client, project, "train_dataset_id", "10000 labels", "at most 1000"):
         create_job(client, project, job_body(many, {"task_type": "classification"}))
 
@@ -196,6 +208,8 @@ def test_early_stopping_that_could_not_be_measured_is_refused(
         ({"food": 0.5, "news": 0.5}, ["rebalance_data", "'news'"]),
         ({"food": 1}, ["rebalance_data", "'sport' is missing"]),
         ({"food": "many", "sport": 1}, ["rebalance_data.food"]),
+        ({"food": 1, "sport": 0}, ["All rows that are left to train on", "'sport': 0", "of one class"]),
+        ({"food": 5, "sport": 0}, ["All rows that are left to train on", "'sport': 0", "of one class"]),
     ],
 )
 def test_rebalancing_that_cannot_be_is_refused(

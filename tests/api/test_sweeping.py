@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import State, StateType
-from prefect.states import Cancelling, Completed, Crashed, Pending, Running
+from prefect.states import Cancelled, Cancelling, Completed, Crashed, Pending, Running
 from sqlalchemy import func, update
 
 from emissary.api import dead_runs, projection, submit, sweeping
@@ -171,12 +171,14 @@ def test_run_that_a_worker_claimed_and_did_not_start_is_scheduled_again(backends
     assert backends.job(path).crashes == 0
 
 
-def run_without_a_row(backends: Backends, parameters: dict[str, str] | None = None) -> UUID:
+def run_without_a_row(backends: Backends, parameters: dict[str, str] | None = None, key: str | None = None) -> UUID:
     """As a flow run that is scheduled, or started in Prefect's UI, until it has registered its row."""
 
     async def make(client: PrefectClient) -> UUID:
         flow = await client.read_deployment_by_name("stop_engine/stop_engine")
-        run = await client.create_flow_run_from_deployment(flow.id, parameters=parameters or {"engine_id": "engine-1"})
+        run = await client.create_flow_run_from_deployment(
+            flow.id, parameters={"engine_id": "engine-1"} | (parameters or {}), idempotency_key=key
+        )
         return run.id
 
     return backends.prefect(make)
@@ -214,6 +216,19 @@ def test_crashed_run_for_a_row_that_is_gone_does_not_begin_again(backends: Backe
     backends.put(run_id, Crashed(message=KILLED))
     backends.sweep()
     assert backends.state(run_id).type == StateType.CRASHED
+
+
+@pytest.mark.parametrize(
+    ("key", "state"), [(None, StateType.RUNNING), ("ds-gone:0", StateType.CANCELLING)], ids=["of a form", "submitted"]
+)
+def test_run_for_a_dataset_that_is_gone_says_so_itself_where_it_was_started_in_prefect(
+    backends: Backends, key: str | None, state: StateType
+) -> None:
+    run_id = run_without_a_row(backends, {"dataset_id": "ds-gone"}, key)
+    backends.put(run_id, Running())
+    backends.sweep()
+    assert backends.state(run_id).type == state
+    backends.put(run_id, Cancelled())
 
 
 def test_run_of_another_work_pool_is_left_alone(backends: Backends, monkeypatch: pytest.MonkeyPatch) -> None:

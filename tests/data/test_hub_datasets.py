@@ -42,6 +42,28 @@ def test_folder_becomes_a_file_of_its_rows(tmp_path, kind):
     assert exported(folder, tmp_path / "out.jsonl") == wanted
 
 
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+@pytest.mark.parametrize(
+    ("row", "wanted"),
+    [
+        ({"id": 1, "input": "a", "expected_output": "b"}, {"prompt": "a", "completion": "b"}),
+        ({"Input": "a", "EXPECTED_OUTPUT": "b"}, {"prompt": "a", "completion": "b"}),
+        (
+            {"text1": "a", "text2": "b", "score": 0.5},
+            {"itemA": {"text": "a"}, "itemB": {"text": "b"}, "similarity": 0.5},
+        ),
+    ],
+)
+def test_columns_of_a_csv_dataset_become_the_fields_that_they_are_in_a_csv_alone(tmp_path, kind, row, wanted):
+    folder = tmp_path / "tickets"
+    folder.mkdir()
+    if kind == "csv":
+        datasets.Dataset.from_list([row]).to_csv(folder / "rows.csv")
+    else:
+        pq.write_table(pa.Table.from_pylist([row]), folder / "rows.parquet")
+    assert exported(folder, tmp_path / "out.jsonl") == [wanted]
+
+
 @pytest.mark.parametrize("saved", [True, False])
 def test_labels_that_a_row_does_not_name_are_left_out(tmp_path, saved):
     folder = tmp_path / "tickets"

@@ -17,7 +17,7 @@ from emissary.data import profiling
 from emissary.data.inputs import leaked
 from emissary.data.normalise import normalise, read_normalised
 from emissary.data.profile_warnings import warnings_of
-from emissary.data.profiling import DatasetProfile, distribution, leakage, profile
+from emissary.data.profiling import DatasetProfile, distribution, imbalance, leakage, profile
 from emissary.data.records import SCHEMA
 from emissary.data.rows import MOST_TARGET
 
@@ -51,6 +51,38 @@ def test_conversations_of_any_length_are_one_field(tmp_path):
     assert found.fields["messages"].characters.quantiles["min"] == 2 + 1 + 3
     assert found.fields["messages"].characters.quantiles["max"] == 2 * 5 + 3
     assert found.fields["prompt"].empty == found.fields["messages"].empty == 0
+
+
+def test_same_answer_of_all_conversations_is_said(tmp_path):
+    def conversation(number: int, answer: str) -> dict:
+        turns = [{"role": "user", "content": f"{number}"}, {"role": "assistant", "content": "yes"}] * (1 + number % 2)
+        return {"messages": [*turns[:-1], {"role": "assistant", "content": answer}]}
+
+    same, _ = profile(normalised(tmp_path, [conversation(number, "no") for number in range(5)]))
+    assert any("last of 'messages', is the same in every row" in said for said in warnings_of(same, REPORT))
+    rows = [conversation(number, "no") for number in range(5)]
+    other, _ = profile(normalised(tmp_path, [*rows, conversation(5, "maybe")], "other"))
+    assert not any("the same in every row" in said for said in warnings_of(other, REPORT))
+    one, _ = profile(normalised(tmp_path, rows[:1], "one"))
+    assert not any("the same in every row" in said for said in warnings_of(one, REPORT))
+
+
+def test_class_without_rows_is_said_and_no_imbalance_is_made_up(tmp_path):
+    found, _ = profile(normalised(tmp_path, prompts(["a"])))
+    counts = {"cat": 30, "dog": 10, "bird": 0}
+    assert imbalance({"cat": 30, "dog": 10}) == 3
+    assert imbalance(counts) is None
+    said = warnings_of(found, REPORT | {"class_counts": counts})
+    assert any(each.startswith("1 of 3 classes, such as 'bird', has no row at all") for each in said)
+
+
+def test_one_outlier_is_said_in_the_singular(tmp_path):
+    targets = [*(float(number % 10) for number in range(100)), 1e6]
+    found, _ = profile(normalised(tmp_path, prompts([f"text {number:03}" for number in range(101)], targets)))
+    assert any(
+        said.startswith("1 target is far from the others, outside ") and said.endswith(", that of row 101.")
+        for said in warnings_of(found, REPORT)
+    )
 
 
 def test_targets_have_quantiles_a_histogram_and_outliers_by_row(tmp_path):

@@ -274,3 +274,29 @@ def test_first_line_of_each_label_is_where_it_is_one_or_else_named(rows, blank):
             lines |= {label: line for label, value in row.items() if value in wanted and label not in lines}
     assert found.label_lines == lines
     assert found.number_means == "Line"
+
+
+def labelled(count: int) -> list:
+    return [{"prompt": f"text {index}", "completion": {"common": 0, f"label {index}": 1}} for index in range(count)]
+
+
+def test_more_labels_than_can_be_trained_are_refused_with_the_row_of_the_first_one_too_many(tmp_path):
+    assert len(report(tmp_path, labelled(999)).labels) == 1000
+    assert refusal(tmp_path, labelled(1005)) == (
+        "Line 1000: 'label 999' is label number 1,001, and a classifier has at most 1,000. Of the file's 1,006 labels "
+        "join rare ones, and upload again."
+    )
+
+
+def test_many_labels_are_refused_where_the_file_is_said_to_be_for_classification_only(tmp_path):
+    rows = [row | {"completion": json.dumps(row["completion"])} for row in labelled(1005)]
+    assert report(tmp_path, rows).compatible_task_types == ["text-generation", "classification"]
+    with pytest.raises(InvalidInput, match=r"^Line 1000: 'label 999' is label number 1,001"):
+        validate(tmp_path / "upload", "a.jsonl", task_type="classification")
+
+
+@pytest.mark.parametrize("rows", [[marked(spam=1)] * 30, [marked(cat=1, dog=0)] * 30, [marked(spam=0)] * 30])
+def test_one_class_alone_is_kept_and_said(tmp_path, rows):
+    assert any("All rows are of one class" in said for said in report(tmp_path, rows).warnings)
+    both = [*rows, *([marked(spam=0), marked(spam=1)] if "spam" in rows[0]["completion"] else [marked(cat=0, dog=1)])]
+    assert not any("one class" in said for said in report(tmp_path, both).warnings)

@@ -1,6 +1,7 @@
 """Base models that cannot be trained and served are refused when they are loaded, with the reason."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,15 @@ from emissary.serving.causal_models import load_causal_model
 from emissary.serving.generation import Generator
 from emissary.serving.pooled import PooledModel
 from emissary.serving.pooled_models import load_model
+from tasks.model_shape import model_shape
 
 SMALL = {"num_hidden_layers": 1, "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 16}
+LOADERS = [
+    pytest.param(lambda folder: load_causal_model(folder, torch.float32), id="text-generation"),
+    pytest.param(lambda folder: load_model(folder, "classification", 2, torch.float32), id="classification"),
+    pytest.param(lambda folder: load_model(folder, "embedding", 0, torch.float32), id="embedding"),
+    pytest.param(lambda folder: model_shape(folder, "classification"), id="shape"),
+]
 VOCABULARY = 49152  # of the tokenizer
 
 
@@ -80,16 +88,34 @@ def test_encoder_with_a_decoder_is_refused_for_embedding(base_model_dir: Path, t
         load_model(folder, "embedding", 0, torch.float32)
 
 
-def test_models_own_code_is_refused_and_not_run(base_model_dir: Path, tmp_path: Path) -> None:
-    folder = saved(tmp_path / "model", tiny_llama(), base_model_dir)
+@pytest.mark.parametrize("load", LOADERS)
+def test_models_own_code_is_refused_in_one_sentence_and_not_run(
+    base_model_dir: Path, tmp_path: Path, load: Callable[[Path], Any]
+) -> None:
+    folder = saved(tmp_path / "acme/remote", tiny_llama(), base_model_dir)
     config = json.loads((folder / "config.json").read_text())
-    own = {"model_type": "own", "auto_map": {"AutoConfig": "own.Own", "AutoModelForCausalLM": "own.OwnModel"}}
+    classes = ("AutoModel", "AutoModelForCausalLM", "AutoModelForSequenceClassification")
+    own = {"model_type": "own", "auto_map": {"AutoConfig": "own.Own"} | dict.fromkeys(classes, "own.OwnModel")}
     (folder / "config.json").write_text(json.dumps(config | own))
     ran = tmp_path / "ran"
     (folder / "own.py").write_text(f"open({str(ran)!r}, 'w')\n")
-    with pytest.raises(InvalidInput, match="holds no causal language model as safetensors"):
-        load_causal_model(folder, torch.float32)
+    with pytest.raises(InvalidInput) as refused:
+        load(folder)
+    assert str(refused.value) == (
+        "The model acme/remote needs code of its own, which is never run here; use another base model."
+    )
     assert not ran.exists()
+
+
+@pytest.mark.parametrize("load", LOADERS)
+def test_refusal_names_the_model_and_no_path_of_the_server(tmp_path: Path, load: Callable[[Path], Any]) -> None:
+    folder = tmp_path / "acme/broken"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{")
+    with pytest.raises(InvalidInput, match="The model acme/broken holds no ") as refused:
+        load(folder)
+    assert str(tmp_path) not in str(refused.value)
+    assert "\n" not in str(refused.value)
 
 
 def test_pickled_weights_are_refused_and_not_loaded(base_model_dir: Path, tmp_path: Path) -> None:

@@ -214,7 +214,7 @@ def test_job_whose_training_rows_come_to_be_of_one_class_fails_with_a_sentence(p
         train = await upload(project)
         key = await preparing.prepare.fn(train.id)
         job = await a_job(project, train, None, percent=10)
-        with pytest.raises(InvalidInput, match=r"All 1 rows .* \(downsample_size 10\) are of one class"):
+        with pytest.raises(InvalidInput, match=r"All rows .* \(downsample_size 10\) are of one class"):
             await preparing.training_and_test_rows.fn(job, key, None)
 
     run(all_of_it())
