@@ -12,7 +12,7 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from emissary.data import json_columns, reading, text
+from emissary.data import json_columns, reading, text, validation
 from emissary.data.reading import read
 from emissary.data.rows import FIELDS
 from emissary.data.validation import validate
@@ -231,6 +231,7 @@ def test_fields_are_not_learnt_again_once_there_are_too_many(tmp_path, first):
     with (
         patch.object(pa, "infer_type", wraps=pa.infer_type) as inferred,
         patch.object(reading, "batch_of", wraps=reading.batch_of) as row_by_row,
+        patch.object(validation, "MAX_LABELS", 2_000),
     ):
         found = validate(tmp_path / "a.jsonl", "a.jsonl")
     assert (found.rows, len(found.labels)) == (len(rows), 2_000)
