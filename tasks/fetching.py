@@ -6,6 +6,7 @@ from pathlib import Path
 import anyio.to_thread
 from prefect import get_run_logger
 
+from emissary.data.validation import HOW_TO_CORRECT
 from emissary.errors import InvalidInput
 from emissary.ids import derived_id
 from emissary.schemas.pipelines import PipelineCreate
@@ -21,6 +22,8 @@ from emissary.store.pipeline_tables import Pipeline, PipelineRun
 from emissary.store.tables import Dataset
 from tasks.attempt import require_lease
 from tasks.catalogue import in_catalogue
+
+_HOW_TO_CORRECT = "Correct or remove such rows where they are fetched from, and run again."
 
 
 async def fetch(run: PipelineRun, pipeline: Pipeline, wanted: PipelineCreate, source: FetchedSource) -> bool:
@@ -76,7 +79,8 @@ def _stored(run: PipelineRun, pipeline: Pipeline, found: Fetched) -> Dataset:
         with found.path.open("rb") as file:
             dataset = store_file(file, found.file_name, dataset_id=dataset_id)
     except InvalidInput as error:
-        raise InvalidInput(f"gather: what was fetched cannot be used. {error}", details=error.details) from error
+        said = str(error).replace(HOW_TO_CORRECT, _HOW_TO_CORRECT)
+        raise InvalidInput(f"gather: what was fetched cannot be used. {said}", details=error.details) from error
     dataset.project_id, dataset.name, dataset.upload_by = (
         run.project_id,
         f"{pipeline.name[:80]}-{run.id[3:9]}-new",

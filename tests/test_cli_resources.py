@@ -10,6 +10,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from emissary.cli.output import show_one
+from emissary.cli.pipelines import _flat
 from emissary.client import Client
 from emissary.store.tables import Engine
 from emissary.up import Platform
@@ -115,6 +117,43 @@ def test_pipeline_is_made_from_a_file_paused_and_deleted(platform: Platform, job
     assert emissary(platform, "pipelines", "reject", "nightly", "pr-nobody", "--reason", "x", **HERE).returncode == 3
     fine(platform, "pipelines", "delete", "nightly", **HERE)
     assert emissary(platform, "pipelines", "show", "nightly", **HERE).returncode == 3
+
+
+def test_pipeline_is_changed_from_a_file_and_its_run_shown_and_cancelled(platform: Platform, tmp_path: Path) -> None:
+    here = {"EMISSARY_PROJECT": "by-file"}
+    answer(platform, "projects", "create", "by-file")
+    file, rows = tmp_path / "weekly.json", tmp_path / "rows.jsonl"
+    missing = emissary(platform, "pipelines", "create", str(file), **here)
+    assert (missing.returncode, "weekly.json cannot be read: No such file" in missing.stderr) == (2, True)
+    file.write_text("{")
+    assert "cannot be read as JSON" in emissary(platform, "pipelines", "create", str(file), **here).stderr
+    rows.write_bytes(jsonl(ROWS))
+    fine(platform, "datasets", "upload", str(rows), **here)
+    trained = {"base_model": MODEL, "test_functions": ["exact_match_shared"], "parameters": TINY}
+    wanted = {"name": "weekly", "train": trained, "train_test_split_ratio": 25}
+    file.write_text(json.dumps(wanted))
+    answer(platform, "pipelines", "create", str(file), **here)
+    assert "it has no schedule" in emissary(platform, "pipelines", "unpause", "weekly", **here).stderr
+    file.write_text(json.dumps(wanted | {"schedule": {"cron": "0 3 * * 1"}}))
+    changed = answer(platform, "pipelines", "update", "weekly", str(file), **here)
+    assert changed["schedule"]["cron"] == "0 3 * * 1"
+    assert "is run by its schedule again" in emissary(platform, "pipelines", "unpause", "weekly", **here).stderr
+    run = answer(platform, "pipelines", "run", "weekly", **here)["id"]
+    assert answer(platform, "pipelines", "show-run", "weekly", run, **here)["decision"] is None
+    fine(platform, "pipelines", "cancel-run", "weekly", run, **here)
+    assert "Cancelled" in fine(platform, "pipelines", "show-run", "weekly", run, **here)
+    assert emissary(platform, "pipelines", "cancel-run", "weekly", run, **here).returncode == 1
+    assert emissary(platform, "pipelines", "show-run", "weekly", "pr-nobody", **here).returncode == 3
+    fine(platform, "projects", "delete", "by-file")
+
+
+def test_decision_of_a_run_is_shown_rule_by_rule(capsys: pytest.CaptureFixture[str]) -> None:
+    rule = {"rule": "confidence", "of": None, "wanted": 0.95, "found": 0.5, "passed": False}
+    show_one(_flat({"id": "pr-1", "decision": {"promoted": False, "rules": [rule], "test_rows": 80}}), as_json=False)
+    shown = capsys.readouterr().out
+    assert "{" not in shown
+    for words in (("test rows", "80"), ("promoted", "no"), ("confidence", "0.95", "0.5", "no")):
+        assert any(all(word in line for word in words) for line in shown.splitlines()), shown
 
 
 def test_chat_streams_what_it_answers_whole(platform: Platform, deployment: str) -> None:

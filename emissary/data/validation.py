@@ -25,6 +25,9 @@ FEW_ROWS_IN_A_CLASS = 20
 FEW_CLASSES = 5
 """So many are named in warnings of one kind."""
 
+HOW_TO_CORRECT = "Correct or remove such rows and upload again, or have them left out (on_invalid: skip)."
+"""Ends what is said of an upload with rows that cannot be used."""
+
 LabelKind = Literal["binary", "multiclass", "multilabel"]
 
 
@@ -101,8 +104,7 @@ def validate(
     rows = sum(group.count for group in kept)
     if left_out.count and on_invalid == "refuse":
         raise InvalidInput(
-            f"{left_out.sentence(number_means)} Correct or remove such rows and upload again, or have them left out "
-            "(on_invalid: skip).",
+            f"{left_out.sentence(number_means)} {HOW_TO_CORRECT}",
             details=left_out.details(),
         )
     if not rows:

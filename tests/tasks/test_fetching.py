@@ -111,6 +111,12 @@ def test_merging_takes_all_that_was_fetched_and_is_still_there(web: Web) -> None
     [
         ("empty", b"", "text-generation", r"^gather: what was fetched cannot be used\. The file is empty"),
         ("page", b"<html></html>", "text-generation", r"^gather: what was fetched cannot be used\. "),
+        (
+            "row",
+            jsonl([*FIRST, {"prompt": "Say blue."}]),
+            "text-generation",
+            r"^gather: .* Line 3: .*\. Correct or remove such rows where they are fetched from, and run again\.$",
+        ),
         ("misfit", jsonl(FIRST), "regression", r"^gather: the dataset 'misfit-.*' does not fit regression"),
         ("away", None, "text-generation", r"^gather\.url: .* is not there \(404\)"),
     ],
