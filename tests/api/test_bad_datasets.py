@@ -90,7 +90,7 @@ def test_unusable_rows_are_left_out_where_that_is_asked_for(client: Client, proj
 
 def test_row_that_does_not_fit_the_task_type_is_refused_with_its_line(client: Client, project: str) -> None:
     content = b"input,expected_output\ngood,5\nbad,NaN\n"
-    with refused(client, project, "Line 3", "'completion' must be a number"):
+    with refused(client, project, "Line 3", "'expected_output' must be a number"):
         upload(client, project, content, "ratings.csv", task_type="regression")
     with refused(client, project, "task_type", "regression"):
         upload(client, project, content, "ratings.csv", task_type="poetry")
