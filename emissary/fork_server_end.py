@@ -5,7 +5,7 @@ import gc
 import os
 import signal
 
-import emissary.worker  # noqa: F401 - multiprocessing has each process import the program that forks it
+import emissary.fork_starter  # noqa: F401 - has the function that each run begins with
 
 # Else each run's first collections look through all the libraries' objects, and copy their memory by doing so.
 gc.freeze()

@@ -71,7 +71,8 @@ def _batch_size(parameters: Mapping[str, Any], shape: ModelShape, lengths: Seque
     room, size = memory_bytes(), by_steps
     while size > 1 and shape.training_bytes(parameters["lora_r"], size, longest) > room:
         size //= 2
-    reason = f"{size} rows per pass: {by_steps} by {len(lengths)} rows and {parameters['num_train_epochs']} epochs"
+    epochs, rows = parameters["num_train_epochs"], len(lengths)
+    reason = f"{_counted(size, 'row')} per pass: {by_steps} by {_counted(rows, 'row')} and {_counted(epochs, 'epoch')}"
     if size < by_steps:
         reason += f", less for the memory of {room / 2**30:.1f} GiB at {longest} tokens a row"
     return size, reason + "."
@@ -88,3 +89,7 @@ def _learning_rate(parameters: Mapping[str, Any], shape: ModelShape, rows: int) 
         f"Learning rate {rate:g}: {multiple} × 5e-5, × {width:.3g} for {shape.hidden_size} hidden units, × 32 / "
         f"lora_alpha {parameters['lora_alpha']}, × √({per_step} rows per step / 32)."
     )
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" + ("" if count == 1 else "s")

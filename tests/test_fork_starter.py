@@ -40,6 +40,28 @@ def warm_worker(sockets: Path) -> Iterator[tuple[subprocess.Popen[str], psutil.P
         worker.kill()
 
 
+def test_forked_process_does_not_run_the_workers_program_anew() -> None:
+    """As `python -m emissary.worker` is it; with the parts of it that need a platform left out."""
+    program = """
+import multiprocessing, os, pathlib, runpy, tempfile, __main__
+__main__.__spec__ = runpy._get_module_details("emissary.worker")[1]
+from emissary.fork_starter import warm_up
+import emissary.worker
+with tempfile.TemporaryDirectory() as sockets:
+    warm_up(pathlib.Path(sockets))
+    process = multiprocessing.get_context("forkserver").Process(target=os.getpid)
+    process.start()
+    process.join()
+    print(process.exitcode)
+"""
+    found = subprocess.run(
+        [sys.executable, "-c", program], cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=120, check=True
+    )
+    assert found.stdout == "0\n"
+    assert "RuntimeWarning" not in found.stderr
+    assert "WarmWorker" not in found.stderr
+
+
 def test_fork_server_that_is_told_to_end_with_its_worker_goes_on_for_the_runs(tmp_path: Path) -> None:
     with warm_worker(tmp_path) as (worker, server):
         assert worker.stdin is not None

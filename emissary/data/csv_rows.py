@@ -13,6 +13,14 @@ from emissary.errors import InvalidInput
 
 PROMPT_COLUMNS = ("input", "expected_output")
 PAIR_COLUMNS = ("text1", "text2", "score")
+COLUMN_OF = {
+    "prompt": "input",
+    "completion": "expected_output",
+    "itemA.text": "text1",
+    "itemB.text": "text2",
+    "similarity": "score",
+}
+"""Field of a row → the column that became it."""
 _DELIMITERS = (",", ";", "\t", "|")
 _HEAD_CHARACTERS = 64 * 1024
 

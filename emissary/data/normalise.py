@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from emissary.data.reading import Chunk, read
 from emissary.data.records import SCHEMA, fitting
-from emissary.data.rows import TaskType, meant_for, problem
+from emissary.data.rows import TaskType, meant_for
 from emissary.errors import InvalidInput
 
 VERSION = 2
@@ -84,6 +84,6 @@ def _wanted(chunk: Chunk, only: Sequence[TaskType] | None) -> pa.RecordBatch:
         return chunk.records.filter(pa.array(np.logical_and.reduce([fits[task_type] for task_type in only])))
     if chunk.unusable:
         number, row = chunk.unusable[0]
-        reason = row if isinstance(row, str) else problem(row, meant_for(row))
+        reason = row if isinstance(row, str) else chunk.problem(row, meant_for(row))
         raise InvalidInput(f"{chunk.number_means} {number}: {reason}. Correct the row and upload again.")
     return chunk.records

@@ -5,8 +5,9 @@ was makes no difference to what comes out.
 """
 
 import os
+import re
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,12 +22,12 @@ import pyarrow as pa
 from emissary.data import json_columns
 from emissary.data.columns import normalised
 from emissary.data.content import Limit, opened
-from emissary.data.csv_rows import read_csv
+from emissary.data.csv_rows import COLUMN_OF, read_csv
 from emissary.data.formats import recognised
 from emissary.data.json_rows import read_json_array, read_jsonl
 from emissary.data.parquet_rows import read_parquet, rows_of
 from emissary.data.records import SCHEMA, batch_of
-from emissary.data.rows import FIELDS, Row, fit
+from emissary.data.rows import FIELDS, Row, TaskType, fit, problem
 from emissary.data.text import Block, blocks
 
 NumberMeans = Literal["Line", "Row"]
@@ -38,6 +39,7 @@ _SMALL_BYTES = 64 * 1024
 _THREADS = min(4, os.cpu_count() or 1)
 _ITEM = pa.struct([("text", pa.string())])
 _TYPES = {"prompt": pa.string(), "messages": SCHEMA.field("messages").type, "itemA": _ITEM, "itemB": _ITEM}
+_FIELD = re.compile(r"'(\w+(?:\.\w+)?)'")
 _T = TypeVar("_T")
 _U = TypeVar("_U")
 
@@ -58,6 +60,16 @@ class Chunk:
     """The other rows: the number, and the row as it was uploaded or why there is none."""
     number_means: NumberMeans = "Line"
     """What the numbers count: lines of the file, on which a row begins, or its rows."""
+    column_of: Mapping[str, str] = field(default_factory=dict)
+    """Fields that have another name in the file, and that name."""
+
+    def problem(self, row: Row | str, task_type: TaskType) -> str | None:
+        """What keeps a row of the file from training the task type, in the file's own names; None if nothing does."""
+        found = row if isinstance(row, str) else problem(row, task_type)
+        if found is None or isinstance(row, str) or not self.column_of:
+            return found
+        # What is quoted behind the field is of the row.
+        return _FIELD.sub(lambda quoted: f"'{self.column_of.get(quoted[1], quoted[1])}'", found, count=1)
 
 
 def read(path: Path, filename: str, most_bytes: int | None = None) -> Iterator[Chunk]:
@@ -80,7 +92,10 @@ def read(path: Path, filename: str, most_bytes: int | None = None) -> Iterator[C
             case "json":
                 yield from (_of_rows(group, "Row") for group in _groups(read_json_array(content)))
             case "csv":
-                yield from (_of_rows(group, "Line") for group in _groups(read_csv(content)))
+                for group in _groups(read_csv(content)):
+                    chunk = _of_rows(group, "Line")
+                    chunk.column_of = COLUMN_OF
+                    yield chunk
 
 
 def _parallel(convert: Callable[[_T], _U], items: Iterable[_T]) -> Iterator[_U]:

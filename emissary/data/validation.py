@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from emissary.data.duplicates import Hashes, hashes, repeated
 from emissary.data.reading import Chunk, NumberMeans, read
 from emissary.data.records import fitting
-from emissary.data.rows import FIELDS, MAX_LABELS, TASK_TYPES, OnInvalid, Row, TaskType, meant_for, problem
+from emissary.data.rows import FIELDS, MAX_LABELS, TASK_TYPES, OnInvalid, Row, TaskType, meant_for
 from emissary.errors import InvalidInput
 
 SHOWN_PROBLEMS = 100
@@ -91,7 +91,7 @@ def validate(
         for fits, indices in _by_fit(chunk.records):
             groups.setdefault(fits, _Group(fits)).take_in(chunk, indices)
         if chunk.unusable:
-            groups.setdefault(frozenset(), _Group(frozenset())).leave_out(chunk.unusable)
+            groups.setdefault(frozenset(), _Group(frozenset())).leave_out(chunk)
     if not groups:
         raise InvalidInput("The file has no rows. Upload a file with at least one row.")
 
@@ -163,24 +163,24 @@ class _Group:
         records, numbers = chunk.records, chunk.numbers
         if len(indices) < records.num_rows:
             records, numbers = records.take(pa.array(indices)), numbers[indices]
-        self._explain((int(chunk.numbers[index]), chunk.row(int(index))) for index in indices)
+        self._explain(chunk, ((int(chunk.numbers[index]), chunk.row(int(index))) for index in indices))
         self.count += len(indices)
         self.meant[next(task for task in _MEANT if task in self.fits)] += len(indices)
         self.hashes.append(hashes(records))
         if "classification" in self.fits:
             self.classes.add(records.column("labels"), numbers)
 
-    def leave_out(self, unusable: Sequence[tuple[int, Row | str]]) -> None:
-        """Add rows that fit no task type."""
-        self._explain(iter(unusable))
-        self.count += len(unusable)
-        self.meant.update(meant_for(row) for _, row in unusable if isinstance(row, dict))
+    def leave_out(self, chunk: Chunk) -> None:
+        """Add the rows that fit no task type."""
+        self._explain(chunk, iter(chunk.unusable))
+        self.count += len(chunk.unusable)
+        self.meant.update(meant_for(row) for _, row in chunk.unusable if isinstance(row, dict))
 
-    def _explain(self, rows: Iterator[tuple[int, Row | str]]) -> None:
+    def _explain(self, chunk: Chunk, rows: Iterator[tuple[int, Row | str]]) -> None:
         for number, row in islice(rows, SHOWN_PROBLEMS - len(self.reasons)):
             reasons = {}
             for task_type in TASK_TYPES:
-                if reason := row if isinstance(row, str) else problem(row, task_type):
+                if reason := chunk.problem(row, task_type):
                     reasons[task_type] = reason
             self.reasons.append((number, reasons))
 

@@ -67,8 +67,8 @@ class SftParameters(_LoraParameters):
     early_stopping_metric: str = Field(
         min_length=1,
         max_length=100,
-        description="`test_loss`, or one of the job's test_functions, of which more is better; then each epoch's "
-        "checkpoint is tested before the next epoch begins.",
+        description="`test_loss`, or one of the job's test_functions, of which more is better (of an error, such as "
+        "`regression_mae_shared`, less); then each epoch's checkpoint is tested before the next epoch begins.",
     )
 
 

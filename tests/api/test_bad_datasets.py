@@ -43,7 +43,7 @@ FILES = {
     "nested Parquet": ("a.parquet", NESTED, ["'prompt'", "list<", "must be text"]),
     "CSV with a column missing": ("a.csv", b"input;expected_output\na;b\nc\n", ["Line 3", "number of fields is 1"]),
     "text as target": ("a.jsonl", NUMBER * 3 + b'{"prompt": "a", "completion": "b"}\n', ["Line 4", "must be a number"]),
-    "similarity over 1": ("a.csv", b"text1,text2,score\na,b,1\na,b,1.01\n", ["Line 3", "'similarity'", "1.01"]),
+    "similarity over 1": ("a.csv", b"text1,text2,score\na,b,1\na,b,1.01\n", ["Line 3", "'score'", "1.01"]),
     "NaN": ("a.jsonl", GOOD + b'{"prompt": "a", "completion": NaN}', ["Line 2", "NaN"]),
     "row that is no object": ("a.jsonl", GOOD + b"5\n", ["Line 2", "object"]),
     "no target": ("a.jsonl", GOOD + b'{"prompt": "a"}\n' + GOOD, ["Line 2", "'completion'"]),
@@ -90,7 +90,7 @@ def test_unusable_rows_are_left_out_where_that_is_asked_for(client: Client, proj
 
 def test_row_that_does_not_fit_the_task_type_is_refused_with_its_line(client: Client, project: str) -> None:
     content = b"input,expected_output\ngood,5\nbad,NaN\n"
-    with refused(client, project, "Line 3", "'completion' must be a number"):
+    with refused(client, project, "Line 3", "'expected_output' must be a number"):
         upload(client, project, content, "ratings.csv", task_type="regression")
     with refused(client, project, "task_type", "regression"):
         upload(client, project, content, "ratings.csv", task_type="poetry")

@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -229,3 +230,22 @@ def test_csv_pair_columns_become_items_and_similarity(tmp_path):
 def test_csv_cell_may_be_a_long_document(tmp_path):
     [(_, row)] = read(tmp_path, "a.csv", f"input,expected_output\n{'x' * 300_000},y\n")
     assert len(row["prompt"]) == 300_000
+
+
+@pytest.mark.parametrize(
+    ("text", "task_type", "said"),
+    [
+        ("input,expected_output\na,\n", "text-generation", "'expected_output' is empty"),
+        ("input,expected_output\n,b\n", "text-generation", "'input' is empty"),
+        ("input,expected_output\na,b\n", "regression", "'expected_output' must be a number, and is text"),
+        ('input,expected_output\na,"{""prompt"": 2}"\n', "classification", "'expected_output' must map"),
+        ("text1,text2,score\na,b,2\n", "embedding", "'score' must be from -1 to 1, and is 2"),
+        ("text1,text2,score\na,,1\n", "embedding", "'text2' is empty"),
+    ],
+)
+def test_problem_of_a_csv_row_names_the_column_that_the_file_has(
+    tmp_path: Path, text: str, task_type: Any, said: str
+) -> None:
+    (tmp_path / "a.csv").write_text(text)
+    with pytest.raises(InvalidInput, match=f"^(There is no row that can be used. )?Line 2: {said}"):
+        validate(tmp_path / "a.csv", "a.csv", task_type=task_type)

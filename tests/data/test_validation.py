@@ -189,7 +189,7 @@ def test_targets_that_are_no_numbers_are_told_with_their_line_where_the_task_typ
         if not wrong:
             assert "regression" in validate(path, "a.csv", task_type="regression").compatible_task_types
             return
-        with pytest.raises(InvalidInput, match=f"^Line {wrong[0]}: 'completion' must be a number") as raised:
+        with pytest.raises(InvalidInput, match=f"^Line {wrong[0]}: 'expected_output' must be a number") as raised:
             validate(path, "a.csv", task_type="regression")
         assert [problem["line"] for problem in raised.value.details["problems"]] == wrong
         if len(wrong) < len(targets):

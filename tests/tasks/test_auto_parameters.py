@@ -63,6 +63,8 @@ def test_choice_is_within_bounds_fits_and_says_why(longest: int, rows: int, epoc
     assert size in (1, 2, 4, 8, 16, 32)
     assert 0 < rate <= 0.01
     assert size == 1 or shape.training_bytes(OPEN["lora_r"], size, longest) <= memory_bytes()
-    assert f"{size} rows per pass" in why
+    assert f"{size} row{'s' * (size > 1)} per pass: " in why
+    assert why.split(" epoch")[0].split()[-1] == str(epochs)
+    assert (" epochs" in why) == (epochs > 1)
     assert f"Learning rate {rate:g}" in why
     assert (values, why) == choose(parameters, shape, [longest] + [1] * (rows - 1))

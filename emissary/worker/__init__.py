@@ -9,7 +9,6 @@ On SIGTERM the worker takes no more runs, has those that it runs save what they 
 import asyncio
 import signal
 import socket
-import sys
 from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -329,7 +328,3 @@ async def serve(pools: tuple[str, ...] = POOLS) -> None:
                 for worker in workers:
                     ending.start_soon(worker.leave)
             group.cancel_scope.cancel()
-
-
-if __name__ == "__main__":
-    asyncio.run(serve(tuple(sys.argv[1:]) or POOLS))
