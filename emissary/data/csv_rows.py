@@ -2,25 +2,16 @@
 
 import csv
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Any
 
 from emissary.data.content import Content
+from emissary.data.csv_columns import PAIR_COLUMNS, PROMPT_COLUMNS, as_row, has_columns, named
 from emissary.data.rows import Row
 from emissary.data.text import lines
 from emissary.errors import InvalidInput
 
-PROMPT_COLUMNS = ("input", "expected_output")
-PAIR_COLUMNS = ("text1", "text2", "score")
-COLUMN_OF = {
-    "prompt": "input",
-    "completion": "expected_output",
-    "itemA.text": "text1",
-    "itemB.text": "text2",
-    "similarity": "score",
-}
-"""Field of a row → the column that became it."""
 _DELIMITERS = (",", ";", "\t", "|")
 _HEAD_CHARACTERS = 64 * 1024
 
@@ -60,7 +51,7 @@ def read_csv(content: Content) -> Iterator[tuple[int, Row | str]]:
     line, header = next(records, (1, []))
     if isinstance(header, str):
         raise InvalidInput(f"Line {line}: {header}.")
-    columns = _columns(header)
+    columns = named(header)
     is_pair = _check_header(line, columns)
     for line, fields in records:
         if isinstance(fields, str):
@@ -72,19 +63,7 @@ def read_csv(content: Content) -> Iterator[tuple[int, Row | str]]:
                 "contains the delimiter, a quote or a line break must be in double quotes",
             )
         else:
-            yield line, _row(dict(zip(columns, fields, strict=True)), is_pair)
-
-
-def as_fields(columns: Sequence[str]) -> tuple[list[str], Callable[[Mapping[str, Any]], Row]] | None:
-    """Those of `columns` that are a CSV file's of prompts, or else of pairs, and what makes a row of them one of JSON's
-    fields; None where they are neither.
-    """
-    names = _columns(list(map(str, columns)))
-    if not _has_columns(set(names)):
-        return None
-    is_pair = not set(names).issuperset(PROMPT_COLUMNS)
-    said = {column: name for column, name in zip(columns, names, strict=True) if name in _wanted(is_pair)}
-    return list(said), lambda row: _row({said[column]: value for column, value in row.items()}, is_pair)
+            yield line, as_row(dict(zip(columns, fields, strict=True)), is_pair)
 
 
 def is_header(head: list[str]) -> bool:
@@ -149,7 +128,7 @@ def _dialects(head: list[str], delimiters: Sequence[str]) -> list[Dialect]:
         except InvalidInput:
             return False, False, 0
         names = set() if isinstance(fields, str) else {field.strip() for field in fields}
-        return _has_columns(names), _has_columns(set(_columns(list(names)))), len(names)
+        return has_columns(names), has_columns(set(named(list(names)))), len(names)
 
     return [max(({"delimiter": each, **quoting} for each in delimiters), key=fit) for quoting in _QUOTING]
 
@@ -198,32 +177,7 @@ def _problem(records: list[Record]) -> int | None:
 
 
 def _has_header(records: list[Record]) -> bool:
-    return bool(records) and not isinstance(records[0][1], str) and _has_columns(set(_columns(records[0][1])))
-
-
-def _columns(header: list[str]) -> list[str]:
-    """The columns that the header names; those of a dataset in lower case, where it has them in another."""
-    columns = [column.strip() for column in header]
-    if _has_columns(set(columns)):
-        return columns
-    return [column.lower() if column.lower() in (*PROMPT_COLUMNS, *PAIR_COLUMNS) else column for column in columns]
-
-
-def _has_columns(names: set[str]) -> bool:
-    return names.issuperset(PROMPT_COLUMNS) or names.issuperset(PAIR_COLUMNS)
-
-
-def _wanted(is_pair: bool) -> tuple[str, ...]:
-    return PAIR_COLUMNS if is_pair else PROMPT_COLUMNS
-
-
-def _row(row: Row, is_pair: bool) -> Row:
-    if is_pair:
-        row["itemA"], row["itemB"] = {"text": row.pop("text1")}, {"text": row.pop("text2")}
-        row["similarity"] = row.pop("score")
-    else:
-        row["prompt"], row["completion"] = row.pop("input"), row.pop("expected_output")
-    return row
+    return bool(records) and not isinstance(records[0][1], str) and has_columns(set(named(records[0][1])))
 
 
 def _records(text: Iterator[str], dialect: Dialect, before: int = 0) -> Iterator[Record]:

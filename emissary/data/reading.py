@@ -22,7 +22,8 @@ import pyarrow as pa
 from emissary.data import json_columns
 from emissary.data.columns import normalised
 from emissary.data.content import Limit, opened
-from emissary.data.csv_rows import COLUMN_OF, read_csv
+from emissary.data.csv_columns import COLUMN_OF
+from emissary.data.csv_rows import read_csv
 from emissary.data.formats import recognised
 from emissary.data.json_rows import read_json_array, read_jsonl
 from emissary.data.parquet_rows import read_parquet, rows_of

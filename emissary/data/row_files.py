@@ -7,7 +7,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from emissary.data.csv_rows import PAIR_COLUMNS, PROMPT_COLUMNS, as_fields
+from emissary.data.csv_columns import PAIR_COLUMNS, PROMPT_COLUMNS, as_fields
 from emissary.data.rows import FIELDS, TaskType
 from emissary.errors import InvalidInput
 

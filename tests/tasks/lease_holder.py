@@ -5,6 +5,7 @@ import sys
 from datetime import UTC, datetime, timedelta
 
 from prefect._internal import control_listener
+from prefect.exceptions import TerminationSignal
 
 from emissary.store.tables import TrainingJob
 from tasks import attempt
@@ -28,6 +29,8 @@ def _answer(asked: str, row: str) -> object:
                 attempt.end_if_interrupted()
             except TimeoutError as error:
                 return str(error)
+            except TerminationSignal as error:
+                return f"ends by signal {error.signal:d}"
     return [attempt.must_stop(), attempt.must_save()]
 
 

@@ -96,7 +96,7 @@ def test_labels_that_are_tested_and_not_trained_on_are_told_and_one_class_alone_
     if len(labels_of(training)) > 1:
         require_two_classes(job, training)
     else:
-        with pytest.raises(InvalidInput, match=rf"All {len(training)} rows .*train_test_split_ratio {ratio}"):
+        with pytest.raises(InvalidInput, match=rf"All rows that are left .*train_test_split_ratio {ratio}"):
             require_two_classes(job, training)
 
 
