@@ -42,8 +42,9 @@ async def create(session: AsyncSession, pipeline: Pipeline, wanted: WebhookCreat
 async def _check(session: AsyncSession, pipeline: Pipeline, parameters: WebhookParameters) -> None:
     config = pipelines.config(pipeline)
     try:
-        if parameters.objects is not None:
-            pipelines.object_keys(config, _alone(parameters.objects))
+        # Those that are made of what is sent may be there before the pipeline has a bucket to fetch them from.
+        if objects := _alone(parameters.objects or []):
+            pipelines.object_keys(config, objects)
         if datasets := _alone(parameters.datasets or []):
             await pipelines.gathered(session, pipeline.project_id, config, datasets)
     except InvalidInput as error:
