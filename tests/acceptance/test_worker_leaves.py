@@ -12,7 +12,7 @@ import pytest
 from emissary.client import Client
 from emissary.up import Platform
 from tests.engine_life import CHAT, MODEL, until_status
-from tests.jobs import ROWS, TINY, ended, until, upload
+from tests.jobs import ROWS, TINY, ended, profiled, until, upload
 
 pytestmark = pytest.mark.acceptance
 
@@ -67,7 +67,7 @@ def project(client: Client) -> str:
 def stop_run() -> None:
     """Stop the process of the one run that is no engine's, and nothing else; the worker starts it again."""
     (server,) = (child for child in worker().children() if "forkserver" in str(child.cmdline()))
-    (run,) = (child for child in server.children() if child.is_running())
+    (run,) = (child for child in server.children() if child.status() != psutil.STATUS_ZOMBIE)
     run.terminate()
     assert not psutil.wait_procs([run], STOP_SECONDS)[1]
 
@@ -85,6 +85,7 @@ def test_job_goes_on_from_the_step_that_it_saved_when(
 ) -> None:
     path = f"/v1/projects/{project}/training-jobs"
     rows = upload(client, project, ROWS * EPOCH_STEPS)
+    profiled(client, f"/v1/projects/{project}/datasets/{rows}")  # by a run, which may be on otherwise
     parameters = TINY | {"per_device_train_batch_size": len(ROWS), "num_train_epochs": 4, "save_steps": 1000}
     body = {"base_model": MODEL, "train_dataset_id": rows, "parameters": parameters | {"logging_steps": 1}}
     job = f"{path}/{client.post(path, body)['id']}"
