@@ -65,7 +65,7 @@ class ForkStarter:
             }
         )
         try:
-            _ensure_server(self._scratch)
+            _ensure_server()
             context = multiprocessing.get_context("forkserver")
             process: ForkServerProcess = context.Process(target=_run_engine, args=(environment,), daemon=False)
             process.start()
@@ -115,25 +115,25 @@ def can_fork() -> bool:
     return "forkserver" in multiprocessing.get_all_start_methods()
 
 
-def warm_up(sockets: Path, scratch: Path) -> None:
+def warm_up(sockets: Path) -> None:
     """Start the fork server and have it do its imports, so that the first run does not wait for them.
 
-    Its socket lies in the folder `sockets`, whose path is to be short, its temporary files in `scratch`.
+    Its socket lies in the folder `sockets`, whose path is to be short, and so do its temporary files.
     """
     multiprocessing.current_process()._config["tempdir"] = str(sockets)  # type: ignore[attr-defined]
     forkserver.set_forkserver_preload(PRELOAD)
-    _ensure_server(scratch)
+    _ensure_server()
     first = multiprocessing.get_context("forkserver").Process(target=die_with_parent)
     first.start()
     first.join()
 
 
-def _ensure_server(scratch: Path) -> None:
-    """Start the fork server where it does not run. What libraries write when they are imported, as wandb does, lies in
-    `scratch`, and so is not left when the server is killed.
+def _ensure_server() -> None:
+    """Start the fork server where it does not run. What libraries write when they are imported, as wandb does, lies
+    beside its socket, and so is not left when it is killed.
     """
     before = os.environ.get("TMPDIR")
-    os.environ["TMPDIR"] = str(scratch)
+    os.environ["TMPDIR"] = str(multiprocessing.current_process()._config["tempdir"])  # type: ignore[attr-defined]
     try:
         forkserver.ensure_running()
     finally:

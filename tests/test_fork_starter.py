@@ -17,7 +17,7 @@ from tests.orphans import adopting_orphans
 WORKER = """
 import multiprocessing, pathlib, os, sys
 from emissary.fork_starter import warm_up
-warm_up(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[1]) / "scratch")
+warm_up(pathlib.Path(sys.argv[1]))
 print("warm", flush=True)
 for _ in sys.stdin:
     with multiprocessing.get_context("forkserver").Pool(1) as pool:
@@ -30,7 +30,6 @@ def warm_worker(sockets: Path) -> Iterator[tuple[subprocess.Popen[str], psutil.P
     """A process with a warm fork server, which starts a process for each line that it reads, and writes who forked it;
     and the fork server.
     """
-    (sockets / "scratch").mkdir()
     command = [sys.executable, "-c", WORKER, str(sockets)]
     popen = subprocess.Popen(command, cwd=PROJECT_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     with adopting_orphans(), popen as worker:  # whoever else adopted the server may take seconds to bury it
@@ -49,7 +48,7 @@ __main__.__spec__ = runpy._get_module_details("emissary.worker")[1]
 from emissary.fork_starter import warm_up
 import emissary.worker
 with tempfile.TemporaryDirectory() as sockets:
-    warm_up(pathlib.Path(sockets), pathlib.Path(sockets))
+    warm_up(pathlib.Path(sockets))
     process = multiprocessing.get_context("forkserver").Process(target=os.getpid)
     process.start()
     process.join()
@@ -75,8 +74,8 @@ def test_fork_server_that_is_told_to_end_with_its_worker_goes_on_for_the_runs(tm
 
 def test_temporary_files_of_the_fork_server_lie_where_they_go_with_its_worker(tmp_path: Path) -> None:
     with warm_worker(tmp_path) as (worker, server):
-        assert server.environ()["TMPDIR"] == str(tmp_path / "scratch")
-        assert psutil.Process(worker.pid).environ().get("TMPDIR") != str(tmp_path / "scratch")
+        assert server.environ()["TMPDIR"] == str(tmp_path)
+        assert psutil.Process(worker.pid).environ().get("TMPDIR") != str(tmp_path)
 
 
 def test_fork_server_ends_at_once_when_its_worker_is_killed(tmp_path: Path) -> None:

@@ -303,7 +303,7 @@ async def serve(pools: tuple[str, ...] = POOLS) -> None:
         asyncio.get_running_loop().add_signal_handler(wanted, leaving.set)
     with worker_folders(settings()) as folders:
         if can_fork():
-            await anyio.to_thread.run_sync(warm_up, folders.sockets, folders.scratch)
+            await anyio.to_thread.run_sync(warm_up, folders.sockets)
         async with get_client() as client:
             await wait_for_pools(client, pools, leaving)
             if leaving.is_set():
