@@ -15,13 +15,15 @@ from tests.jobs import until
 from tests.orphans import adopting_orphans
 
 WORKER = """
-import multiprocessing, pathlib, os, sys
+import multiprocessing, pathlib, sys
 from emissary.fork_starter import warm_up
 warm_up(pathlib.Path(sys.argv[1]))
 print("warm", flush=True)
 for _ in sys.stdin:
-    with multiprocessing.get_context("forkserver").Pool(1) as pool:
-        print(pool.apply(os.getppid), flush=True)
+    told = "import os; print(os.getppid(), flush=True)"
+    process = multiprocessing.get_context("forkserver").Process(target=exec, args=(told,))
+    process.start()
+    process.join()
 """
 
 
