@@ -111,8 +111,8 @@ def _profiled(
     if counting is None:
         profile, _ = profiling.profile(rows)
         profile.warnings.append(
-            f"Token lengths are not known: no base model for {task_type} is on this machine yet. Start prepare_dataset "
-            "again when there is one."
+            f"Token lengths are not known yet: no base model for {task_type} is on this machine. They are counted once "
+            "a job or an engine has fetched one."
         )
         return profile
     entry, folder = counting

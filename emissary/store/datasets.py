@@ -5,13 +5,14 @@ from uuid import UUID
 
 from sqlalchemy import delete as sql_delete
 from sqlalchemy import or_, select, update
+from sqlalchemy.dialects.postgresql import array
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import defer, undefer
 
 from emissary.errors import InvalidInput, NotFound
 from emissary.store import leases
 from emissary.store.pages import Page, fetch
-from emissary.store.tables import Dataset, Json, TrainingJob, Upload
+from emissary.store.tables import TERMINAL, Dataset, Json, TrainingJob, Upload
 
 
 async def get(session: AsyncSession, project_id: str, dataset_id: str) -> Dataset:
@@ -59,4 +60,15 @@ async def record_profile(session: AsyncSession, dataset_id: str, profile: Json, 
     """Show this profile, whose plots are in `artifact`, as the dataset's."""
     await session.execute(
         update(Dataset).where(Dataset.id == dataset_id).values(profile=profile, profile_artifact=artifact, crashes=0)
+    )
+
+
+async def profile_again(session: AsyncSession, task_types: Sequence[str]) -> None:
+    """Have profiles without token lengths made again, of datasets fit for one of the tasks: these have a model now."""
+    without = Dataset.profile.is_not(None) & Dataset.profile["tokens"].astext.is_(None)
+    fit = Dataset.report["compatible_task_types"].has_any(array(task_types))
+    await session.execute(
+        update(Dataset)
+        .where(without, fit, Dataset.status.in_(TERMINAL))
+        .values(flow_run_id=None, status="Pending", attempt=Dataset.attempt + 1, state_at=None, crashes=0, error=None)
     )

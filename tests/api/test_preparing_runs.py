@@ -130,3 +130,23 @@ def test_run_does_not_take_a_dataset_that_another_prepares() -> None:
     assert (dataset.flow_run_id, dataset.status, dataset.attempt) == (mine, "Running", 2)
     datasets.adopt(dataset, mine)
     assert dataset.attempt == 2
+
+
+def test_profile_whose_tokens_nobody_could_count_is_made_again_once_there_is_a_model(backends: Backends) -> None:
+    paths = [upload(backends) for _ in range(2)]
+    backends.sweep()
+    for path, tokens in zip(paths, (None, {"base_model": "one"}), strict=True):
+        backends.put(run_id(backends, path), Completed())
+        name = path.rpartition("/")[2]
+        backends.catalogue(
+            lambda session, name=name, tokens=tokens: datasets.record_profile(session, name, {"tokens": tokens}, "a")
+        )
+    backends.sweep()
+    backends.catalogue(lambda session: datasets.profile_again(session, ("embedding", "regression")))
+    assert [row(backends, path).status for path in paths] == ["Success", "Success"]
+    backends.catalogue(lambda session: datasets.profile_again(session, ("embedding", "text-generation")))
+    assert [row(backends, path).status for path in paths] == ["Pending", "Success"]
+    before = row(backends, paths[0])
+    backends.sweep()
+    assert (before.flow_run_id, before.attempt) == (None, 2)
+    assert backends.state(run_id(backends, paths[0])).type == StateType.SCHEDULED
