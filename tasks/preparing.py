@@ -86,8 +86,15 @@ def divided(
 
 @task(task_run_name="look-at-rows", cache_policy=NO_CACHE)
 async def warn_of_rows(job: TrainingJob, training: list[Any], test: list[Any]) -> None:
-    """Say what `warnings_of` finds in the job's log and events."""
-    for details, message in await anyio.to_thread.run_sync(warnings_of, training, test):
+    """Say what `warnings_of` finds in the job's log and events, and whether its testing functions have nothing to do."""
+    found = await anyio.to_thread.run_sync(warnings_of, training, test)
+    if job.test_functions and not test:
+        message = (
+            "No checkpoint is tested and none will be the best, for the job has testing functions but no rows to test "
+            "on; give test_dataset_id or train_test_split_ratio."
+        )
+        found.append(({"about": "nothing_to_test_on"}, message))
+    for details, message in found:
         get_run_logger().warning(message)
         await in_catalogue(job_events.record, job.id, "warning", details, message=message)
 

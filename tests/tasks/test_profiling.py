@@ -180,7 +180,7 @@ async def a_job(project: str, train: Dataset, test: Dataset | None, **more: Any)
     job = TrainingJob(
         id=new_id("tr"), project_id=project, name="job", training_technique="SFT", task_type="classification",
         base_model_option="pre-trained", base_model="SmolLM2-135M-Instruct", train_dataset_id=train.id,
-        test_dataset_id=test and test.id, test_functions=[], hyper_parameters=parameters, status="Running",
+        test_dataset_id=test and test.id, test_functions=["exact_match_shared"], hyper_parameters=parameters, status="Running",
         created_by="user-1", **more,
     )  # fmt: skip
     async with transaction() as session:
@@ -207,6 +207,21 @@ def test_job_whose_test_rows_are_trained_on_or_have_labels_of_their_own_says_so_
     assert leaked["message"].startswith("2 of 3 test rows have an input that is trained on too")
     assert (untrained["about"], untrained["labels"]) == ("untrained_labels", ["perhaps"])
     assert "labels that no training row has ('perhaps')" in untrained["message"]
+
+
+def test_job_with_testing_functions_and_nothing_to_test_on_says_so_in_its_events(project: str) -> None:
+    async def all_of_it() -> list[dict[str, Any]]:
+        train = await upload(project)
+        job = await a_job(project, train, None)
+        training, tested = await preparing.training_and_test_rows.fn(job, await preparing.prepare.fn(train.id), None)
+        await preparing.warn_of_rows.fn(job, training, tested)
+        async with transaction() as session:
+            return [event.details for event in await job_events.list_all(session, job.id)]
+
+    with disable_run_logger():
+        (said,) = run(all_of_it())
+    assert said["about"] == "nothing_to_test_on"
+    assert "No checkpoint is tested" in said["message"]
 
 
 def test_job_whose_training_rows_come_to_be_of_one_class_fails_with_a_sentence(project: str) -> None:
