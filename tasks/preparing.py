@@ -86,7 +86,7 @@ def divided(
 
 @task(task_run_name="look-at-rows", cache_policy=NO_CACHE)
 async def warn_of_rows(job: TrainingJob, training: list[Any], test: list[Any]) -> None:
-    """Say what `warnings_of` finds in the job's log and events, and whether its testing functions have nothing to do."""
+    """Say in the job's log and events what `warnings_of` finds, and whether there is nothing to test on."""
     found = await anyio.to_thread.run_sync(warnings_of, training, test)
     if job.test_functions and not test:
         message = (

@@ -11,6 +11,7 @@ import typer
 from rich.progress import Progress
 
 from emissary.cli.connection import AsJson, InProject, connect, path_of, project_path
+from emissary.cli.dataset_profile import flattened
 from emissary.cli.downloading import Output, download
 from emissary.cli.output import clean, messages, say, show_list, show_one
 from emissary.client import ApiError, Client
@@ -36,9 +37,10 @@ def list_(ctx: typer.Context, project: InProject, as_json: AsJson = False) -> No
 
 @app.command()
 def show(ctx: typer.Context, dataset: Dataset, project: InProject, as_json: AsJson = False) -> None:
-    """Show a dataset with what its validation found."""
+    """Show a dataset with what its validation and its profile found."""
     client = connect(ctx)
-    show_one(client.get(_path(client, project, dataset)), as_json)
+    found = client.get(_path(client, project, dataset))
+    show_one(found if as_json else flattened(found), as_json)
 
 
 @app.command()

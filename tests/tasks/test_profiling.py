@@ -180,8 +180,8 @@ async def a_job(project: str, train: Dataset, test: Dataset | None, **more: Any)
     job = TrainingJob(
         id=new_id("tr"), project_id=project, name="job", training_technique="SFT", task_type="classification",
         base_model_option="pre-trained", base_model="SmolLM2-135M-Instruct", train_dataset_id=train.id,
-        test_dataset_id=test and test.id, test_functions=["exact_match_shared"], hyper_parameters=parameters, status="Running",
-        created_by="user-1", **more,
+        test_dataset_id=test and test.id, test_functions=["exact_match_shared"], hyper_parameters=parameters,
+        status="Running", created_by="user-1", **more,
     )  # fmt: skip
     async with transaction() as session:
         session.add(job)
