@@ -2,6 +2,7 @@
 
 import csv
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Any
@@ -209,7 +210,7 @@ def _records(text: Iterator[str], dialect: Dialect, before: int = 0) -> Iterator
 
 def _check_header(line: int, columns: list[str]) -> bool:
     """Return whether the columns are those of text pairs; raises InvalidInput where some are missing."""
-    if repeated := sorted({column for column in columns if columns.count(column) > 1}):
+    if repeated := sorted(column for column, times in Counter(columns).items() if times > 1):
         raise InvalidInput(f"Line {line}: the CSV header names the column {repeated[0]!r} more than once.")
     missing = [[name for name in names if name not in columns] for names in (PROMPT_COLUMNS, PAIR_COLUMNS)]
     if all(missing):
