@@ -31,7 +31,7 @@ MAX_PACKAGES = 64
 _ARCHIVE, _LOCK = "packages.tar.gz", "requirements.lock"
 _SHOWN_LINES = 5
 _POLL_SECONDS = 0.2
-_PIP = [sys.executable, "-I", "-m", "pip"]
+_PIP = [sys.executable, "-I", str(Path(__file__).with_name("pip_alone.py"))]
 
 
 async def installed(requirements: Sequence[str]) -> Path:
@@ -125,6 +125,7 @@ async def _pip(arguments: list[str], requirements: list[str], named: str, draft:
             stdout=PIPE,
             stderr=STDOUT,
             env=os.environ | {"TMPDIR": scratch},
+            cwd=scratch,  # where no file has the name of a requirement
             start_new_session=True,
         )
         saying = asyncio.create_task(process.communicate())

@@ -12,6 +12,21 @@ from emissary.schemas.fields import LEFT_OUT, Reference, UnixTime
 
 MAX_CONTENT_BYTES = 64 * 1024
 SHIPPED_SUFFIX = "_shared"
+_ARCHIVES = (
+    ".whl",
+    ".zip",
+    ".tar",
+    ".tar.gz",
+    ".tgz",
+    ".tar.bz2",
+    ".tbz",
+    ".tar.xz",
+    ".txz",
+    ".tlz",
+    ".tar.lz",
+    ".tar.lzma",
+)
+"""Ends of names that pip takes for those of files."""
 _COLUMNS = frozenset(
     {
         *("input", "output", "input_text", "expected_output", "predicted_output", "probabilities", "errors"),
@@ -51,6 +66,8 @@ def _requirement(value: str) -> str:
         requirement = Requirement(value)
     except InvalidRequirement:
         raise ValueError("must be a requirement such as 'rapidfuzz>=3', without options, paths or addresses") from None
+    if requirement.name.lower().endswith(_ARCHIVES):
+        raise ValueError(f"must name a package, not a file such as {requirement.name!r}")
     if requirement.url is not None:
         raise ValueError(f"must name versions of {requirement.name!r}, not an address")
     return value

@@ -137,6 +137,7 @@ def test_pages_follow_the_names(client: Client, length: str) -> None:
         ({"dependencies": ["../humanize"]}, ["dependencies.0: ", "without options"]),
         ({"dependencies": ["humanize\n--pre"]}, ["dependencies.0: ", "without options"]),
         ({"dependencies": ["file:///tmp/x.whl"]}, ["dependencies.0: ", "without options"]),
+        ({"dependencies": ["humanize-1.0.tar.gz"]}, ["dependencies.0: ", "must name a package, not a file"]),
         ({"dependencies": ["humanize"] * 17}, ["dependencies: "]),
         ({"sample": {"input_text": "x"}}, ["sample.expected_output: "]),
         ({"judge": {"deployment_id": "manners"}}, ["give either content or judge"]),

@@ -64,19 +64,35 @@ def test_what_there_is_not_is_refused_in_pips_words(requirement: str, home: Path
     assert not list((home / "packages").iterdir())
 
 
-def test_no_code_of_a_package_runs_by_installing_it(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shelf = home / "shelf"
+def evil(shelf: Path, ran: Path) -> Path:
+    """A source distribution whose build leaves the file `ran`."""
     shelf.mkdir()
-    ran = home / "ran"
     project = "[build-system]\nrequires = []\nbuild-backend = 'evil'\nbackend-path = ['.']\n"
-    with zipfile.ZipFile(shelf / "emissary-evil-1.0.zip", "w") as archive:
-        archive.writestr("emissary-evil-1.0/pyproject.toml", project)
-        archive.writestr("emissary-evil-1.0/evil.py", f"import pathlib\npathlib.Path({str(ran)!r}).touch()\n")
+    archive = shelf / "emissary-evil-1.0.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("emissary-evil-1.0/pyproject.toml", project)
+        file.writestr("emissary-evil-1.0/evil.py", f"import pathlib\npathlib.Path({str(ran)!r}).touch()\n")
+    return archive
+
+
+@pytest.mark.parametrize("wanted", ["emissary-evil", "emissary-evil-1.0.zip", "emissary-good"])
+def test_no_code_of_a_package_runs_by_installing_it(wanted: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shelf, ran = home / "shelf", home / "ran"
+    archive = evil(shelf, ran)
+    with zipfile.ZipFile(shelf / "emissary_good-1.0-py3-none-any.whl", "w") as wheel:  # which needs it, by its address
+        about = "emissary_good-1.0.dist-info"
+        needs = f"Requires-Dist: emissary-evil @ {archive.as_uri()}\n"
+        wheel.writestr(f"{about}/METADATA", f"Metadata-Version: 2.1\nName: emissary-good\nVersion: 1.0\n{needs}")
+        wheel.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(f"{about}/RECORD", "")
+    monkeypatch.chdir(shelf)
     monkeypatch.setenv("PIP_FIND_" + "LINKS", str(shelf))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
-    with pytest.raises(InvalidInput, match="cannot be installed from wheels"):
-        asyncio.run(installed(["emissary-evil"]))
+    with pytest.raises(InvalidInput, match="cannot be installed from wheels") as refused:
+        asyncio.run(installed([wanted]))
     assert not ran.exists()
+    if wanted == "emissary-good":
+        assert "a package has no wheel and would have to be built" in str(refused.value)
 
 
 def test_an_installation_that_takes_too_long_is_ended(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
