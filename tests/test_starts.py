@@ -168,6 +168,12 @@ def test_model_that_cannot_be_had_or_used_fails_with_the_reason(
     absent = train(client, project, dataset, base_model="HF_MODEL", hf_model_link="some-owner/absent")
     assert absent["status"] == "Failed"
     assert "EMISSARY_MODELS/some-owner/absent" in absent["error"]
+    logs = f"/v1/projects/{project}/training-jobs/{absent['id']}/logs"
+    lines = until(
+        lambda: client.get(logs), lambda lines: any("Encountered exception" in each["message"] for each in lines)
+    )
+    assert any("EMISSARY_MODELS/some-owner/absent" in line["message"] for line in lines)
+    assert not any("Traceback" in line["message"] for line in lines)
     other = hub_model.with_name("other")
     tokenizer = AutoTokenizer.from_pretrained(base_model_dir)
     config = GPT2Config(vocab_size=len(tokenizer), n_embd=32, n_layer=1, n_head=2)
