@@ -150,7 +150,8 @@ class Sandbox:
                 "files and use its network.",
                 self._function.name,
             )
-        # Without its token nobody replies for a row: the function knows how many there are.
+        # So that a reply in advance, or for another row, is known as one. No more: the tokens of rows that wait are in
+        # the function's process, which could find them there.
         marked = [(secrets.token_hex(8), *row) for row in rows]
         scores: list[RowScore] = []
         started = time.monotonic()

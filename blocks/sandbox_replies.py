@@ -1,7 +1,6 @@
 """What comes out of the sandbox, taken for hostile: only finite numbers and short texts come through."""
 
 import json
-import math
 from asyncio.subprocess import Process
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -79,7 +78,7 @@ async def read_score(process: Process, token: str) -> RowScore:
     if reply.get("token") != token:
         raise ProcessLost("the function wrote to the sandbox's own pipe")
     score, printed = reply.get("score"), _lines(str(reply.get("stdout", "")))
-    if type(score) is float and math.isfinite(score):
+    if type(score) is float and abs(score) <= sandbox_runner.MAX_SCORE:  # NaN is not
         return RowScore(score, None, printed)
     error, trace = one_line(str(reply.get("error", "no score"))), str(reply.get("trace", ""))
     return RowScore(None, error, printed, _lines(trace, sandbox_runner.MAX_TRACE_CHARS))

@@ -29,6 +29,7 @@ MAX_ERROR_CHARS = 2_000
 MAX_TRACE_CHARS = 4_000
 MAX_PRINTED_CHARS = 2_000
 PRINTED_LIMIT = 2**20
+MAX_SCORE = 1e31  # the errors of regression are less, and so many of them can be added up
 _STARRED = 0x04 | 0x08  # flags of code that takes *args or **kwargs
 PARAMETERS = ("input_text", "expected_output", "predicted_output")
 
@@ -133,12 +134,14 @@ def _takes_three(code: CodeType) -> bool:
 
 
 def number_of(value: object) -> float:
-    """`value` as a float; only a finite int, float or bool is one, exactly by type."""
+    """`value` as a float; only an int, float or bool of at most MAX_SCORE either way is one, exactly by type."""
     if type(value) not in (bool, int, float):
         raise TypeError(f"the function must return a number, not {type(value).__name__}")
     number = float(value)  # type: ignore[arg-type]
     if not math.isfinite(number):
         raise ValueError(f"the function must return a finite number, not {number}")
+    if abs(number) > MAX_SCORE:
+        raise ValueError(f"the function must return a number from {-MAX_SCORE:g} to {MAX_SCORE:g}, not {number:g}")
     return number
 
 

@@ -11,7 +11,7 @@ from emissary.data.inputs import fingerprint, input_text, leaked
 from emissary.data.normalise import normalise, read_normalised
 from emissary.data.rebalancing import one_class_left, rebalance, row_counts
 from emissary.data.splitting import downsample, split
-from emissary.store import job_events, prepared
+from emissary.store import job_events, prepared, starts
 from emissary.store.artifacts import artifact_store
 from emissary.store.tables import TrainingJob
 from tasks.catalogue import in_catalogue
@@ -88,6 +88,15 @@ def divided(
 async def warn_of_rows(job: TrainingJob, training: list[Any], test: list[Any]) -> None:
     """Say in the job's log and events what `warnings_of` finds, and whether there is nothing to test on."""
     found = await anyio.to_thread.run_sync(warnings_of, training, test)
+    for ancestor in await in_catalogue(starts.ancestors, job) if test else []:
+        key = await prepare.fn(ancestor.train_dataset_id)
+        if same := await anyio.to_thread.run_sync(_trained_on_before, ancestor, key, test):
+            message = (
+                f"{len(same)} of {len(test)} test rows have an input that {ancestor.name!r} was trained on, whose "
+                f"adapter this job goes on from (the first is test row {same[0] + 1}), so test results are better than "
+                "on unseen inputs; test on other rows."
+            )
+            found.append(({"leaked_rows": len(same), "trained_on_by": ancestor.id}, message))
     if job.test_functions and not test:
         message = (
             "No checkpoint is tested and none will be the best, for the job has testing functions but no rows to test "
@@ -97,6 +106,13 @@ async def warn_of_rows(job: TrainingJob, training: list[Any], test: list[Any]) -
     for details, message in found:
         get_run_logger().warning(message)
         await in_catalogue(job_events.record, job.id, "warning", details, message=message)
+
+
+def _trained_on_before(ancestor: TrainingJob, key: str, test: list[dict[str, Any]]) -> list[int]:
+    """Indices of those of the rows `test` whose input `ancestor`, whose dataset's rows are `key`, was trained on."""
+    given: list[Any] | None = None if ancestor.test_dataset_id is None else []
+    trained, _ = divided(ancestor, _rows(key, ancestor.task_type), given)
+    return leaked(trained, test)
 
 
 def warnings_of(training: list[dict[str, Any]], test: list[dict[str, Any]]) -> list[tuple[dict[str, Any], str]]:

@@ -16,6 +16,9 @@ from tasks import judging
 from tasks.attempt import Interrupted
 from tasks.training_steps import Stopped
 
+MAX_REWARD = 1e15
+"""Training computes with rewards in 32 bits, and with their squares."""
+
 
 class Rewards:
     """The testing functions of one run, as reward functions that TRL calls; open while it trains, in one thread.
@@ -63,7 +66,7 @@ class Rewards:
             *, completions: list[str], input_text: list[str], expected_output: list[str], **_: Any
         ) -> list[float]:
             rows = list(zip(input_text, expected_output, completions, strict=True))
-            scored = self._scores(function, rows)
+            scored = list(map(_bounded, self._scores(function, rows)))
             failed = [row for row in scored if row.score is None]
             if failed:
                 self.failures += len(failed)
@@ -89,6 +92,14 @@ class Rewards:
             return anyio.from_thread.run(judging.score, function, rows)
         except Interrupted:
             raise Stopped from None  # while it waited for the judge
+
+
+def _bounded(row: RowScore) -> RowScore:
+    """The score, or an error where it is too large to be a reward."""
+    if row.score is None or abs(row.score) <= MAX_REWARD:
+        return row
+    error = f"a reward must be from {-MAX_REWARD:g} to {MAX_REWARD:g}, not {row.score:g}"
+    return RowScore(None, error, row.printed)
 
 
 def _with_lowest(scores: Sequence[float | None]) -> list[float]:

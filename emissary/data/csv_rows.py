@@ -64,7 +64,8 @@ def read_csv(content: Content) -> Iterator[tuple[int, Row | str]]:
                 "contains the delimiter, a quote or a line break must be in double quotes",
             )
         else:
-            yield line, as_row(dict(zip(columns, fields, strict=True)), is_pair)
+            named_fields = zip(columns, fields, strict=True)
+            yield line, as_row({name: field for name, field in named_fields if name or field.strip()}, is_pair)
 
 
 def is_header(head: list[str]) -> bool:
@@ -210,7 +211,8 @@ def _records(text: Iterator[str], dialect: Dialect, before: int = 0) -> Iterator
 
 def _check_header(line: int, columns: list[str]) -> bool:
     """Return whether the columns are those of text pairs; raises InvalidInput where some are missing."""
-    if repeated := sorted(column for column, times in Counter(columns).items() if times > 1):
+    # Spreadsheets end lines with delimiters of columns that are empty.
+    if repeated := sorted(column for column, times in Counter(filter(None, columns)).items() if times > 1):
         raise InvalidInput(f"Line {line}: the CSV header names the column {repeated[0]!r} more than once.")
     missing = [[name for name in names if name not in columns] for names in (PROMPT_COLUMNS, PAIR_COLUMNS)]
     if all(missing):

@@ -40,7 +40,10 @@ class TrainingOptions(BaseModel):
     )
     name: Name | None = Field(default=None, description="Name of the job.")
     description: Description | None = Field(default=None, description="What the job is for.")
-    task_type: TaskType = Field(default="text-generation", description="What the model is to do.")
+    task_type: TaskType = Field(
+        default="text-generation",
+        description="What the model is to do; with `fine-tuned`, where it is left out, what that of `base_model` does.",
+    )
     parameters: dict[str, Any] = Field(
         default={},
         description="Hyperparameters that differ from the model's parameter_template.",

@@ -84,7 +84,8 @@ async def resolve(session: AsyncSession, project: Project, wanted: TrainingJobCr
     if wanted.hf_model_link is not None:
         raise InvalidInput("hf_model_link: it goes with base_model_option pre-trained only; leave it out.")
     parent = await _parent(session, project, wanted.base_model)
-    if wanted.task_type != parent.task_type:
+    says_task = technique == "GRPO" or "task_type" in wanted.model_fields_set
+    if says_task and wanted.task_type != parent.task_type:
         raise InvalidInput(f"task_type: {parent.name!r} was trained for {parent.task_type}, not {wanted.task_type}.")
     number = await _checkpoint(session, parent, wanted.checkpoint, technique)
     return Start(base_models.get(parent.base_model), parent, number)
@@ -143,3 +144,13 @@ async def adapter(session: AsyncSession, job: TrainingJob) -> str | None:
     # It is there: a job that has not ended keeps its parent from being deleted.
     row = await session.get_one(Checkpoint, (job.parent_id, job.base_fine_tuned_model_checkpoint))
     return row.artifact
+
+
+async def ancestors(session: AsyncSession, job: TrainingJob) -> list[TrainingJob]:
+    """The jobs whose training is in the adapter that the job goes on from, the nearest first; without those that were
+    deleted and what is before them.
+    """
+    found: list[TrainingJob] = []
+    while (parent_id := (found[-1] if found else job).parent_id) is not None:
+        found.append(await session.get_one(TrainingJob, parent_id, options=[joinedload(TrainingJob.train_dataset)]))
+    return found

@@ -54,6 +54,8 @@ async def composed(
     """
     technique: starts.Technique = "SFT" if reward is None else "GRPO"
     start = await starts.resolve(session, project, wanted, technique)
+    if start.parent is not None:
+        wanted = wanted.model_copy(update={"task_type": start.parent.task_type})
     train = train or await _dataset(session, project, "train_dataset_id", wanted.train_dataset_id, wanted.task_type)
     test = None
     if wanted.test_dataset_id is not None:

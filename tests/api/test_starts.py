@@ -176,7 +176,10 @@ def test_labels_must_be_those_of_the_parent(client: Client, own: str) -> None:
         with refused(client, own, "train_dataset_id", *words):
             create_job(client, own, json.dumps(body(dataset, **wanted)))
     again = classified(client, own, *TOPICS, *TOPICS)
-    assert started(client, own, body(again, **wanted))["base_fine_tuned_model"] == "topics"
+    made = started(client, own, body(again, base_model="topics"))
+    assert (made["base_fine_tuned_model"], made["task_type"]) == ("topics", "classification")
+    with refused(client, own, "task_type", "was trained for classification, not text-generation"):
+        client.post(f"/v1/projects/{own}/training-jobs/grpo", body(again, base_model="topics", checkpoint=1, **GRPO))
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,7 @@ def test_a_row_that_raises_keeps_its_error_and_the_others_their_score(score: Sco
         ("raise ValueError('no priority')", r"100 of 100 rows, first on row 1: ValueError: no priority \(line 2\)"),
         ("return float('nan')", "finite number, not nan"),
         ("return float('inf')", "finite number, not inf"),
+        ("return -1.1e31", r"a number from -1e\+31 to 1e\+31, not -1\.1e\+31"),
         ("return 10 ** 400", "OverflowError"),
         ("return '1.0'", r"a number, not str \(line 1\)"),
         ("async def one(): return 1\nreturn one()", "a number, not coroutine"),

@@ -134,3 +134,8 @@ def test_what_the_beginning_does_not_show_is_refused_rather_than_guessed():
 def test_header_is_known_in_every_dialect(text):
     assert is_header(text.splitlines(keepends=True))
     assert not is_header([text.replace("t", "d")])
+
+
+def test_columns_without_name_at_the_end_of_a_spreadsheets_lines_are_left_out() -> None:
+    rows = [row for _, row in records("input,expected_output,,\na,b,,\nc,d,,note\n")]
+    assert rows == [{"prompt": "a", "completion": "b"}, {"prompt": "c", "completion": "d", "": "note"}]

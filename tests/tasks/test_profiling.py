@@ -209,6 +209,31 @@ def test_job_whose_test_rows_are_trained_on_or_have_labels_of_their_own_says_so_
     assert "labels that no training row has ('perhaps')" in untrained["message"]
 
 
+def test_job_that_is_tested_on_what_an_ancestor_was_trained_on_says_so_in_its_events(project: str) -> None:
+    def others(name: str) -> list[dict[str, Any]]:
+        return [{"prompt": f"{name} {row['prompt']}", "completion": row["completion"]} for row in ROWS]
+
+    async def all_of_it() -> tuple[str, list[dict[str, Any]]]:
+        whole, middle, last = (
+            await upload(project),
+            await upload(project, others("b")),
+            await upload(project, others("c")),
+        )
+        oldest = await a_job(project, whole, None, train_test_split_ratio=25.0)  # trained on six of the eight
+        parent = await a_job(project, middle, last, parent_id=oldest.id)
+        job = await a_job(project, last, whole, parent_id=parent.id)
+        keys = [await preparing.prepare.fn(each.id) for each in (last, whole)]
+        training, tested = await preparing.training_and_test_rows.fn(job, *keys)
+        await preparing.warn_of_rows.fn(job, training, tested)
+        async with transaction() as session:
+            return oldest.id, [event.details for event in await job_events.list_all(session, job.id)]
+
+    with disable_run_logger():
+        oldest, (said,) = run(all_of_it())
+    assert (said["leaked_rows"], said["trained_on_by"]) == (6, oldest)
+    assert said["message"].startswith("6 of 8 test rows have an input that 'job' was trained on, whose adapter this")
+
+
 def test_job_with_testing_functions_and_nothing_to_test_on_says_so_in_its_events(project: str) -> None:
     async def all_of_it() -> list[dict[str, Any]]:
         train = await upload(project)

@@ -53,6 +53,8 @@ def test_rows_that_raise_give_no_number_or_end_the_process_get_the_lowest_score_
         assert reward(**columns(["raise"])) == [0.0]
         assert rewards.failures == 7
         assert rewards.last_failure == "mixed: ZeroDivisionError: division by zero (line 2)"
+        assert reward(**columns(["1e15", "-1e16", "2"])) == [1e15, 2.0, 2.0]
+        assert rewards.last_failure == "mixed: a reward must be from -1e+15 to 1e+15, not -1e+16"
 
 
 def test_the_first_traceback_of_each_function_is_kept() -> None:
