@@ -195,7 +195,10 @@ class Sandbox:
             while len(scores) < last:
                 try:
                     async with asyncio.timeout(self._row_seconds):
-                        scores.append(await read_score(process, rows[len(scores)][0]))
+                        score = await read_score(process, rows[len(scores)][0])
+                    # More than a share was written by the answer itself.
+                    forged = alone and score.score is not None and not 0 <= score.score <= 1
+                    scores.append(RowScore(0.0, None) if forged else score)
                 except TimeoutError:
                     raise ProcessLost(f"the function did not score the row within {self._row_seconds:g} s") from None
         except ProcessLost as lost:

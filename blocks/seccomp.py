@@ -1,11 +1,11 @@
 """The system calls that a testing function may not make: a seccomp filter for bubblewrap.
 
-A function needs files, memory, threads and pipes. What it never needs is refused with EPERM: tracing and reading other
-processes, namespaces and mounts, keys, BPF, performance events, kernel modules, clocks, memory that no limit counts,
-and new processes, for each of which the limits of memory and CPU time would begin anew; threads share those of their
-process. Sockets are of the family AF_UNIX alone. Of the calls that Linux got since 5.1 (from number 424 on, all
-architectures count alike) only harmless ones are let through, so that what a later kernel brings is refused until it
-is listed.
+A function needs files, memory, threads and pipes. What it never needs is refused with EPERM: tracing and reading
+other processes, namespaces and mounts, keys, BPF, performance events, kernel modules, clocks, memory that no limit
+counts, writing out everybody's files, and new processes, for each of which the limits of memory and CPU time would
+begin anew; threads share those of their process. Sockets are of the family AF_UNIX alone. Of the calls that Linux got
+since 5.1 (from number 424 on, all architectures count alike) only harmless ones are let through, so that what a later
+kernel brings is refused until it is listed.
 
 Format: seccomp(2) and linux/filter.h; numbers: the kernel's syscall_64.tbl and asm-generic/unistd.h.
 """
@@ -56,6 +56,8 @@ DENIED: dict[str, tuple[int, int | None]] = {
     "fanotify_init": (300, 262),
     "fanotify_mark": (301, 263),
     "quotactl": (179, 60),
+    "sync": (162, 81),
+    "syncfs": (306, 267),
     "swapon": (167, 224),
     "swapoff": (168, 225),
     "acct": (163, 89),

@@ -13,13 +13,14 @@ from tasks.patience import patiently
 _ROWS, _LETTERS = 10, 200
 
 
-def answer_samples(job: TrainingJob, best: int) -> list[dict[str, Any]]:
+def answer_samples(job: TrainingJob, results: str, best: int) -> list[dict[str, Any]]:
     """The first ten test rows, cut to 200 letters each: input, expected output, the base model's answer where it was
-    tested, that of the checkpoint `best`, and the scores of both by the job's testing functions.
+    tested, that of the checkpoint `best`, and the scores of both by the job's testing functions; from the job's results
+    below the key `results`.
     """
-    after = _rows(f"training-jobs/{job.id}/results/{best}")
+    after = _rows(f"{results}/{best}")
     try:
-        before: list[dict[str, Any]] | None = _rows(f"training-jobs/{job.id}/results/base")
+        before: list[dict[str, Any]] | None = _rows(f"{results}/base")
     except NotFound:
         before = None
     return [_sample(job, best, before[number] if before else None, row) for number, row in enumerate(after)]

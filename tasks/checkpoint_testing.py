@@ -9,10 +9,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from emissary.errors import NotFound
 from emissary.schemas.training_jobs import FunctionSummary
-from emissary.store.artifacts import CorruptArtifact, artifact_store
+from emissary.store import testing_functions
+from emissary.store.artifacts import CorruptArtifact, artifact_store, sealed_notes
+from emissary.store.tables import TrainingJob
 from tasks.patience import patiently
 from tasks.pooled_testing import Predictions
 
@@ -103,6 +106,15 @@ def read_scores(folder: Path, functions: Sequence[str]) -> dict[str, list[float 
     """The scores per row that `write_results` wrote into `folder`, of those of `functions` that are there."""
     table = pyarrow.parquet.read_table(folder / "results.parquet")
     return {name: table[name].to_pylist() for name in functions if name in table.column_names}
+
+
+async def results_of(session: AsyncSession, job: TrainingJob) -> str:
+    """The key below which the results of the job are published: of its checkpoints by their numbers, and of `base`. It
+    is another one where a testing function was changed between two runs of the job, for scores of one are not
+    comparable with those of the other. Raises InvalidInput as `testing_functions.of_job`.
+    """
+    functions = [function.model_dump(mode="json") for function in await testing_functions.of_job(session, job)]
+    return f"training-jobs/{job.id}/results/{sealed_notes(functions)}"
 
 
 def published_results(key: str) -> Results | None:

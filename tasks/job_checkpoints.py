@@ -10,6 +10,7 @@ from emissary.store import job_events, training_jobs
 from emissary.store.artifacts import CorruptArtifact, Notes, artifact_store
 from emissary.store.tables import TrainingJob
 from tasks.catalogue import in_catalogue
+from tasks.checkpoint_testing import results_of
 from tasks.patience import patiently
 from tasks.publishing import publish
 from tasks.training_steps import FinishedCheckpoint
@@ -27,8 +28,10 @@ async def keep(job: TrainingJob, made: FinishedCheckpoint) -> None:
 
 async def known(job: TrainingJob) -> tuple[set[int], set[int]]:
     """Numbers of the checkpoints that need not be made again, all of which are listed from now on; and of listed ones
-    that must be, since they are not tested yet and are missing in the store, or damaged.
+    that must be, since they are not tested yet and are missing in the store, or damaged. Those that were tested by
+    other functions than the job's as they are now count as not tested.
     """
+    await in_catalogue(training_jobs.forget_results, job.id, await in_catalogue(results_of, job))
     rows = await in_catalogue(training_jobs.checkpoints, job.id)
     listed = {row.number for row in rows}
     tested = {row.number for row in rows if row.results_artifact is not None}

@@ -35,6 +35,7 @@ from tasks.checkpoint_testing import (
     published_results,
     read_results,
     read_scores,
+    results_of,
     write_results,
     write_summary,
 )
@@ -91,18 +92,20 @@ async def test_some(
     """
     base = [None] if job.test_functions and job.task_type in _ANSWERED_BY_BASE else []
     untested: list[Checkpoint | None] = []
+    key_of = partial(_key, await in_catalogue(results_of, job))
     for tested in (*base, *checkpoints):
-        results = await anyio.to_thread.run_sync(published_results, _key(job, tested))
+        results = await anyio.to_thread.run_sync(published_results, key_of(tested))
         if results is None:
             untested.append(tested)
         elif tested is not None:
-            await _record(job, tested, results)
+            await _record(job, tested, results, key_of(tested))
     artifacts = [None if tested is None else tested.artifact for tested in untested]
     answers = _answers(job, model, rows, artifacts, on_progress)
     for tested in untested:
         answered, predictions = await anyio.to_thread.run_sync(next, answers)
-        results = await _published(job, _key(job, tested), answered, predictions, forgiving=tested is None)
-        await _record(job, tested, results)
+        key = key_of(tested)
+        results = await _published(job, key, key_of(None), answered, predictions, forgiving=tested is None)
+        await _record(job, tested, results, key)
 
 
 async def test_adapter(
@@ -115,33 +118,35 @@ async def test_adapter(
     """
     answers = _answers(job, model, rows, [artifact], lambda _: None)
     answered, predictions = await anyio.to_thread.run_sync(next, answers)
-    return await _published(job, key, answered, predictions, forgiving=artifact is None)
+    base_key = _key(await in_catalogue(results_of, job), None)
+    return await _published(job, key, base_key, answered, predictions, forgiving=artifact is None)
 
 
 async def _published(
     job: TrainingJob,
     key: str,
+    base_key: str,
     answered: list[tuple[str, str, str]],
     predictions: Predictions | None,
     *,
     forgiving: bool,
 ) -> Results:
-    """What the testing functions say of the answers, from now on under `key`."""
+    """What the testing functions say of the answers, from now on under `key`, compared with what `base_key` has."""
     scored = await _score(job, answered, forgiving=forgiving)
     with tempfile.TemporaryDirectory(prefix="emissary-results-") as folder:
         scratch = Path(folder)
-        await anyio.to_thread.run_sync(partial(_write, job, scratch, answered, scored, predictions))
+        await anyio.to_thread.run_sync(partial(_write, base_key, scratch, answered, scored, predictions))
         results = read_results(scratch)
         await anyio.to_thread.run_sync(partial(publish, key, scratch))
     return results
 
 
-def _key(job: TrainingJob, tested: Checkpoint | None) -> str:
-    return f"training-jobs/{job.id}/results/{'base' if tested is None else tested.number}"
+def _key(results: str, tested: Checkpoint | None) -> str:
+    return f"{results}/{'base' if tested is None else tested.number}"
 
 
 def _write(
-    job: TrainingJob,
+    base_key: str,
     folder: Path,
     answered: list[tuple[str, str, str]],
     scored: dict[str, list[RowScore]],
@@ -154,7 +159,7 @@ def _write(
     errors = {name: [row.traceback or row.error for row in rows] for name, rows in scored.items()}
     write_results(folder, answered, scores, predictions, errors)
     try:
-        base = read_scores(patiently(artifact_store().folder, _key(job, None)), list(scores))
+        base = read_scores(patiently(artifact_store().folder, base_key), list(scores))
     except NotFound:  # the base model is not tested, or just now
         base = {}
     write_summary(folder, score_summary.summary(answered, scores, base))
@@ -164,17 +169,19 @@ def _write(
         checkpoint_report.of_predictions(predictions).write(folder)
 
 
-async def _record(job: TrainingJob, tested: Checkpoint | None, results: Results) -> None:
+async def _record(job: TrainingJob, tested: Checkpoint | None, results: Results, key: str) -> None:
     name = "base model" if tested is None else f"checkpoint {tested.number}"
     if tested is not None:
-        await in_catalogue(_record_results, job, tested, results)
+        await in_catalogue(_record_results, job, tested, results, key)
         job_artifacts.show_plots(job, tested.number, results.plots)
     measured = results.means | (results.report or {}).get("metrics", {})
     shown = ", ".join(f"{metric} {value:.4f}" for metric, value in measured.items() if value is not None)
     get_run_logger().info("%s: %s", name, shown)
 
 
-async def _record_results(session: AsyncSession, job: TrainingJob, checkpoint: Checkpoint, results: Results) -> None:
+async def _record_results(
+    session: AsyncSession, job: TrainingJob, checkpoint: Checkpoint, results: Results, key: str
+) -> None:
     await training_jobs.record_checkpoint(
         session,
         job.id,
@@ -182,12 +189,11 @@ async def _record_results(session: AsyncSession, job: TrainingJob, checkpoint: C
         artifact=checkpoint.artifact,
         scores=results.means,
         report=results.report,
-        results_artifact=_key(job, checkpoint),
+        results_artifact=key,
     )
     metrics = (results.report or {}).get("metrics", {})
-    await job_events.record(
-        session, job.id, "tested", {"checkpoint": checkpoint.number}, scores=results.means, metrics=metrics
-    )
+    tested = {"checkpoint": checkpoint.number, "scores": results.means}
+    await job_events.record(session, job.id, "tested", tested, metrics=metrics)
 
 
 def _answers(
@@ -296,7 +302,8 @@ async def pick_best(job: TrainingJob) -> int | None:
     number = await in_catalogue(_pick_best, job)
     job_artifacts.show_checkpoints(job.id)
     if number is not None:
-        job_artifacts.show_answers(job, await anyio.to_thread.run_sync(answer_samples, job, number))
+        results = await in_catalogue(results_of, job)
+        job_artifacts.show_answers(job, await anyio.to_thread.run_sync(answer_samples, job, results, number))
     return number
 
 

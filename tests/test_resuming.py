@@ -106,16 +106,8 @@ def test_job_over_its_time_limit_is_timed_out_and_resumes(client: Client, platfo
 def test_base_model_is_tested_once_in_the_life_of_a_job(client: Client, platform: Platform) -> None:
     path = start(client, epochs=6)
     job_id = path.rpartition("/")[2]
-    manifest = (
-        Path(os.environ["EMISSARY_HOME"])
-        / "artifacts"
-        / "training-jobs"
-        / job_id
-        / "results"
-        / "base"
-        / "manifest.json"
-    )
-    until(manifest.exists, bool)
+    results = Path(os.environ["EMISSARY_HOME"]) / "artifacts" / "training-jobs" / job_id / "results"
+    (manifest,) = until(lambda: list(results.glob("*/base/manifest.json")), bool)
     process_of(platform, client, path).kill()
     made = manifest.stat().st_mtime_ns
     is_whole(client, path, 6)
@@ -126,6 +118,27 @@ def test_base_model_is_tested_once_in_the_life_of_a_job(client: Client, platform
         for row in client.get(f"{path}/checkpoints")
     ]
     assert None not in differences
+
+
+def test_function_that_was_changed_between_two_runs_scores_every_checkpoint(client: Client) -> None:
+    def content(score: float) -> dict[str, str]:
+        return {"content": f"def steady(input_text, expected_output, predicted_output):\n    return {score}\n"}
+
+    client.post("/v1/testing-functions", content(0.25) | {"name": "steady"})
+    stopping = {"early_stopping_metric": "steady", "early_stopping_patience": 6}  # so each epoch is tested at once
+    path = start(client, epochs=6, test_functions=["steady"], parameters=TINY | {"num_train_epochs": 6} | stopping)
+    until(lambda: kinds(client, path), lambda told: "tested" in told)
+    client.post(f"{path}/cancel")
+    client.call("PUT", "/v1/testing-functions/steady", json=content(0.75))
+    client.post(f"{path}/resume")
+    job = until(lambda: client.get(path), ended)
+    assert job["status"] == "Success", job["error"]
+    checkpoints = client.get(f"{path}/checkpoints")
+    assert [row["test_results"]["aggregated_test_result"]["steady"] for row in checkpoints] == ["0.75"] * 6
+    assert {row["test_results"]["test_summary"]["steady"]["base"]["mean"] for row in checkpoints} == {0.75}
+    told = [event["details"] for event in client.get(f"{path}/events") if event["kind"] == "tested"]
+    of_first = [details["scores"]["steady"] for details in told if details["checkpoint"] == 1]
+    assert of_first == [0.25, 0.75]
 
 
 def test_frozen_run_is_replaced_and_does_nothing_more_when_it_thaws(client: Client, platform: Platform) -> None:

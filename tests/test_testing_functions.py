@@ -267,8 +267,10 @@ frame.f_globals["number_of"] = lambda value: 1.0
 
 def test_code_replies_for_no_other_answer() -> None:
     wrong = ADD.replace("a + b", "4")
-    found = in_sandbox("code_tests_shared", [("", TESTS, answer) for answer in (wrong, FORGER, wrong, ADD)])
-    assert [row.score for row in found] == [0.0, 1.0, 0.0, 1.0]
+    too_good, too_bad = (FORGER.replace("1.0", score) for score in ("500.0", "-1.0"))
+    answers = (wrong, FORGER, wrong, ADD, too_good, too_bad)
+    found = in_sandbox("code_tests_shared", [("", TESTS, answer) for answer in answers])
+    assert [(row.score, row.error) for row in found] == [(score, None) for score in (0.0, 1.0, 0.0, 1.0, 0.0, 0.0)]
 
 
 def test_a_pattern_that_backtracks_for_ever_has_no_match_and_ends_within_its_second() -> None:

@@ -30,7 +30,7 @@ _ARCHIVES = (
 _COLUMNS = frozenset(
     {
         *("input", "output", "input_text", "expected_output", "predicted_output", "probabilities", "errors"),
-        *("checkpoint", "best"),
+        *("checkpoint", "is_best", "best", "train_loss", "test_loss", "created_at"),
         *METRIC_NAMES,
     }
 )

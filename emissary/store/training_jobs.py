@@ -8,7 +8,7 @@ from sqlalchemy import select, update
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import defer, joinedload
-from sqlalchemy.sql.expression import cast, func
+from sqlalchemy.sql.expression import cast, func, null
 
 from emissary.data.rebalancing import one_class_left, row_counts
 from emissary.data.rows import MAX_LABELS
@@ -264,6 +264,15 @@ async def record_checkpoint(session: AsyncSession, training_job_id: str, number:
         row.on_conflict_do_update(
             index_elements=["training_job_id", "number"], set_={**values, "updated_at": func.now()}
         )
+    )
+
+
+async def forget_results(session: AsyncSession, training_job_id: str, keep: str) -> None:
+    """Have the job's checkpoints count as not tested, but for those whose results lie below the key `keep`."""
+    await session.execute(
+        update(Checkpoint)
+        .where(Checkpoint.training_job_id == training_job_id, ~Checkpoint.results_artifact.startswith(f"{keep}/"))
+        .values(results_artifact=None, scores=null(), report=null())
     )
 
 

@@ -91,7 +91,7 @@ def _unexplained(evidence: Evidence, record: Any, row: Row) -> str | None:
         return f"its checkpoints are {[each['number'] for each in found]}"
     if untested := [each["number"] for each in found if None in (each["results_artifact"], each["report"])]:
         return f"not tested: {untested}"
-    if _base_is_tested(row) and _base_results(row) not in evidence.artifacts:
+    if not _base_results(evidence, row) <= evidence.artifacts.keys():
         return "the base model is not tested"
     if row["best_checkpoint"] is None or row["progress"] != 100:
         return f"best checkpoint {row['best_checkpoint']}, progress {row['progress']}"
@@ -186,9 +186,9 @@ def files(evidence: Evidence, record: Any) -> tuple[int, list[str]]:
             event_files[owner, job["status"]] += 1
         elif job["status"] == "Success" and key not in _listed(evidence, job):
             wrong.append(f"{key} is not listed, and its job is done")
-        elif rest == ["results", "base"]:
+        elif rest[0] == "results" and rest[-1] == "base":
             wrong += [] if _base_is_tested(job) else [f"{key} is of a base model that has nothing to answer"]
-        elif rest[0] in ("checkpoints", "results") and int(rest[1]) > _small(job).checkpoints:
+        elif rest[0] in ("checkpoints", "results") and int(rest[-1]) > _small(job).checkpoints:
             wrong.append(f"{key} is one too many")
     for (owner, status), count in event_files.items():
         if count > 1 and status == "Success":
@@ -203,12 +203,14 @@ def files(evidence: Evidence, record: Any) -> tuple[int, list[str]]:
 
 def _listed(evidence: Evidence, row: Row) -> set[str | None]:
     found = _checkpoints(evidence, row)
-    base = {_base_results(row)} if _base_is_tested(row) else set()
-    return {each["artifact"] for each in found} | {each["results_artifact"] for each in found} | base
+    results = {each["results_artifact"] for each in found}
+    return {each["artifact"] for each in found} | results | _base_results(evidence, row)
 
 
-def _base_results(row: Row) -> str:
-    return f"training-jobs/{row['id']}/results/base"
+def _base_results(evidence: Evidence, row: Row) -> set[str]:
+    """Where the base model's results are, beside those of the checkpoints, if it is tested."""
+    results = [each["results_artifact"] for each in _checkpoints(evidence, row)] if _base_is_tested(row) else []
+    return {f"{key.rpartition('/')[0]}/base" for key in results if key}
 
 
 def _base_is_tested(row: Row) -> bool:

@@ -125,6 +125,7 @@ def test_pages_follow_the_names(client: Client, length: str) -> None:
         ({"name": "../bad"}, ["name: "]),
         ({"name": "class"}, ["name: ", "something else"]),
         ({"name": "output"}, ["name: ", "something else"]),
+        ({"name": "test_loss"}, ["name: ", "something else"]),
         ({"name": "accuracy"}, ["name: ", "something else"]),
         ({"name": "b" * 101}, ["name: "]),
         ({"dependencies": ["emissary-no-such-package-5f2"]}, ["dependencies: ", "No matching distribution"]),

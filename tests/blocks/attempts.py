@@ -270,6 +270,7 @@ ATTEMPTS = [
     ),
     Attempt("take a descriptor of another process", "call(438, call(434, 1, 0), 0, 0)\nreturn 1", _NO_CALL),
     Attempt("read the session's keys", "call(target['calls']['keyctl'], 0, -3, 1)\nreturn 1", _REFUSED),
+    Attempt("have all disks of the machine written out", "call(target['calls']['sync'])\nreturn 1", _REFUSED),
     Attempt("load a BPF program", "call(target['calls']['bpf'], 0, 0, 0)\nreturn 1", _REFUSED),
     Attempt("open a ring of io_uring", "call(425, 1, 0)\nreturn 1", _NO_CALL),
     Attempt("load a kernel module", "call(target['calls']['finit_module'], 3, 0, 0)\nreturn 1", _REFUSED),
