@@ -42,6 +42,13 @@ async def train_on_rewards(job: TrainingJob, model_dir: Path, rows: list[Convers
     def on_completions(table: Rows) -> None:
         anyio.from_thread.run_sync(show_completions, job, table)
 
+    if changed := await in_catalogue(testing_functions.changed_rewards, job):
+        named = ", ".join(changed)
+        message = (
+            f"Since this job began to train, what it is rewarded by was changed ({named}): earlier steps learnt from "
+            "other rewards than those to come. Train anew to have one reward throughout."
+        )
+        await record_warning("changed_rewards", message, [])
     adapter_dir = await starting_adapter(job)
     try:
         await run_trainer(job, await reward_trainer(job, model_dir, adapter_dir, rows, on_warning, on_completions))

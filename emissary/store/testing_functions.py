@@ -161,6 +161,19 @@ async def of_job(session: AsyncSession, job: TrainingJob) -> list[AnyFunction]:
     return await resolve(session, project.organization_id, job.test_functions)
 
 
+async def changed_rewards(session: AsyncSession, job: TrainingJob) -> list[str]:
+    """Those of the job's functions with a weight in its reward that were changed after some of it had been trained."""
+    if not job.training_loss:
+        return []
+    project = await session.get_one(Project, job.project_id)
+    query = select(TestingFunction.name).where(
+        TestingFunction.organization_id == project.organization_id,
+        TestingFunction.name.in_([name for name, weight in (job.reward_functions or {}).items() if weight]),
+        TestingFunction.updated_at > job.started_at,
+    )
+    return sorted(await session.scalars(query))
+
+
 async def _find(session: AsyncSession, organization_id: str, name: str, hold: bool = False) -> TestingFunction | None:
     if not _may_be_name(name):
         return None

@@ -5,17 +5,23 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from emissary.client import ApiError, Client
-from emissary.store import users
+from emissary.store import tables, testing_functions, users
 from emissary.store.database import dispose, transaction
+from emissary.store.tables import TrainingJob
 from emissary.testing_function_files import shipped
 from emissary.up import Platform
 from tests.api.refusals import envelope
+from tests.catalogue import in_catalogue
 
 PATH = "/v1/testing-functions"
 ROW = {"input_text": "Say red.", "expected_output": "red", "predicted_output": "Red"}
@@ -77,6 +83,25 @@ def test_a_function_is_added_read_changed_and_deleted(client: Client) -> None:
     assert client.http.delete(f"{PATH}/brevity").status_code == 204
     envelope(client.http.get(f"{PATH}/brevity"), 404, "object_not_found")
     assert names(client) == list(shipped())
+
+
+def test_reward_that_was_changed_after_a_job_began_to_learn_from_it_is_known(client: Client, length: str) -> None:
+    project = client.post("/v1/projects", {"name": "rewards"})["id"]
+    weights = {length: 1.0, "exact_match_shared": 0.0}
+
+    async def changed(session: AsyncSession, before: timedelta, points: list[dict[str, Any]]) -> list[str]:
+        last = await session.scalar(
+            select(tables.TestingFunction.updated_at).where(tables.TestingFunction.name == length)
+        )
+        assert last is not None
+        job = TrainingJob(
+            project_id=project, reward_functions=weights, training_loss=points, started_at=last - before
+        )  # fmt: skip
+        return await testing_functions.changed_rewards(session, job)
+
+    second, trained = timedelta(seconds=1), [{"step": 1}]
+    for before, points, expected in ((second, trained, [length]), (second, [], []), (-second, trained, [])):
+        assert in_catalogue(partial(changed, before=before, points=points)) == expected
 
 
 def test_shipped_functions_are_listed_and_read_but_not_changed(client: Client) -> None:
