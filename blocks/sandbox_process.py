@@ -64,6 +64,7 @@ def header(
     elif sys.platform != "linux":
         limits = {}  # macOS refuses some of them
     return {
+        "parent": None if isolated else os.getpid(),  # bubblewrap sees to it in a sandbox
         "name": function.name,
         "source": function.content,
         "user": user,

@@ -52,8 +52,9 @@ def raise_if_many_failed(name: str, scores: Sequence[RowScore], rows: int) -> No
     failed = [(number, row) for number, row in enumerate(scores, 1) if row.error is not None]
     if len(failed) > MAX_FAILED_SHARE * rows:
         number, first = failed[0]
+        called = f"{len(scores)} rows" if len(scores) == rows else f"the first {len(scores)} of {rows} rows"
         raise TestingFailed(
-            f"Testing function {name!r} failed on {len(failed)} of {len(scores)} rows, first on row {number}: "
+            f"Testing function {name!r} failed on {len(failed)} of {called}, first on row {number}: "
             f"{first.error}. Correct the function.",
             first.traceback,
         )

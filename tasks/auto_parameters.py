@@ -1,4 +1,4 @@
-"""Hyperparameters that are `auto`: chosen from model, data and memory, once per job."""
+"""Hyperparameters that are `auto`, or more than the model takes: chosen from model, data and memory, once per job."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,6 +7,7 @@ from typing import Any
 
 import anyio.to_thread
 
+from emissary import base_models
 from emissary.hardware import memory_bytes
 from emissary.job_size import epoch_steps
 from emissary.schemas.parameters import AUTO
@@ -22,24 +23,29 @@ _MANY, _FEW = 32, 4
 _STEPS = 100
 
 
-def is_open(parameters: Mapping[str, Any]) -> bool:
-    """Whether something is still to be chosen."""
-    return AUTO in (parameters[LEARNING_RATE], parameters[BATCH_SIZE])
-
-
 async def settle(job: TrainingJob, model_dir: Path, train_rows: Sequence[Any], task: AdapterTask | None) -> None:
-    """Choose what is `auto` of the job, and keep it, so that the run goes on with the same wherever it is resumed."""
+    """Choose what is still to be chosen of the job, and keep it, so that the run goes on with the same wherever it is
+    resumed.
+    """
+    # What the catalogue's models take was looked at when the job was made.
+    if AUTO not in (job.hyper_parameters[LEARNING_RATE], job.hyper_parameters[BATCH_SIZE]) and (
+        job.base_model in base_models.catalogue()
+    ):
+        return
 
     def chosen() -> tuple[dict[str, Any], str]:
         shape = model_shape(model_dir, job.task_type)
         return choose(job.hyper_parameters, shape, row_lengths(train_rows, shape, job.hyper_parameters, task).longest)
 
     values, why = await anyio.to_thread.run_sync(chosen)
+    if not values:
+        return
     job.hyper_parameters = await in_catalogue(training_jobs.settle_parameters, job.id, values, why)
 
 
 def choose(parameters: Mapping[str, Any], shape: ModelShape, lengths: Sequence[int]) -> tuple[dict[str, Any], str]:
-    """Values of the parameters that are `auto`, and why these; `lengths` are the training rows' tokens.
+    """Values of the parameters that are `auto`, and of a max_length that is more than the model's context; and why
+    these. `lengths` are the training rows' tokens.
 
     Rows per forward pass: a power of two, at most 32 (LoRA bears large batches worse than full fine-tuning; Schulman
     et al., "LoRA Without Regret", 2025), so that the job has 100 optimizer steps or more, though not below 4 for that;
@@ -53,6 +59,9 @@ def choose(parameters: Mapping[str, Any], shape: ModelShape, lengths: Sequence[i
     """
     chosen: dict[str, Any] = {}
     why, resolved = [], dict(parameters)
+    if parameters["max_length"] > shape.context:
+        chosen["max_length"] = shape.context
+        why.append(f"The model takes {_counted(shape.context, 'token')}, not {parameters['max_length']}.")
     if parameters[BATCH_SIZE] == AUTO:
         size, reason = _batch_size(parameters, shape, lengths)
         chosen[BATCH_SIZE] = resolved[BATCH_SIZE] = size

@@ -12,6 +12,7 @@ import resource
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -57,11 +58,8 @@ async def _calibrate(job: TrainingJob, folder: Path) -> None:
     shape = model_shape(model_dir, job.task_type)
     train = row_lengths(train_rows, shape, parameters, task)
     test = row_lengths(test_rows, shape, parameters, task)
-    if auto_parameters.is_open(parameters):
-        chosen, why = auto_parameters.choose(parameters, shape, train.longest)
-        parameters |= chosen
-    else:
-        why = None
+    chosen, why = auto_parameters.choose(parameters, shape, train.longest)
+    parameters |= chosen
     needed = shape.training_bytes(
         parameters["lora_r"],
         parameters["per_device_train_batch_size"],
@@ -69,7 +67,7 @@ async def _calibrate(job: TrainingJob, folder: Path) -> None:
     )
     counted = {
         "hyper_parameters": parameters,
-        "reason": why,
+        "reason": why or None,
         "tokens": train.tokens * parameters["num_train_epochs"],
         "longest_row": max(train.longest),
         "truncated_rows": train.cut + test.cut,
@@ -83,13 +81,20 @@ async def _calibrate(job: TrainingJob, folder: Path) -> None:
     _tell(folder, "counted", counted)
     if needed > memory_bytes():
         return
+    warnings: dict[str, str] = {}
     if job.training_technique == "GRPO":
-        trainer = await reward_trainer(job, model_dir, adapter_dir, train_rows, print, _nothing)
+        parameters |= {"logging_steps": 1}  # with a point of the curve come the warnings of the rewards
+
+        def on_warning(about: str, message: str, _tracebacks: Sequence[str]) -> None:
+            warnings.setdefault(about, message)
+
+        trainer = await reward_trainer(job, model_dir, adapter_dir, train_rows, on_warning, _nothing)
     else:
         trainer = partial(
             trainer_of(task), model_dir=model_dir, adapter_dir=adapter_dir, train_rows=train_rows, test_rows=[]
         )
-    _tell(folder, "measured", await anyio.to_thread.run_sync(_measured, trainer, job.base_model, parameters))
+    measured = await anyio.to_thread.run_sync(_measured, trainer, job.base_model, parameters)
+    _tell(folder, "measured", measured | {"warnings": list(warnings.values())})
 
 
 def _measured(trainer: Any, model_name: str, parameters: dict[str, Any]) -> dict[str, Any]:

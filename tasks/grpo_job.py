@@ -12,6 +12,7 @@ from prefect.cache_policies import NO_CACHE
 from blocks.sandbox_replies import TestingFailed
 from emissary.store import job_events, testing_functions
 from emissary.store.tables import TrainingJob
+from tasks import auto_parameters
 from tasks.catalogue import in_catalogue
 from tasks.grpo_training import train_grpo
 from tasks.job_artifacts import show_completions
@@ -50,6 +51,7 @@ async def train_on_rewards(job: TrainingJob, model_dir: Path, rows: list[Convers
         )
         await record_warning("changed_rewards", message, [])
     adapter_dir = await starting_adapter(job)
+    await auto_parameters.settle(job, model_dir, rows, None)
     try:
         await run_trainer(job, await reward_trainer(job, model_dir, adapter_dir, rows, on_warning, on_completions))
     except TestingFailed as error:

@@ -23,7 +23,7 @@ def loss_curve_png(points: Sequence[dict[str, Any]], title: str) -> bytes:
     shown = any(rate is not None for rate in rates)
     axes = figure.add_subplot(211 if shown else 111, ylabel="training loss", xlim=(0, max(steps, default=1)))
     axes.plot(steps, losses, marker=marker)
-    if losses:
+    if any(losses):
         axes.set_ylim(min(0.0, *losses), max(losses) + 0.08 * (max(losses) - min(0.0, *losses)))
     set_title(axes, title)
     axes.grid(alpha=0.3)

@@ -72,5 +72,5 @@ def page(dataset: Dataset, profile: DatasetProfile, pictures: dict[str, bytes]) 
 
 def _text(value: str) -> str:
     """`value`, which may be anything that somebody uploaded, as text in Markdown."""
-    plain = html.escape(" ".join(value.split()))
+    plain = html.escape(" ".join(value.split()), quote=False)  # of an entity with # the backslash makes text
     return "".join(f"\\{character}" if character in r"\`*_{}[]#|!~" else character for character in plain)

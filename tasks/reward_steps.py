@@ -62,8 +62,9 @@ class RewardSteps(Steps):
             new, self._told = tracebacks[self._told :], len(tracebacks)
             self._on_warning(
                 "reward_failures",
-                f"Up to step {point.step}, testing functions failed {failures} times more; each counts as the lowest "
-                "of its group. Try the function on such rows, and correct it or them. The last was "
+                f"Up to step {point.step}, testing functions failed {failures} more "
+                f"{'time' if failures == 1 else 'times'}; each counts as the lowest of its group. Try the function on "
+                "such rows, and correct it or them. The last was "
                 f"{self._rewards.last_failure}",
                 new,
             )

@@ -41,8 +41,7 @@ async def train(job: TrainingJob, model_dir: Path, train_rows: list[Any], test_r
     """Train the job's adapter, listing each epoch's checkpoint when it is published; goes on where it was killed."""
     adapter_dir = await starting_adapter(job)
     task = pooled_task(job, train_rows, adapter_dir)
-    if auto_parameters.is_open(job.hyper_parameters):
-        await auto_parameters.settle(job, model_dir, train_rows, task)
+    await auto_parameters.settle(job, model_dir, train_rows, task)
     trainer = partial(trainer_of(task), model_dir=model_dir, adapter_dir=adapter_dir)
     may_end = (
         partial(ends_with, job, model_dir, test_rows) if job.hyper_parameters.get("early_stopping_patience") else None

@@ -242,7 +242,9 @@ def test_command_lists_unusable_rows_and_leaves_them_out_when_told(
     file.write_text("input,expected_output\ngood,5\nbad,n/a\n")
     refused = emissary(platform, "datasets", "upload", str(file), "--task-type", "regression", **here)
     assert refused.returncode == 1
-    assert refused.stderr.splitlines()[-1].startswith("Error: Line 3: 'expected_output' must be a number, and is text.")
+    assert refused.stderr.splitlines()[-1].startswith(
+        "Error: Line 3: 'expected_output' must be a number, and is text 'n/a'."
+    )
 
 
 @pytest.mark.acceptance

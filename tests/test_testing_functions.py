@@ -145,6 +145,10 @@ def test_numeric_answer_takes_the_last_number_however_it_is_written(expected: st
         ("3", "version 1.2.3"),
         ("1000", "1,000,5"),
         ("12345678901234567890123456789012345", "12345678901234567890123456789012346"),
+        ("1234567890123456789012345678901", "1234567890123456789012345679000"),
+        ("0.1234567890123456789012345678901", "0.1234567890123456789012345679000"),
+        ("5", "5e2000"),
+        ("1", "15e2000"),
     ],
 )
 def test_numeric_answer_is_no_other_number(expected: str, predicted: str) -> None:
@@ -165,6 +169,8 @@ def test_an_answer_is_json_by_its_schema() -> None:
     for answer in ('{"age": "36"}', "{}", "36", '{"age": 36} {"age": 36}', 'Sure: {"age": 36}', "", "[" * 100_000):
         assert score("", schema, answer) == 0.0
     assert score("", "true", "NaN") == 0.0
+    nested = '{"items": {"$ref": "#"}}'
+    assert (score("", nested, "[[[]]]"), score("", nested, "[" * 800 + "]" * 800)) == (1.0, 0.0)
     draft = '{"$schema": "http://json-schema.org/draft-04/schema#", "minimum": 3, "exclusiveMinimum": true}'
     assert (score("", draft, "3"), score("", draft, "4")) == (0.0, 1.0)
 
@@ -284,6 +290,7 @@ def test_a_pattern_that_backtracks_for_ever_has_no_match_and_ends_within_its_sec
         ("numeric_answer_shared", "none", "has no number"),
         ("json_schema_shared", "{", "no JSON Schema: Expecting property name"),
         ("json_schema_shared", '{"type": "text"}', "no JSON Schema: 'text' is not valid"),
+        ("json_schema_shared", '{"$ref": "#"}', "leads back to itself without end"),
         ("json_schema_shared", "[]", "no JSON Schema: a schema is an object"),
         ("regex_match_shared", "(a", "no regular expression: missing )"),
         ("code_tests_shared", "assert add(", "not Python: "),

@@ -106,8 +106,11 @@ def _plan(
     if parameters["per_device_train_batch_size"] != AUTO:
         steps = parameters["num_train_epochs"] * epoch_steps(parameters, rows)
         checkpoints = -(-steps // checkpoint_steps(parameters, rows)) if steps else 0
-    if measured is not None and steps is not None:
-        estimate = TrainingJobEstimate(training_seconds=steps * measured["step_seconds"], **measured)
+    warnings = counted.get("warnings", [])
+    if measured is not None:
+        warnings += measured.pop("warnings")
+        if steps is not None:
+            estimate = TrainingJobEstimate(training_seconds=steps * measured["step_seconds"], **measured)
     return TrainingJobPlan(
         training_technique=job.training_technique,
         task_type=job.task_type,
@@ -122,6 +125,6 @@ def _plan(
         longest_row=counted.get("longest_row"),
         truncated_rows=counted.get("truncated_rows"),
         estimate=estimate,
-        warnings=counted.get("warnings", []),
+        warnings=warnings,
         note=note,
     )

@@ -40,7 +40,7 @@ def field_sentence(error: RequestValidationError) -> str:
         place = json.JSONDecodeError(first["ctx"]["error"], str(error.body), int(first["loc"][-1]))
         return f"The body is not valid JSON: {place.msg} at line {place.lineno}, column {place.colno}."
     where = _path(first)
-    message = first["msg"].removeprefix("Value error, ")
+    message = first["msg"].removeprefix("Value error, ").replace(" after validation,", ",")
     if first["type"] == "extra_forbidden":
         message = "there is no such field"
     others = len({_field(problem) for problem in problems}) - 1

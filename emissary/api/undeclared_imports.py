@@ -22,19 +22,21 @@ def undeclared_imports(input_text: str, expected_output: str, predicted_output: 
     return float(len(missing))
 
 
-def _imports(node: ast.AST) -> Iterator[tuple[str, int]]:
+def _imports(tree: ast.AST) -> Iterator[tuple[str, int]]:
     """The modules that must be there, without those below them, each with its line."""
-    match node:
-        case ast.Import():
-            yield from ((alias.name.partition(".")[0], node.lineno) for alias in node.names)
-        case ast.ImportFrom(module=str(name), level=0):
-            yield name.partition(".")[0], node.lineno
-        case ast.Try() if any(map(_catches, node.handlers)):
-            return
-        case ast.If() if "TYPE_CHECKING" in ast.unparse(node.test):
-            return
-    for child in ast.iter_child_nodes(node):
-        yield from _imports(child)
+    waiting = [tree]  # not by recursion, for a long chain of `elif` is as deep
+    while waiting:
+        node = waiting.pop()
+        match node:
+            case ast.Import():
+                yield from ((alias.name.partition(".")[0], node.lineno) for alias in node.names)
+            case ast.ImportFrom(module=str(name), level=0):
+                yield name.partition(".")[0], node.lineno
+            case ast.Try() if any(map(_catches, node.handlers)):
+                continue
+            case ast.If() if "TYPE_CHECKING" in ast.unparse(node.test):
+                continue
+        waiting.extend(ast.iter_child_nodes(node))
 
 
 def _catches(handler: ast.ExceptHandler) -> bool:

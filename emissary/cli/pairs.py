@@ -17,7 +17,7 @@ def values(option: str, pairs: Sequence[str] | None) -> dict[str, Any] | None:
         if not name or not equals:
             raise WrongUsage(f"{option}: {pair!r} is not of the form NAME=VALUE.")
         try:
-            found[name] = json.loads(value)
+            found[name] = json.loads(f"0{value}" if value[:1] == "." else value)  # .5 is no JSON
         except ValueError:
             found[name] = value
     return found

@@ -122,15 +122,17 @@ def try_(
     as_json: AsJson = False,
 ) -> None:
     """Run a function on rows of a file and show its scores, and the tracebacks of rows on which it fails."""
-    try:
-        given = [json.loads(line) for line in rows.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except ValueError as error:
-        raise WrongUsage(f"{rows} is not JSONL: {error}.") from error
+    given = []
+    for number, line in enumerate(rows.read_bytes().splitlines(), 1):
+        try:
+            given += [json.loads(line)] if line.strip() else []
+        except ValueError as error:
+            raise WrongUsage(f"{rows} is not JSONL: {error}, in line {number} of the file.") from error
     tried = connect(ctx).post(f"{_PATH}/{name}/try", {"rows": given})
     show_list(tried, as_json, "score", "error", "stdout")
     for row in [] if as_json else tried:
-        for line in (row["traceback"] or "").splitlines():
-            say(line)
+        for traced in (row["traceback"] or "").splitlines():
+            say(traced)
 
 
 @app.command()

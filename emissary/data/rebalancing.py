@@ -70,7 +70,8 @@ def rebalance(classes: Sequence[str], counts: Mapping[str, int], seed: int) -> l
         members = by_class.get(label, [])
         if count and not members:
             raise InvalidInput(
-                f"rebalance_data: no training row is left of the class {label!r}; hold out fewer rows for testing."
+                f"rebalance_data: no training row is left of the class {label!r}; hold out fewer rows for testing, "
+                "downsample to more, or want none of it."
             )
         chosen += generator.sample(members, count) if count <= len(members) else members
         chosen += generator.choices(members, k=max(count - len(members), 0)) if count > len(members) else []

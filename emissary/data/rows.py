@@ -30,6 +30,7 @@ MOST_TARGET = 1e30
 """Models answer in float32, which ends at 3e38."""
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
+_SHOWN = 60
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f]")
 
@@ -94,6 +95,9 @@ def _text_generation(row: Row) -> str | None:
     return _text_problem("prompt", row.get("prompt")) or _text_problem("completion", row.get("completion"))
 
 
+_LABELS_EXAMPLE = '{"food": 1, "sport": 0}'
+
+
 def _classification(row: Row) -> str | None:
     completion = row.get("completion")
     if found := _text_problem("prompt", row.get("prompt")) or _missing("completion", completion):
@@ -102,7 +106,7 @@ def _classification(row: Row) -> str | None:
         return None
     if isinstance(completion, dict):
         return _labels_problem(completion)
-    return f"'completion' must map labels to 0 or 1, and is {_name(completion)}"
+    return f"'completion' must map labels to 0 or 1, as in {_LABELS_EXAMPLE}, and is {_name(completion)}"
 
 
 def _regression(row: Row) -> str | None:
@@ -111,7 +115,7 @@ def _regression(row: Row) -> str | None:
         return found
     if (said := number(completion)) is None:
         return _number_problem("completion", completion)
-    return f"'completion' must be from -1e30 to 1e30, and is {said:g}" if abs(said) > MOST_TARGET else None
+    return f"'completion' must be from -1e30 to 1e30, and is {said!r}" if abs(said) > MOST_TARGET else None
 
 
 def _embedding(row: Row) -> str | None:
@@ -128,7 +132,7 @@ def _embedding(row: Row) -> str | None:
     similarity = number(row["similarity"])
     if similarity is None:
         return _number_problem("similarity", row["similarity"])
-    return None if -1 <= similarity <= 1 else f"'similarity' must be from -1 to 1, and is {similarity:g}"
+    return None if -1 <= similarity <= 1 else f"'similarity' must be from -1 to 1, and is {similarity!r}"
 
 
 _PROBLEMS: dict[TaskType, Callable[[Row], str | None]] = {
@@ -189,7 +193,8 @@ def _text_problem(field: str, value: Any) -> str | None:
 
 def _number_problem(field: str, value: Any) -> str:
     found = "not finite" if isinstance(value, float | int) and not isinstance(value, bool) else _name(value)
-    return f"'{field}' must be a number, and is {found}"
+    shown = f" {value.strip()[:_SHOWN]!r}" if isinstance(value, str) else ""
+    return f"'{field}' must be a number, and is {found}{shown}"
 
 
 def _name(value: Any) -> str:

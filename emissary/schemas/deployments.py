@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-from emissary.schemas.fields import LEFT_OUT, Description, Name, Reference, UnixTime
+from emissary.schemas.fields import LEFT_OUT, Description, Lenient, Name, Reference, UnixTime
 from emissary.schemas.schedules import Schedule
 from emissary.schemas.traffic import Capture
 
@@ -28,7 +28,7 @@ Checkpoint = Annotated[
 CAPTURE = "Keep requests and answers, to correct them and train on them; left out: nothing is kept."
 
 
-class DeploymentCreate(BaseModel):
+class DeploymentCreate(Lenient):
     """POST …/deployments: serve a checkpoint on an engine that fits, which is made when there is none."""
 
     training_job_id: Reference = Field(description="The training job; with checkpoint 0 also a base model's name.")

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from emissary.schemas.deployments import CAPTURE, Checkpoint, DeploymentSummary
-from emissary.schemas.fields import Name, Reference, UnixTime
+from emissary.schemas.fields import Lenient, Name, Reference, UnixTime
 from emissary.schemas.schedules import Schedule
 from emissary.schemas.traffic import Capture
 from emissary.schemas.training_jobs import TaskType
@@ -47,7 +47,7 @@ class ResourceManagement(BaseModel):
         return config.model_validate(value)
 
 
-class EngineCreate(BaseModel):
+class EngineCreate(Lenient):
     """POST /v1/engines."""
 
     name: Name | None = Field(default=None, description="Name of the engine.")

@@ -2,9 +2,19 @@
 
 import re
 from datetime import datetime
+from difflib import get_close_matches
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from emissary.errors import InvalidInput
 
@@ -13,6 +23,20 @@ class Strict(BaseModel):
     """What a request brings, with no other fields: a misspelt one would be as if it were not given."""
 
     model_config = ConfigDict(extra="forbid")
+
+
+class Lenient(BaseModel):
+    """What a request of the Emissary API brings: other fields are left out, for its clients may know more of them than
+    this version; those that are nearly ones that it knows are misspelt, and refused.
+    """
+
+    @model_validator(mode="before")
+    @classmethod
+    def _none_is_misspelt(cls, value: object) -> object:
+        for name in value if isinstance(value, dict) else ():
+            if name not in cls.model_fields and (meant := get_close_matches(str(name)[:100], cls.model_fields, 1, 0.8)):
+                raise ValueError(f"there is no field {str(name)[:100]!r}; did you mean {meant[0]!r}?")
+        return value
 
 
 def _unix(value: object) -> object:

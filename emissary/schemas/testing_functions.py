@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from emissary.judges import ANSWER_ALONE, Judge, checked_template
 from emissary.metric_names import METRIC_NAMES
-from emissary.schemas.fields import LEFT_OUT, Reference, UnixTime
+from emissary.schemas.fields import LEFT_OUT, Lenient, Reference, UnixTime
 
 MAX_CONTENT_BYTES = 64 * 1024
 SHIPPED_SUFFIX = "_shared"
@@ -54,7 +54,7 @@ def _source(value: str) -> str:
         raise ValueError(f"must be at most {MAX_CONTENT_BYTES // 1024} KiB, not {size} bytes")
     if "\0" in value:
         raise ValueError("must not contain NUL characters")
-    return value
+    return value.removeprefix("\ufeff")  # as Python does of a file
 
 
 def _template(value: str) -> str:
@@ -122,9 +122,9 @@ class JudgeDefinition(BaseModel):
         return Judge(**self.model_dump())
 
 
-class _Definition(BaseModel):
+class _Definition(Lenient):
     content: Source | None = None
-    dependencies: Dependencies = []
+    dependencies: Dependencies = Field(default=[])
     sample: TestingRow = Field(default=_SAMPLE, description="The row that the function is tried on; it is not kept.")
     judge: JudgeDefinition | None = Field(
         default=None, description="A deployment that scores instead; then neither content, dependencies nor sample."

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from emissary.schemas.datasets import DatasetSummary
 from emissary.schemas.decisions import DecidedRun
-from emissary.schemas.fields import LEFT_OUT, WHOLE, Description, Name, Reference, UnixTime
+from emissary.schemas.fields import LEFT_OUT, WHOLE, Description, Lenient, Name, Reference, UnixTime
 from emissary.schemas.hub_pushes import PushedToHub, PushToHub
 from emissary.schemas.parameters import SftParameters
 
@@ -16,7 +16,7 @@ LONGEST_TIMEOUT = 30 * 24 * 3600
 Percentage = Annotated[float, Field(strict=True, ge=1, le=99, allow_inf_nan=False)]
 
 
-class TrainingOptions(BaseModel):
+class TrainingOptions(Lenient):
     """How to train and what from; not what on."""
 
     base_model_option: Literal["pre-trained", "fine-tuned"] = Field(
@@ -52,7 +52,7 @@ class TrainingOptions(BaseModel):
             "additionalProperties": False,
         },
     )
-    rebalance_data: dict[str, float] | None = Field(
+    rebalance_data: dict[str, Annotated[float, Field(strict=True)]] | None = Field(
         default=None, description="Classification only: label to ratio or number of rows."
     )
     hf_model_link: Reference | None = Field(

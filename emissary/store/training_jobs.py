@@ -1,5 +1,6 @@
 """Queries of training jobs and their checkpoints."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -222,11 +223,12 @@ async def list_all(session: AsyncSession, project_id: str, wanted: Page) -> Sequ
 async def settle_parameters(
     session: AsyncSession, training_job_id: str, chosen: Mapping[str, Any], why: str
 ) -> dict[str, Any]:
-    """Put `chosen` in place of hyperparameters that are `auto`, and tell why; returns all hyperparameters. Those that
-    an earlier run has chosen stay.
+    """Put `chosen` in place of hyperparameters that are `auto`, and of a longer max_length, and tell why; returns all
+    hyperparameters. Those that an earlier run has chosen stay.
     """
     job = await session.get_one(TrainingJob, training_job_id, with_for_update=True)
-    if any(job.hyper_parameters[name] == AUTO for name in chosen):
+    before = job.hyper_parameters
+    if any(before[name] == AUTO for name in chosen) or chosen.get("max_length", math.inf) < before["max_length"]:
         job.hyper_parameters = {**job.hyper_parameters, **chosen}
         await job_events.record(session, training_job_id, "chosen", **chosen, reason=why)
     return job.hyper_parameters

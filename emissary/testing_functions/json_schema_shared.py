@@ -1,6 +1,7 @@
 """JSON by a schema: the answer is JSON as the JSON Schema in the expected output describes it."""
 
 import json
+from typing import Any
 
 from jsonschema.exceptions import SchemaError
 from jsonschema.validators import Draft202012Validator, validator_for
@@ -31,8 +32,23 @@ def json_schema_shared(input_text: str, expected_output: str, predicted_output: 
     try:
         # A registry of its own: without one, references to addresses would be fetched.
         return float(kind(schema, registry=Registry()).is_valid(answer))
+    except RecursionError:
+        if isinstance(answer, dict | list) and not _recurs(kind, schema):
+            return 0.0  # the answer is too deep
+        raise ValueError(
+            "the schema in the expected output leads back to itself without end; correct the row"
+        ) from None
     except Unresolvable as error:
         raise ValueError(f"the schema in the expected output is not whole: {error}; correct the row") from None
+
+
+def _recurs(kind: Any, schema: Any) -> bool:
+    """Whether the schema leads back to itself whatever the answer is."""
+    try:
+        kind(schema, registry=Registry()).is_valid(None)
+    except RecursionError:
+        return True
+    return False
 
 
 def _refuse(constant: str) -> None:

@@ -2,11 +2,13 @@
 
 import re
 from decimal import Decimal
+from fractions import Fraction
 
 # Digits inside a word, as in H2O, or behind the first dot of 1.2.3 are no number of their own.
 _NUMBER = re.compile(
     r"(?<!\w)(?<!\d\.)(?P<minus>[-−]?)[$€£¥]?"
-    r"(?P<digits>(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|(?<!\.)\.\d+)(?P<exponent>[eE][+-]?\d{1,3}(?!\d))?"
+    r"(?P<digits>(?>(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|(?<!\.)\.\d+))(?P<exponent>[eE][+-]?\d{1,3}(?!\d))?"
+    r"(?![eE][+-]?\d)"  # with more digits it is a number too large or too small to mean anything
 )
 
 
@@ -23,8 +25,10 @@ def numeric_answer_shared(input_text: str, expected_output: str, predicted_outpu
     if predicted is None:
         return 0.0
     exponent = int(expected.as_tuple().exponent)
-    half = Decimal((0, (5,), exponent - 1)) if exponent < 0 else Decimal(0)
-    return float(expected == predicted or expected - half <= predicted <= expected + half)
+    if expected == predicted or exponent >= 0:
+        return float(expected == predicted)
+    half = Fraction(Decimal((0, (5,), exponent - 1)))
+    return float(abs(Fraction(expected) - Fraction(predicted)) <= half)
 
 
 def _last_number(text: str) -> Decimal | None:

@@ -7,9 +7,13 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 
 from emissary.api.errors import field_sentence
+from emissary.schemas.deployments import DeploymentCreate
+from emissary.schemas.engines import EngineCreate
+from emissary.schemas.grpo_jobs import GrpoJobCreate
 from emissary.schemas.pipelines import PipelineCreate, PipelineReplace, PipelineRunCreate
 from emissary.schemas.predictions import ClassificationRequest
 from emissary.schemas.subscriptions import SubscriptionCreate
+from emissary.schemas.testing_functions import TestingFunctionCreate
 from emissary.schemas.training_jobs import TrainingJobCreate
 from emissary.schemas.webhooks import WebhookCreate
 
@@ -44,7 +48,7 @@ def test_field_that_there_is_not_is_named(model: type[BaseModel], body: dict[str
 @pytest.mark.parametrize(
     ("texts", "sentence"),
     [
-        ([], "input: list should have at least 1 item after validation, not 0."),
+        ([], "input: list should have at least 1 item, not 0."),
         (["a", ""], "input.1: string should have at least 1 character."),
         ([1, 2, 3], "input.0: input should be a valid string."),
         (5, "input: input should be a valid string."),
@@ -66,3 +70,23 @@ def test_word_in_capitals_stays_one() -> None:
 def test_what_was_answered_may_be_sent_back() -> None:
     answered = PIPELINE | {"id": "pl-1", "created_by": "u", "created_at": 1, "updated_at": 2}
     assert PipelineReplace.model_validate(answered).model_dump() == PipelineCreate.model_validate(PIPELINE).model_dump()
+
+
+@pytest.mark.parametrize(
+    ("model", "misspelt", "meant"),
+    [
+        (TrainingJobCreate, "paramters", "parameters"),
+        (TrainingJobCreate, "test_dataset", "test_dataset_id"),
+        (GrpoJobCreate, "rewards", "reward"),
+        (DeploymentCreate, "training_job", "training_job_id"),
+        (EngineCreate, "basemodel", "base_model"),
+        (TestingFunctionCreate, "dependency", "dependencies"),
+    ],
+)
+def test_field_that_is_nearly_a_known_one_is_refused(model: type[BaseModel], misspelt: str, meant: str) -> None:
+    known = {"some_other_field": 1} | JOB  # which is left out, where it is none
+    assert f"there is no field '{misspelt}'; did you mean '{meant}'?" in said(model, known | {misspelt: "x"})
+
+
+def test_field_that_is_like_no_known_one_is_left_out() -> None:
+    TrainingJobCreate.model_validate(JOB | {"some_other_field": 1})

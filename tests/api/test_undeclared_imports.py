@@ -16,6 +16,10 @@ from emissary.api.undeclared_imports import undeclared_imports
         ("import typing\nif typing.TYPE_CHECKING:\n    import no_such\n", ""),
         ("import __main__, sys\n", ""),
         ("'import no_such'\n", ""),
+        (
+            "if a == 0: pass\n" + "".join(f"elif a == {n}: pass\n" for n in range(1200)) + "import no_such\n",
+            "(line 1202)\n",
+        ),
     ],
 )
 def test_the_first_module_that_is_not_there_is_told_with_its_line(

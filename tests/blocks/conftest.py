@@ -72,8 +72,8 @@ def score(namespaces: None, score_in: Score) -> Score:
 def score_each(namespaces: None) -> Score:
     """The same, where any number of rows may fail."""
 
-    def run(body: str, rows: int = 2, row_seconds: float = 20) -> list[RowScore]:
-        limits = {"seconds": 30, "row_seconds": row_seconds}
+    def run(body: str, rows: int = 2, row_seconds: float = 20, seconds: float = 30) -> list[RowScore]:
+        limits = {"seconds": seconds, "row_seconds": row_seconds}
         return asyncio.run(run_rows(_function(body, ()), _rows(rows), **limits, isolation="bwrap", trusted=False))
 
     return run

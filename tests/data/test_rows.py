@@ -70,7 +70,7 @@ def test_row_fits_its_task_types(row, task_types):
             "classification",
             "has the label '\\x00', which is no name",
         ),
-        ({"prompt": "a", "completion": "x"}, "classification", "must map labels to 0 or 1, and is text"),
+        ({"prompt": "a", "completion": "x"}, "classification", "and is text"),
         ({"prompt": "a", "completion": True}, "regression", "must be a number, and is true or false"),
         ({"prompt": "a", "completion": float("inf")}, "regression", "must be a number, and is not finite"),
         ({"prompt": "a", "completion": 10**400}, "regression", "must be a number, and is not finite"),

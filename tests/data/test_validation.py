@@ -39,7 +39,7 @@ def test_text_rows_are_counted_and_nothing_is_wrong(tmp_path):
     assert found.compatible_task_types == ["text-generation"]
     assert (found.label_kind, found.class_counts, found.duplicates, found.warnings) == (None, {}, 0, [])
     assert found.misfits["regression"] == (
-        "Line 1: 'completion' must be a number, and is text. "
+        "Line 1: 'completion' must be a number, and is text 'answer'. "
         "9 more rows do not fit regression (lines 2, 3, 4, 5, 6, …)."
     )
 
@@ -117,7 +117,7 @@ def test_rows_that_do_not_fit_are_named(tmp_path):
 
 def test_task_type_that_most_rows_fit_is_the_one_spoken_of(tmp_path):
     rows = [text(0), {"prompt": "a", "completion": 1}, {"prompt": "a", "completion": 2}]
-    assert refusal(tmp_path, rows, "a.json").startswith("Row 1: 'completion' must be a number, and is text.")
+    assert refusal(tmp_path, rows, "a.json").startswith("Row 1: 'completion' must be a number, and is text 'answer'.")
 
 
 def test_where_no_row_fits_the_fields_say_what_was_meant(tmp_path):
@@ -168,7 +168,9 @@ def test_unusable_rows_are_left_out_where_that_is_asked_for(tmp_path):
     found = validate(tmp_path / "upload", "a.jsonl", "skip")
     assert (found.rows, found.skipped, found.on_invalid) == (3, 4, "skip")
     assert [problem.line for problem in found.problems] == [2, 3, 4, 5]
-    assert found.problems[3].reason == "'completion' must map labels to 0 or 1, and is a number"
+    assert found.problems[3].reason == (
+        '\'completion\' must map labels to 0 or 1, as in {"food": 1, "sport": 0}, and is a number'
+    )
     assert (found.compatible_task_types, found.class_counts) == (["classification"], {"a": 1, "b": 2})
     assert (found.duplicates, found.labels) == (1, ["a", "b"])
     normalise(tmp_path / "upload", "a.jsonl", tmp_path / "rows.parquet", found.compatible_task_types)
@@ -230,7 +232,7 @@ def test_file_that_cannot_be_read_on_is_refused_also_where_rows_may_be_left_out(
 @pytest.mark.parametrize(
     ("row", "sentence"),
     [
-        ({"prompt": "a", "completion": "high"}, "Line 31: 'completion' must be a number, and is text."),
+        ({"prompt": "a", "completion": "high"}, "Line 31: 'completion' must be a number, and is text 'high'."),
         ({"prompt": "a", "completion": 10**400}, "Line 31: 'completion' must be a number, and is not finite."),
         ({"prompt": "a", "completion": True}, "Line 31: 'completion' must be a number, and is true or false."),
     ],
@@ -252,7 +254,7 @@ def test_similarity_outside_its_range_is_named(similarities, outside, at):
     values = [*similarities[:at], outside, *similarities[at:]]
     rows = [{"itemA": {"text": "a"}, "itemB": {"text": "b"}, "similarity": value} for value in values]
     with TemporaryDirectory() as folder:
-        sentence = f"Line {at + 1}: 'similarity' must be from -1 to 1, and is {outside:g}."
+        sentence = f"Line {at + 1}: 'similarity' must be from -1 to 1, and is {outside!r}."
         assert refusal(Path(folder), rows).startswith(sentence)
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from emissary.hardware import memory_bytes
 from emissary.schemas.parameters import AUTO
-from tasks.auto_parameters import choose, is_open
+from tasks.auto_parameters import choose
 from tasks.model_shape import ModelShape, model_shape
 from tests.tasks.pooled_run import PARAMETERS, encoder_dir
 
@@ -50,8 +50,14 @@ def test_choice_follows_model_data_and_rank(shape: ModelShape) -> None:
 def test_what_is_given_stays_and_is_reckoned_with(shape: ModelShape) -> None:
     assert chosen(shape, [20] * 4000, per_device_train_batch_size=8, num_train_epochs=1) == {"learning_rate": 9.1e-4}
     assert list(chosen(shape, [20] * 4000, learning_rate=0.1)) == ["per_device_train_batch_size"]
-    assert not is_open(PARAMETERS)
-    assert is_open(PARAMETERS | {"learning_rate": AUTO})
+    assert choose(PARAMETERS, shape, [20] * 4000) == ({}, "")
+
+
+def test_max_length_beyond_the_models_context_becomes_that(shape: ModelShape) -> None:
+    assert choose(PARAMETERS | {"max_length": 1024}, shape, [20]) == (
+        {"max_length": 256},
+        "The model takes 256 tokens, not 1024.",
+    )
 
 
 @given(st.integers(1, 10**9), st.integers(1, 10**4), st.integers(1, 100), st.integers(1, 64))

@@ -115,7 +115,7 @@ def test_rows_behind_the_time_limit_are_failures(monkeypatch: pytest.MonkeyPatch
         (reward,) = rewards.callables()
         assert reward(**columns(["a", "hang", "b"])) == [7.0, 7.0, 7.0]
         assert rewards.failures == 2
-        assert "did not score 3 rows within 2 s, but 1 of them" in rewards.last_failure
+        assert "scored 1 of 3 rows within 2 s" in rewards.last_failure
 
 
 def test_points_are_described_with_all_their_numbers() -> None:
