@@ -3,7 +3,7 @@
 import json
 
 from emissary.cli.dataset_profile import flattened
-from emissary.data.profiling import DatasetProfile, Distribution, Field, NearDuplicates, Tokens
+from emissary.data.profiling import Contradictions, DatasetProfile, Distribution, Field, NearDuplicates, Tokens
 
 QUANTILES = dict.fromkeys(("min", "p5", "p25", "median", "p75", "p95", "p99", "max"), 7.0)
 
@@ -14,6 +14,7 @@ def profile(classes: int) -> dict[str, object]:
         fields={"prompt": Field(empty=0, constant=False, characters=spread)},
         tokens=Tokens(base_model="small", context=64, rows=9, over_context=2, lengths=spread),
         near_duplicates=NearDuplicates(rows=9, count=1, pairs=[(3, 2)]),
+        contradictions=Contradictions(rows=9, count=0, pairs=[]),
     )
     counts = {f"label {number}": number for number in range(1, classes + 1)}
     more = {"rows": 9, "class_counts": counts, "problems": [], "warnings": ["Few rows."], "plots": {"tokens": "http:"}}
@@ -25,6 +26,7 @@ def test_profile_becomes_lines_and_tables_without_nested_values() -> None:
     assert (shown["id"], shown["rows"]) == ("ds-1", 9)
     assert shown["tokens"] == "of small; 2 of 9 rows are longer than its context, 64"
     assert shown["near_duplicates"] == "1 of 9 rows"
+    assert shown["contradictions"] == "0 of 9 rows"
     assert shown["classes"] == [{"class": "label 2", "rows": 2}, {"class": "label 1", "rows": 1}]
     assert [row["of"] for row in shown["values_and_lengths"]] == ["prompt, characters", "tokens"]
     assert shown["warnings"] == [{"warning": "Few rows."}]

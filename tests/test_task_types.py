@@ -150,6 +150,8 @@ def test_classifiers_share_an_engine_and_answer_scores_by_label(
     assert max(single["logits"], key=single["logits"].get) == "sport"
     early = client.post("/v1/classification", {"model": "early-topics", "input": texts[0]})["data"][0]["logits"]
     assert early != pytest.approx(single["logits"], abs=1e-3)
+    with pytest.raises(ApiError, match=r"input\[1\]: a text has \d+ tokens, but the model takes 256"):
+        client.post("/v1/classification", {"model": "topics", "input": ["short", "word " * 400]})
     for path, body in (("/v1/embeddings", {"input": "a"}), ("/v1/completions", {"prompt": "a"})):
         with pytest.raises(ApiError, match="for classification; call it by POST /v1/classification") as error:
             client.post(path, body | {"model": "topics"})

@@ -13,14 +13,15 @@ def flattened(dataset: dict[str, Any]) -> dict[str, Any]:
     profile = dict(dataset["profile"])
     flat = {name: value for name, value in dataset.items() if name != "profile"}
     flat |= {name: value for name, value in profile.items() if isinstance(value, str | int | float | None)}
-    tokens, near, leakage = profile.get("tokens"), profile.get("near_duplicates"), profile.get("leakage")
+    tokens, leakage = profile.get("tokens"), profile.get("leakage")
     if tokens:
         flat["tokens"] = (
             f"of {tokens['base_model']}; {tokens['over_context']} of {tokens['rows']} rows are longer than its "
             f"context, {tokens['context']}"
         )
-    if near:
-        flat["near_duplicates"] = f"{near['count']} of {near['rows']} rows"
+    for name in ("near_duplicates", "contradictions"):
+        if name in profile:
+            flat[name] = f"{profile[name]['count']} of {profile[name]['rows']} rows"
     if leakage:
         flat["leakage"] = f"{leakage['rows']} rows are in {leakage['test_dataset_id']} too"
     if plots := profile.get("plots"):

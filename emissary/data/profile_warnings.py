@@ -41,6 +41,14 @@ def warnings_of(profile: DatasetProfile, report: dict[str, Any]) -> list[str]:
             f"{near.count} of {_rows(near.rows)} that were compared {have} nearly the same input as an earlier one, "
             f"such as row {later} and row {earlier}."
         )
+    against = profile.contradictions
+    if against.count:
+        later, earlier = against.pairs[0]
+        have = "has" if against.count == 1 else "have"
+        said.append(
+            f"{against.count} of {_rows(against.rows)} that were compared {have} the input of an earlier one and "
+            f"another answer, such as row {later} and row {earlier}; correct one of them."
+        )
     if (tokens := profile.tokens) is not None and tokens.over_context:
         are = "is" if tokens.over_context == 1 else "are"
         said.append(

@@ -20,7 +20,7 @@ from emissary.data import near_duplicates
 from emissary.data.inputs import COLUMNS, fingerprint, input_text
 from emissary.data.normalise import group_rows
 
-VERSION = 2
+VERSION = 3
 """Of what a profile holds; another version makes profiles anew."""
 Numbers = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
@@ -93,6 +93,16 @@ class NearDuplicates(BaseModel):
     """The first few: a row, and the earlier one, both counted from 1."""
 
 
+class Contradictions(BaseModel):
+    """Rows to classify or to predict a number of whose input is exactly an earlier row's, and whose answer is not."""
+
+    rows: int
+    """How many rows were looked at."""
+    count: int
+    pairs: list[tuple[int, int]]
+    """The first few: a row, and the first of its input, both counted from 1."""
+
+
 class Leakage(BaseModel):
     """Rows of a test dataset whose input is in this dataset too."""
 
@@ -114,6 +124,7 @@ class DatasetProfile(BaseModel):
     """Classification: rows of the largest class for one of the smallest; None where a class has no row."""
     tokens: Tokens | None = None
     near_duplicates: NearDuplicates
+    contradictions: Contradictions
     leakage: Leakage | None = None
     warnings: list[str] = []
     """What its owner should know, beside the report's warnings."""
@@ -131,6 +142,7 @@ def profile(path: Path, count_tokens: CountTokens | None = None) -> tuple[Datase
     sample, to_count = _sampled(path, _NEAR_ROWS, _NEAR_BYTES), _sampled(path, _TOKEN_ROWS, _TOKEN_BYTES)
     signatures: list[near_duplicates.Signatures] = []
     inputs: list[int] = []
+    labelled: list[int | None] = []
     tokens: list[int] = []
     answers = _TextField()
     begin = 0
@@ -148,9 +160,11 @@ def profile(path: Path, count_tokens: CountTokens | None = None) -> tuple[Datase
                 messages = of_kind["messages"].combine_chunks()
                 texts["messages"].add(_conversations(messages), numbered)
                 answers.add(_answers(messages), numbered)
-        looked_at = [input_text(row) for row in _taken(group, rows, sample)]
+        taken = _taken(group, rows, sample)
+        looked_at = [input_text(row) for row in taken]
         signatures.append(near_duplicates.signatures(looked_at))
         inputs += map(fingerprint, looked_at)
+        labelled += map(_label, taken)
         if count_tokens is not None:
             tokens += count_tokens(_taken(group, rows, to_count))
     fields = {name: found.field(kinds[_TEXTS.get(name, "chat")]) for name, found in texts.items() if found.given}
@@ -163,7 +177,14 @@ def profile(path: Path, count_tokens: CountTokens | None = None) -> tuple[Datase
     near = _near_duplicates(np.concatenate(signatures), inputs, sample)
     counted = np.array(tokens, np.float64)
     constant_answer = answers.given > 0 and answers.field(kinds["chat"]).constant
-    return DatasetProfile(fields=fields, constant_answer=constant_answer, target=target, near_duplicates=near), counted
+    found = DatasetProfile(
+        fields=fields,
+        constant_answer=constant_answer,
+        target=target,
+        near_duplicates=near,
+        contradictions=_contradictions(inputs, labelled, sample),
+    )
+    return found, counted
 
 
 def distribution(values: Numbers) -> Distribution:
@@ -294,6 +315,23 @@ def _near_duplicates(found: near_duplicates.Signatures, inputs: list[int], sampl
     rows = sample[firsts] + 1
     pairs = [(int(rows[index]), int(rows[earlier[index]])) for index in later[:_EXAMPLES]]
     return NearDuplicates(rows=len(sample), count=len(later), pairs=pairs)
+
+
+def _label(row: dict[str, Any]) -> int | None:
+    """What the row is to be classified as, or the number to predict, as one that others are compared with."""
+    if row.get("labels") is not None:
+        return hash(frozenset(label for label, marked in row["labels"].items() if marked))
+    number = row["target"] if row.get("target") is not None else row.get("similarity")
+    return None if number is None else hash(float(number))
+
+
+def _contradictions(inputs: list[int], labelled: list[int | None], sample: Indices) -> Contradictions:
+    first: dict[int, int] = {}
+    pairs: list[tuple[int, int]] = []
+    for at, (text, label) in enumerate(zip(inputs, labelled, strict=True)):
+        if label is not None and labelled[earlier := first.setdefault(text, at)] != label:
+            pairs.append((int(sample[at]) + 1, int(sample[earlier]) + 1))
+    return Contradictions(rows=len(sample), count=len(pairs), pairs=pairs[:_EXAMPLES])
 
 
 def _fingerprints(path: Path) -> npt.NDArray[np.uint64]:

@@ -99,17 +99,18 @@ class PooledModel:
         """The task of a loaded adapter; None is the base model. Raises NotFound and, for a base model, InvalidInput."""
         return self._head(adapter).task
 
-    def row(self, text: str, adapter: str | None, *, cut: bool = False) -> PooledRow:
+    def row(self, text: str, adapter: str | None, *, cut: bool = False, name: str = "input") -> PooledRow:
         """`text` made ready. Raises InvalidInput when it is empty, has more tokens than the model's context (with
-        `cut`, it loses its end instead), or the base model has no head; NotFound when the adapter is not loaded.
+        `cut`, it loses its end instead), which it calls `name`, or the base model has no head; NotFound when the
+        adapter is not loaded.
         """
         head = self._head(adapter)
         ids = self._tokenizer(text, truncation=cut, max_length=self.context if cut else None)["input_ids"]
         if not ids:
-            raise InvalidInput("input: a text is empty; give at least one token.")
+            raise InvalidInput(f"{name}: a text is empty; give at least one token.")
         if len(ids) > self.context:
             raise InvalidInput(
-                f"input: a text has {len(ids)} tokens, but the model takes {self.context}; shorten or split it."
+                f"{name}: a text has {len(ids)} tokens, but the model takes {self.context}; shorten or split it."
             )
         return PooledRow(list(ids), None if adapter is None else self._adapters.get(adapter), head)
 

@@ -26,9 +26,11 @@ def add_predictions(
     `adapter` gives the adapter's name of a request's `model`, None for the base model, and raises NotFound.
     """
 
-    async def run(name: str, texts: list[str]) -> tuple[list[PooledRow], list[Tensor]]:
+    async def run(name: str, texts: list[str], target: str | None = None) -> tuple[list[PooledRow], list[Tensor]]:
         chosen = adapter(name)
-        rows = await asyncio.to_thread(lambda: [model.row(text, chosen) for text in texts])
+        names = ["input"] if len(texts) == 1 else [f"input[{position}]" for position in range(len(texts))]
+        named = [*zip(names, texts, strict=True), *([] if target is None else [("target", target)])]
+        rows = await asyncio.to_thread(lambda: [model.row(text, chosen, name=called) for called, text in named])
         return rows, await batcher.submit(rows)
 
     async def embeddings(body: EmbeddingRequest, request: Request) -> dict[str, Any]:
@@ -36,7 +38,7 @@ def add_predictions(
             rows, vectors = await run(body.model, body.texts)
             answer = _openai(body.encoding_format, vectors)
         else:
-            rows, (first, second) = await run(body.model, [*body.texts, body.target])
+            rows, (first, second) = await run(body.model, body.texts, body.target)
             answer = _compared(body, first, second)
         return answer | {"model": _shown_name(request, body.model), "usage": _usage(rows)}
 

@@ -137,6 +137,22 @@ def test_near_duplicates_are_told_apart_from_copies(tmp_path):
     assert any("row 52 and row 8" in said for said in warnings_of(found, REPORT))
 
 
+@pytest.mark.parametrize(
+    ("answers", "pairs"),
+    [
+        ([{"x": 1, "y": 0}, {"x": 0, "y": 1}, {"y": 0, "x": 1}, {"x": 0, "y": 1}], [(4, 1)]),
+        ([1, 2, 1.0, 3], [(4, 1)]),
+        (["one", "two", "one", "three"], []),  # a text may be answered in many ways
+    ],
+)
+def test_same_input_with_another_label_or_number_is_a_contradiction(tmp_path, answers, pairs):
+    found, _ = profile(normalised(tmp_path, prompts(["a  b", "c", "a b", "a b"], answers)))
+    assert (found.contradictions.rows, found.contradictions.pairs) == (4, pairs)
+    said = [each for each in warnings_of(found, REPORT) if "another answer" in each]
+    assert len(said) == len(pairs)
+    assert all("1 of 4 rows that were compared has" in each and "row 4 and row 1" in each for each in said)
+
+
 def test_of_very_many_rows_some_are_looked_at(tmp_path, monkeypatch):
     monkeypatch.setattr(profiling, "_NEAR_ROWS", 100)
     monkeypatch.setattr(profiling, "_TOKEN_ROWS", 30)
