@@ -14,8 +14,9 @@ import signal
 import sys
 import sysconfig
 import tempfile
+import time
 from asyncio.subprocess import DEVNULL, PIPE, STDOUT
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -28,6 +29,8 @@ from emissary.store.artifacts import artifact_store, sealed_notes
 INSTALL_SECONDS = 120.0
 MAX_BYTES = 512 * 2**20
 MAX_PACKAGES = 64
+UNUSED_SECONDS = 3600.0
+"""So long a set is kept for a function that is about to be added."""
 _ARCHIVE, _LOCK = "packages.tar.gz", "requirements.lock"
 _SHOWN_LINES = 5
 _POLL_SECONDS = 0.2
@@ -41,7 +44,7 @@ async def installed(requirements: Sequence[str]) -> Path:
     installed from wheels, or are more than 64 packages or 512 MiB with what they need, and Unavailable when it takes
     longer than two minutes.
     """
-    wanted = sorted({str(Requirement(requirement)) for requirement in requirements})
+    wanted = _set_of(requirements)
     digest = sealed_notes([wanted, platform.python_implementation(), sys.version_info[:2], sysconfig.get_platform()])
     cache = settings().home / "packages"
     folder = cache / digest
@@ -52,12 +55,38 @@ async def installed(requirements: Sequence[str]) -> Path:
     return folder
 
 
+def clear_unused(used: Iterable[Sequence[str]]) -> None:
+    """Remove the sets that are none of `used`, lists of requirements, an hour after they were published, and what this
+    machine has unpacked of sets that are gone. Those that an earlier version published stay.
+    """
+    store, names = artifact_store(), {json.dumps(_set_of(requirements)) for requirements in used}
+    for key in store.keys("packages"):
+        manifest = store.manifest(key)
+        notes = {} if manifest is None else manifest.notes
+        if notes.get("requirements") not in (None, *names) and _is_old(float(notes.get("at") or 0)):
+            store.delete(key)
+    cache = settings().home / "packages"
+    for folder in cache.iterdir() if cache.exists() else ():
+        # Drafts are removed by who makes them.
+        gone = not folder.name.startswith(".") and store.manifest(f"packages/{folder.name}") is None
+        if gone and _is_old(folder.stat().st_mtime):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_old(at: float) -> bool:
+    return time.time() - at > UNUSED_SECONDS
+
+
+def _set_of(requirements: Sequence[str]) -> list[str]:
+    return sorted({str(Requirement(requirement)) for requirement in requirements})
+
+
 async def _fetch(wanted: list[str], key: str, draft: Path, folder: Path) -> None:
     """Make `folder` of the published archive; install and publish first where there is none."""
     store = artifact_store()
     if await asyncio.to_thread(store.manifest, key) is None:
         lock = await _install(wanted, draft)
-        await asyncio.to_thread(_publish, key, draft / "installed", lock, draft / "artifact")
+        await asyncio.to_thread(_publish, key, wanted, draft / "installed", lock, draft / "artifact")
     archive = await asyncio.to_thread(store.folder, key)
     unpacked = draft / "unpacked"
     await asyncio.to_thread(shutil.unpack_archive, archive / _ARCHIVE, unpacked, filter="data")
@@ -74,12 +103,12 @@ def _open_to_all(folder: Path) -> None:
             path.chmod(path.stat().st_mode | (0o555 if path.is_dir() else 0o444))
 
 
-def _publish(key: str, installed: Path, lock: str, artifact: Path) -> None:
+def _publish(key: str, wanted: list[str], installed: Path, lock: str, artifact: Path) -> None:
     installed.mkdir(exist_ok=True)  # there is none where there was nothing to install
     artifact.mkdir()
     (artifact / _LOCK).write_text(lock)
     shutil.make_archive(str(artifact / _ARCHIVE.removesuffix(".tar.gz")), "gztar", installed)
-    artifact_store().publish(key, artifact)
+    artifact_store().publish(key, artifact, {"requirements": json.dumps(wanted), "at": time.time()})
 
 
 async def _install(wanted: list[str], draft: Path) -> str:

@@ -8,7 +8,16 @@ from importlib.metadata import version
 
 from fastapi import Depends, FastAPI, Request
 
-from emissary.api import capturing, deleting, flow_schedules, job_event_feed, projection, sending, sweeping
+from emissary.api import (
+    capturing,
+    deleting,
+    flow_schedules,
+    job_event_feed,
+    package_sets,
+    projection,
+    sending,
+    sweeping,
+)
 from emissary.api.body_limit import BodyLimit
 from emissary.api.document import document
 from emissary.api.errors import add_error_handlers
@@ -50,6 +59,7 @@ async def _lifespan(_app: FastAPI) -> AsyncIterator[None]:
         sweeping.sweep_for_ever(),
         flow_schedules.keep_for_ever(),
         deleting.clear_for_ever(),
+        package_sets.clear_for_ever(),
         job_event_feed.listen(),
         sending.send_for_ever(),
         capturing.write_for_ever(),

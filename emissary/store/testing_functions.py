@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from sqlalchemy import or_, select
+from sqlalchemy import func, or_, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -159,6 +159,12 @@ async def of_job(session: AsyncSession, job: TrainingJob) -> list[AnyFunction]:
     """The functions that score the job, in its order. Raises InvalidInput where one or a judge's deployment is gone."""
     project = await session.get_one(Project, job.project_id)
     return await resolve(session, project.organization_id, job.test_functions)
+
+
+async def dependencies(session: AsyncSession) -> Sequence[list[str]]:
+    """What each function of any organization depends on, where it depends on something."""
+    query = select(TestingFunction.dependencies).where(func.jsonb_array_length(TestingFunction.dependencies) > 0)
+    return (await session.scalars(query)).all()
 
 
 async def changed_rewards(session: AsyncSession, job: TrainingJob) -> list[str]:

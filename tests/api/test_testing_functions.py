@@ -74,6 +74,7 @@ def test_a_function_is_added_read_changed_and_deleted(client: Client) -> None:
     assert added["read_only"] is False
     assert client.get(f"{PATH}/brevity") == added
     assert names(client) == ["brevity", *shipped()]
+    assert ["humanize"] in in_catalogue(testing_functions.dependencies)
     content = source("brevity", "return 0.5")
     changed = client.call("PUT", f"{PATH}/brevity", json={"content": content})
     assert (changed["content"], changed["dependencies"]) == (content, [])

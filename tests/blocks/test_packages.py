@@ -13,6 +13,7 @@ import pytest
 from blocks import packages
 from blocks.packages import installed
 from emissary.errors import InvalidInput, Unavailable
+from emissary.store.artifacts import artifact_store
 from tests.blocks.processes import descendants, running
 
 
@@ -42,6 +43,19 @@ def test_a_set_is_installed_once_and_unpacked_where_its_folder_is_missing(
     (lock,) = (home / "artifacts").rglob("requirements.lock")
     names = re.findall(r"^(\S+)==[0-9.]+ --hash=sha256:[0-9a-f]{64}$", lock.read_text(), re.MULTILINE)
     assert sorted(map(str.lower, names)) == ["humanize", "rapidfuzz"]
+
+
+def test_a_set_that_no_function_names_any_more_is_removed(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept, gone = asyncio.run(installed(["humanize>=4"])), asyncio.run(installed(["humanize"]))
+    used = [["humanize >= 4"], ["rapidfuzz"]]
+    packages.clear_unused(used)  # it is new, and may be for a function that is about to be added
+    assert kept.exists()
+    assert gone.exists()
+    monkeypatch.setattr(packages, "UNUSED_SECONDS", 0.0)
+    packages.clear_unused(used)
+    assert (kept.exists(), gone.exists()) == (True, False)
+    assert [key.rpartition("/")[2] for key in artifact_store().keys("packages")] == [kept.name]
+    assert asyncio.run(installed(["humanize"])) == gone
 
 
 def test_two_at_once_get_the_same_folder(home: Path) -> None:
