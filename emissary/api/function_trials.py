@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
+from blocks import packages
 from blocks.sandbox import run_rows
 from blocks.sandbox_replies import RowScore, TestingFailed
 from emissary.api import cold_start, undeclared_imports
@@ -19,6 +20,7 @@ AT_ONCE = 2
 SECONDS, ROW_SECONDS = 10.0, 5.0
 PATIENCE_SECONDS = 20.0
 _slots = asyncio.Semaphore(AT_ONCE)
+_installing = asyncio.Semaphore(AT_ONCE)
 _FILE = Path(undeclared_imports.__file__)
 _IMPORTS = TestingFunction(name=_FILE.stem, content=_FILE.read_text(encoding="utf-8"))
 
@@ -46,6 +48,9 @@ async def run(function: TestingFunction, rows: Sequence[TestingRow]) -> list[Row
 
     Raises as `run_rows`, and Unavailable when other requests keep it waiting.
     """
+    if function.dependencies and not is_trusted(function.name):
+        async with _installing:  # which may take two minutes, and no slot from those that need not
+            await packages.installed(function.dependencies)
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):
             await _slots.acquire()
