@@ -13,6 +13,7 @@ from emissary.store import training_jobs
 from emissary.store.artifacts import artifact_store
 from emissary.store.tables import Checkpoint, TrainingJob
 from tasks import job_artifacts, job_checkpoints, training
+from tasks.checkpoint_testing import results_of
 from tasks.publishing import publish
 from tasks.training import run_trainer
 from tasks.training_steps import Caller, FinishedCheckpoint, once_each
@@ -162,9 +163,22 @@ def test_run_that_is_killed_while_it_makes_a_damaged_checkpoint_again_goes_on_wi
 def test_damaged_checkpoint_that_is_tested_is_left(backends: Backends, job: TrainingJob) -> None:
     trained(backends, job)
     damage(backends, job, 1)
-    results = {"artifact": "x", "results_artifact": "y"}
+    key = backends.catalogue(lambda session: results_of(session, job))
+    results = {"artifact": "x", "results_artifact": f"{key}/1"}
     backends.catalogue(lambda session: training_jobs.record_checkpoint(session, job.id, 1, **results))
     assert trained(backends, job) == Trainer()
+
+
+def test_checkpoint_that_was_tested_by_other_functions_is_trained_again_where_it_is_damaged(
+    backends: Backends, job: TrainingJob
+) -> None:
+    trained(backends, job)
+    damage(backends, job, 1)
+    results = {"artifact": "x", "results_artifact": f"training-jobs/{job.id}/results/of-others/1", "scores": {"f": 1.0}}
+    backends.catalogue(lambda session: training_jobs.record_checkpoint(session, job.id, 1, **results))
+    assert trained(backends, job).made == [1]
+    (first, *_) = backends.catalogue(lambda session: training_jobs.checkpoints(session, job.id))
+    assert (first.results_artifact, first.scores) == (None, None)
 
 
 def test_other_number_of_threads_is_told(

@@ -143,7 +143,7 @@ def test_failing_functions_and_equal_rewards_are_counted_and_warned_of(tmp_path:
     assert (failures_about, idle_about, none) == ("reward_failures", "equal_rewards", ())
     assert "line 2, in picky" in traceback
     assert failed.startswith(
-        "Up to step 1, testing functions failed 2 times more; each counts as the lowest of its group. Try the "
+        "Up to step 1, testing functions failed 2 more times; each counts as the lowest of its group. Try the "
         "function on such rows, and correct it or them. The last was picky:"
     )
     assert "ZeroDivisionError: division by zero (line 2)" in failed
