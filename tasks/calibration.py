@@ -32,7 +32,7 @@ from tasks import auto_parameters
 from tasks.catalogue import in_catalogue
 from tasks.grpo_job import reward_trainer
 from tasks.model_shape import model_shape
-from tasks.preparing import prepare, training_and_test_rows, warnings_of
+from tasks.preparing import all_warnings_of, prepare, training_and_test_rows
 from tasks.row_lengths import row_lengths
 from tasks.starting import starting_adapter
 from tasks.training import pooled_task, trainer_of
@@ -71,7 +71,7 @@ async def _calibrate(job: TrainingJob, folder: Path) -> None:
         "tokens": train.tokens * parameters["num_train_epochs"],
         "longest_row": max(train.longest),
         "truncated_rows": train.cut + test.cut,
-        "warnings": [message for _, message in warnings_of(train_rows, test_rows)],
+        "warnings": [message for _, message in await all_warnings_of(job, train_rows, test_rows)],
     }
     if needed > memory_bytes():
         counted["note"] = (

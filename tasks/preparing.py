@@ -19,6 +19,9 @@ from tasks.patience import patiently
 from tasks.publishing import made_once
 from tasks.running_out import FEWER_ROWS, told_what_ran_out
 
+Warned = tuple[dict[str, Any], str]
+"""What is to be known of a job's rows: details, and a sentence."""
+
 _COLUMNS = {
     "text-generation": ("kind", "messages"),
     "classification": ("prompt", "labels"),
@@ -86,7 +89,16 @@ def divided(
 
 @task(task_run_name="look-at-rows", cache_policy=NO_CACHE)
 async def warn_of_rows(job: TrainingJob, training: list[Any], test: list[Any]) -> None:
-    """Say in the job's log and events what `warnings_of` finds, and whether there is nothing to test on."""
+    """Say in the job's log and events what `all_warnings_of` finds."""
+    for details, message in await all_warnings_of(job, training, test):
+        get_run_logger().warning(message)
+        await in_catalogue(job_events.record, job.id, "warning", details, message=message)
+
+
+async def all_warnings_of(job: TrainingJob, training: list[Any], test: list[Any]) -> list[Warned]:
+    """What `warnings_of` finds; test rows that an earlier job of the chain was trained on; and testing functions that
+    have nothing to do.
+    """
     found = await anyio.to_thread.run_sync(warnings_of, training, test)
     for ancestor in await in_catalogue(starts.ancestors, job) if test else []:
         key = await prepare.fn(ancestor.train_dataset_id)
@@ -103,9 +115,7 @@ async def warn_of_rows(job: TrainingJob, training: list[Any], test: list[Any]) -
             "on; give test_dataset_id or train_test_split_ratio."
         )
         found.append(({"about": "nothing_to_test_on"}, message))
-    for details, message in found:
-        get_run_logger().warning(message)
-        await in_catalogue(job_events.record, job.id, "warning", details, message=message)
+    return found
 
 
 def _trained_on_before(ancestor: TrainingJob, key: str, test: list[dict[str, Any]]) -> list[int]:
@@ -115,9 +125,9 @@ def _trained_on_before(ancestor: TrainingJob, key: str, test: list[dict[str, Any
     return leaked(trained, test)
 
 
-def warnings_of(training: list[dict[str, Any]], test: list[dict[str, Any]]) -> list[tuple[dict[str, Any], str]]:
-    """What makes the results on the test rows better or worse than they would be: details, and a sentence."""
-    found: list[tuple[dict[str, Any], str]] = []
+def warnings_of(training: list[dict[str, Any]], test: list[dict[str, Any]]) -> list[Warned]:
+    """What makes the results on the test rows better or worse than they would be."""
+    found: list[Warned] = []
     if same := leaked(training, test):
         message = (
             f"{len(same)} of {len(test)} test rows have an input that is trained on too (the first is test row "
