@@ -35,7 +35,7 @@ class Lenient(BaseModel):
     def _none_is_misspelt(cls, value: object) -> object:
         for name in value if isinstance(value, dict) else ():
             if name not in cls.model_fields and (meant := get_close_matches(str(name)[:100], cls.model_fields, 1, 0.8)):
-                raise ValueError(f"there is no field {str(name)[:100]!r}; did you mean {meant[0]!r}?")
+                raise ValueError(f"there is no field {str(name)[:100]!r}; {meant[0]!r} may be meant")
         return value
 
 
