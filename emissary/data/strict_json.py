@@ -1,7 +1,10 @@
-"""JSON as the standard has it: no NaN or Infinity, no string that UTF-8 cannot hold."""
+"""JSON as the standard has it: no NaN or Infinity, no string that UTF-8 cannot hold; and no key of an object twice, of
+which one value would be lost.
+"""
 
 import json
 import re
+from collections import Counter
 from typing import Any, NoReturn
 
 _SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
@@ -11,7 +14,15 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a JSON value")
 
 
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        ((repeated, _),) = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"the key {repeated[:60]!r} is there more than once in an object")
+    return found
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_object)
 _LOOSE = json.JSONDecoder(parse_int=len, parse_constant=len)  # takes numbers of any length, and what are none
 
 

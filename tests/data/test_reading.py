@@ -110,6 +110,12 @@ def test_characters_and_rows_that_straddle_pieces_are_read_whole(tmp_path, name)
         ("a.jsonl", '{"a": 1}\n\n{"a": 1,}\n', "Line 3: invalid JSON at column 9: "),
         ("a.jsonl", '{"a" 1}', "Line 1: invalid JSON at column 6: expecting ':' delimiter."),
         ("a.jsonl", '{"a": 1} {"a": 2}', "Line 1: invalid JSON at column 10: extra data."),
+        (
+            "a.jsonl",
+            '{"prompt": "a", "completion": "b", "prompt": "c"}',
+            "the key 'prompt' is there more than once in an",
+        ),
+        ("a.json", '[{"prompt": "a", "completion": {"x": 1, "y": 0, "x": 0}}]', "Row 1: invalid JSON: the key 'x' is"),
         ("a.jsonl", '{"a": 1}\n{"a": NaN}', "Line 2: invalid JSON: NaN is not a JSON value."),
         ("a.jsonl", '{"a": -Infinity}', "Line 1: invalid JSON: -Infinity is not a JSON value."),
         ("a.jsonl", r'{"a": "\ud83d"}', "Line 1: invalid JSON: a \\u escape is half of a surrogate pair."),
