@@ -1,6 +1,7 @@
 """One Parquet file with the rows of a dataset of any task type, written once and read by every later step."""
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,17 @@ def normalise(path: Path, filename: str, target: Path, only: Sequence[TaskType] 
     """
     unfinished = target.with_name(target.name + ".unfinished")
     try:
-        with pq.ParquetWriter(unfinished, SCHEMA, compression="snappy", use_dictionary=_FEW_VALUES) as writer:
+        with (
+            pq.ParquetWriter(unfinished, SCHEMA, compression="snappy", use_dictionary=_FEW_VALUES) as writer,
+            ThreadPoolExecutor(1, "writing") as pool,  # pyarrow lets this thread read on meanwhile
+        ):
+            written: Future[None] | None = None
             for group in _groups(records(path, filename, only)):
-                writer.write_table(pa.Table.from_batches(group))
+                if written is not None:
+                    written.result()
+                written = pool.submit(writer.write_table, pa.Table.from_batches(group))
+            if written is not None:
+                written.result()
         unfinished.replace(target)
     finally:
         unfinished.unlink(missing_ok=True)
@@ -68,12 +77,14 @@ def group_rows(group: pa.RecordBatch | pa.Table) -> list[dict[str, Any]]:
 
 def _groups(portions: Iterator[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]]:
     group: list[pa.RecordBatch] = []
+    size = 0
     for portion in portions:
         if portion.num_rows:
             group.append(portion)
-        if sum(batch.nbytes for batch in group) >= _GROUP_BYTES:
+            size += portion.nbytes
+        if size >= _GROUP_BYTES:
             yield group
-            group = []
+            group, size = [], 0
     if group:
         yield group
 

@@ -88,7 +88,7 @@ def read(path: Path, filename: str, most_bytes: int | None = None) -> Iterator[C
                 with content.seekable_copy(path) as file:
                     yield from _parallel(_of_batch, read_parquet(file, limit))
             case "jsonl":
-                for chunks in _parallel(partial(_of_block, fields=json_columns.Fields()), blocks(content)):
+                for chunks in _parallel(partial(_checked, fields=json_columns.Fields()), blocks(content)):
                     yield from chunks
             case "json":
                 yield from (_of_rows(group, "Row") for group in _groups(read_json_array(content)))
@@ -113,6 +113,11 @@ def _parallel(convert: Callable[[_T], _U], items: Iterable[_T]) -> Iterator[_U]:
         finally:
             for future in waiting:
                 future.cancel()
+
+
+def _checked(block: Block, fields: json_columns.Fields) -> list[Chunk]:
+    block.check()
+    return _of_block(block, fields)
 
 
 def _of_block(block: Block, fields: json_columns.Fields) -> list[Chunk]:

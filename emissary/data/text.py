@@ -21,6 +21,24 @@ class Block:
     data: bytes
     first_line: int
     """Number of the first line in the file, from 1."""
+    offset: int = 0
+    """Of its first byte in the file."""
+
+    def check(self) -> None:
+        """Raise InvalidInput, with the byte offset, for bytes that are not UTF-8 and for NUL bytes."""
+        if (nul := self.data.find(b"\0")) >= 0:
+            raise _nul_byte(self.offset + nul)
+        if self.data.isascii():
+            return
+        ends = pa.array([0, len(self.data)], pa.int64()).buffers()[1]
+        text = pa.Array.from_buffers(pa.large_string(), 1, [None, ends, pa.py_buffer(self.data)])
+        try:
+            text.validate(full=True)  # several times faster than decoding
+        except pa.ArrowInvalid:
+            try:
+                self.data.decode()
+            except UnicodeDecodeError as error:
+                raise _not_utf8(self.offset + error.start) from None
 
     def parts(self, count: int) -> Iterator["Block"]:
         """The same lines as about `count` smaller blocks."""
@@ -38,9 +56,9 @@ class Block:
 
 
 def blocks(content: Content) -> Iterator[Block]:
-    """Yield the content in blocks of about `BLOCK_BYTES`, without a leading byte order mark.
+    """Yield the content in blocks of about `BLOCK_BYTES`, without a leading byte order mark; they are to be checked.
 
-    Raises InvalidInput as `pieces`, and for a line over 16 MiB.
+    Raises InvalidInput for a line over 16 MiB.
     """
     offset, line, rest = 0, 1, b""
     while data := fully(content, BLOCK_BYTES):
@@ -48,8 +66,7 @@ def blocks(content: Content) -> Iterator[Block]:
             offset, data = len(codecs.BOM_UTF8), data[len(codecs.BOM_UTF8) :]
         end = data.rfind(b"\n") + 1
         if end:
-            block = Block(b"".join((rest, memoryview(data)[:end])), line)
-            _check(block.data, offset)
+            block = Block(b"".join((rest, memoryview(data)[:end])), line, offset)
             yield block
             offset += len(block.data)
             line += block.data.count(b"\n")
@@ -58,8 +75,7 @@ def blocks(content: Content) -> Iterator[Block]:
         if len(rest) > MOST_ROW_BYTES:
             raise InvalidInput(f"Line {line} is longer than {MOST_ROW_BYTES >> 20} MiB. Write one row a line.")
     if rest:
-        _check(rest, offset)
-        yield Block(rest, line)
+        yield Block(rest, line, offset)
 
 
 def pieces(content: Content) -> Iterator[str]:
@@ -88,34 +104,18 @@ def pieces(content: Content) -> Iterator[str]:
 
 
 def lines(content: Content) -> Iterator[str]:
-    """Yield the lines with their line ends; raises as `blocks`.
+    """Yield the lines with their line ends; raises as `blocks` and `Block.check`.
 
     Only a line feed ends a line: str.splitlines would also split at U+2028 and its like, which are ordinary
     characters inside a JSON string or a CSV cell.
     """
     for block in blocks(content):
+        block.check()
         *ended, last = block.data.decode().split("\n")
         for line in ended:
             yield line + "\n"
         if last:
             yield last
-
-
-def _check(data: bytes, offset: int) -> None:
-    """Raise InvalidInput for what is not UTF-8 in `data`, which begins at `offset` of the content."""
-    if (nul := data.find(b"\0")) >= 0:
-        raise _nul_byte(offset + nul)
-    if data.isascii():
-        return
-    ends = pa.array([0, len(data)], pa.int64()).buffers()[1]
-    text = pa.Array.from_buffers(pa.large_string(), 1, [None, ends, pa.py_buffer(data)])
-    try:
-        text.validate(full=True)  # several times faster than decoding
-    except pa.ArrowInvalid:
-        try:
-            data.decode()
-        except UnicodeDecodeError as error:
-            raise _not_utf8(offset + error.start) from None
 
 
 def _not_utf8(offset: int) -> InvalidInput:
