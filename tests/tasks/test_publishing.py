@@ -88,8 +88,10 @@ made_once("prepared/2/rows", make)
 """
 
 
-def test_one_that_dies_while_it_makes_something_leaves_it_to_the_next(catalogue: None) -> None:
-    with subprocess.Popen([sys.executable, "-c", HOLD], cwd=PROJECT_ROOT, stdout=subprocess.PIPE, text=True) as holder:
+def test_one_that_dies_while_it_makes_something_leaves_it_to_the_next(catalogue: None, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", HOLD]
+    left_here = os.environ | {"TMPDIR": str(tmp_path)}  # as a run's temporary files lie in a folder that goes with it
+    with subprocess.Popen(command, cwd=PROJECT_ROOT, env=left_here, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "making\n"
         with ThreadPoolExecutor(1) as pool:
