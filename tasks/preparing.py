@@ -11,8 +11,9 @@ from emissary.data.inputs import fingerprint, input_text, leaked
 from emissary.data.normalise import normalise, read_normalised
 from emissary.data.rebalancing import one_class_left, rebalance, row_counts
 from emissary.data.splitting import downsample, split
+from emissary.errors import NotFound
 from emissary.store import job_events, prepared, starts
-from emissary.store.artifacts import artifact_store
+from emissary.store.artifacts import CorruptArtifact, artifact_store
 from emissary.store.tables import TrainingJob
 from tasks.catalogue import in_catalogue
 from tasks.patience import patiently
@@ -101,8 +102,14 @@ async def all_warnings_of(job: TrainingJob, training: list[Any], test: list[Any]
     """
     found = await anyio.to_thread.run_sync(warnings_of, training, test)
     for ancestor in await in_catalogue(starts.ancestors, job) if test else []:
-        key = await prepare.fn(ancestor.train_dataset_id)
-        if same := await anyio.to_thread.run_sync(_trained_on_before, ancestor, key, test):
+        try:
+            key = await prepare.fn(ancestor.train_dataset_id)
+            same = await anyio.to_thread.run_sync(_trained_on_before, ancestor, key, test)
+        except (NotFound, CorruptArtifact) as error:  # this job needs none of it
+            message = f"Whether test rows were trained on by {ancestor.name!r} before is not known. {error}"
+            found.append(({"about": "unknown_leaks", "trained_on_by": ancestor.id}, message))
+            continue
+        if same:
             message = (
                 f"{len(same)} of {len(test)} test rows have an input that {ancestor.name!r} was trained on, whose "
                 f"adapter this job goes on from (the first is test row {same[0] + 1}), so test results are better than "

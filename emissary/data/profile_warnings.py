@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from emissary.data.profiling import DatasetProfile, Outliers
+from emissary.data.profiling import Contradictions, DatasetProfile, NearDuplicates, Outliers
 
 _VERY_UNEVEN = 10
 
@@ -33,22 +33,9 @@ def warnings_of(profile: DatasetProfile, report: dict[str, Any]) -> list[str]:
     if report["duplicates"]:
         repeat = "repeats" if report["duplicates"] == 1 else "repeat"
         said.append(f"{_rows(report['duplicates'])} {repeat} an earlier row exactly.")
-    near = profile.near_duplicates
-    if near.count:
-        later, earlier = near.pairs[0]
-        have = "has" if near.count == 1 else "have"
-        said.append(
-            f"{near.count} of {_rows(near.rows)} that were compared {have} nearly the same input as an earlier one, "
-            f"such as row {later} and row {earlier}."
-        )
-    against = profile.contradictions
-    if against.count:
-        later, earlier = against.pairs[0]
-        have = "has" if against.count == 1 else "have"
-        said.append(
-            f"{against.count} of {_rows(against.rows)} that were compared {have} the input of an earlier one and "
-            f"another answer, such as row {later} and row {earlier}; correct one of them."
-        )
+    said += [f"{each}." for each in _compared(profile.near_duplicates, "nearly the same input as an earlier one")]
+    against = _compared(profile.contradictions, "the input of an earlier one and another answer")
+    said += [f"{each}; correct one of them." for each in against]
     if (tokens := profile.tokens) is not None and tokens.over_context:
         are = "is" if tokens.over_context == 1 else "are"
         said.append(
@@ -68,6 +55,16 @@ def warnings_of(profile: DatasetProfile, report: dict[str, Any]) -> list[str]:
             f"{first}, is in this dataset too; remove them from either, or results are better than on unseen inputs."
         )
     return said
+
+
+def _compared(found: NearDuplicates | Contradictions, what: str) -> list[str]:
+    """How many of the rows that were compared have `what`, with an example; none where none have."""
+    if not found.count:
+        return []
+    later, earlier = found.pairs[0]
+    have = "has" if found.count == 1 else "have"
+    rows = f"{found.count} of {_rows(found.rows)} that were compared"
+    return [f"{rows} {have} {what}, such as row {later} and row {earlier}"]
 
 
 def _rows(count: int) -> str:

@@ -40,8 +40,8 @@ class TrainingJobEvent(BaseModel):
         "of a job that stopped early; the `reason` of a failure; `repo`, `checkpoint`, `url` and `commit` of what was "
         "pushed to the hub; a warning's `message`, and what it is `about` where the job goes on: `reward_failures`, "
         "`equal_rewards`, `changed_rewards`, `push_to_hub`, `tracking` (and the `tracker`), `untrained_labels` (and "
-        "the `labels`), `nothing_to_test_on`; or how many `leaked_rows` there are, and the earlier job that they were "
-        "`trained_on_by`, where it was not this one.",
+        "the `labels`), `nothing_to_test_on`, `unknown_leaks`; or how many `leaked_rows` there are, and the earlier "
+        "job that they were `trained_on_by`, where it was not this one.",
         examples=[{"checkpoint": 2, "scores": {"exact_match_shared": 0.75}, "metrics": {"accuracy": 0.75}}],
     )
     created_at: UnixTime

@@ -3,15 +3,12 @@ import contextlib
 import logging
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
 from typing import Literal
 from uuid import uuid4
 
-import psutil
 import pytest
 from prefect import Flow
 from prefect.client.schemas import FlowRun
@@ -323,35 +320,6 @@ def test_a_slow_function_that_fails_is_told_to_be_corrected(score: Score) -> Non
 def test_a_function_that_neither_reads_nor_answers_ends_at_the_limit(score: Score) -> None:
     with pytest.raises(TestingFailed, match="within 1 s"):
         score("import time\ntime.sleep(60)", rows=50_000, seconds=1)
-
-
-ENDLESS = """
-import asyncio
-from blocks.sandbox import run_rows
-from emissary.testing_function_files import TestingFunction
-function = TestingFunction(name="attempt", content="while True: pass")
-asyncio.run(run_rows(function, [("", "", "")], seconds=60, isolation="none", trusted=False))
-"""
-
-
-def test_a_plain_process_dies_with_the_one_that_started_it() -> None:
-    parent = subprocess.Popen([sys.executable, "-c", ENDLESS], cwd=Path(__file__).parents[2])
-    try:
-        deadline = time.monotonic() + 30
-        while not (children := descendants(parent.pid)):
-            assert time.monotonic() < deadline, "it has started nothing"
-            time.sleep(0.02)
-        # It asks for that before it reads the function, whose loop it is in by now or will be.
-        (child,) = children
-        while psutil.Process(child).cpu_times().user < 0.5:
-            time.sleep(0.02)
-    finally:
-        parent.kill()
-        parent.wait()
-    deadline = time.monotonic() + 5
-    while running(child):
-        assert time.monotonic() < deadline, "it goes on alone"
-        time.sleep(0.02)
 
 
 def test_cancelling_ends_the_process() -> None:

@@ -234,6 +234,27 @@ def test_job_that_is_tested_on_what_an_ancestor_was_trained_on_says_so_in_its_ev
     assert said["message"].startswith("6 of 8 test rows have an input that 'job' was trained on, whose adapter this")
 
 
+def test_ancestor_whose_rows_are_damaged_does_not_fail_the_job(project: str) -> None:
+    async def all_of_it() -> list[dict[str, Any]]:
+        damaged = await upload(
+            project, [{"prompt": f"d {row['prompt']}", "completion": row["completion"]} for row in ROWS]
+        )
+        whole = await upload(project)
+        (file,) = (path for path in artifact_store().folder(damaged.artifact).iterdir() if path.stem == "original")
+        file.write_bytes(b"x")
+        parent = await a_job(project, damaged, None)
+        job = await a_job(project, whole, None, parent_id=parent.id, train_test_split_ratio=25.0)
+        training, tested = await preparing.training_and_test_rows.fn(job, await preparing.prepare.fn(whole.id), None)
+        await preparing.warn_of_rows.fn(job, training, tested)
+        async with transaction() as session:
+            return [event.details for event in await job_events.list_all(session, job.id)]
+
+    with disable_run_logger():
+        (said,) = run(all_of_it())
+    assert said["about"] == "unknown_leaks"
+    assert "is damaged" in said["message"]
+
+
 def test_job_with_testing_functions_and_nothing_to_test_on_says_so_in_its_events(project: str) -> None:
     async def all_of_it() -> list[dict[str, Any]]:
         train = await upload(project)
